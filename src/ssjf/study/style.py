@@ -1,0 +1,88 @@
+"""One look for every figure: text legible in print, and one fixed appearance per policy.
+
+The colours are Okabe and Ito's, told apart by colour-blind readers; marker and line style
+differ as well, so a figure survives a black-and-white printer.
+"""
+
+import zlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import matplotlib as mpl
+
+RC = {
+    "figure.figsize": (6.4, 3.6),
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "ssjf",
+    "pdf.fonttype": 42,
+}
+
+# policy: colour, marker, line style, label
+_LOOKS = {
+    "fcfs": ("#0072B2", "o", "-", "FCFS"),
+    "sjf": ("#000000", "s", "--", "SJF (oracle)"),
+    "ssjf": ("#D55E00", "^", "-", "SSJF"),
+    "ssjf-cls3": ("#E69F00", "v", "-.", "SSJF (3-class)"),
+    "ssjf-cls5": ("#CC79A7", "D", ":", "SSJF (5-class)"),
+    "hrrn": ("#009E73", "P", "--", "HRRN"),
+    "ssjf-aged": ("#56B4E9", "X", "-.", "SSJF, aged"),
+    "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
+}
+# What is left for policies that have no fixed look: dark enough on white, unlike those above.
+_SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#6B4C1E", "#7A9A01")
+_SPARE_MARKERS = ("<", ">", "p", "h", "*", "8")
+_SPARE_LINES = ("-", "--", "-.", ":")
+
+
+def look(policy: str) -> dict[str, str]:
+    """Colour, marker, linestyle and label of a policy, as keywords for ``Axes.plot``.
+
+    A policy without a fixed look gets one that depends on its name alone.
+    """
+    colour, marker, line, label = _LOOKS.get(policy) or _spare(policy)
+    return {"color": colour, "marker": marker, "linestyle": line, "label": label}
+
+
+def palette(policies: Iterable[str]) -> dict[str, str]:
+    """Colour by policy, as seaborn's ``palette=`` wants it."""
+    return {policy: look(policy)["color"] for policy in policies}
+
+
+def labels(policies: Iterable[str]) -> dict[str, str]:
+    """Label by policy, to rename a column for a legend: ``frame.policy.map(labels(...))``."""
+    return {policy: look(policy)["label"] for policy in policies}
+
+
+def context() -> AbstractContextManager[None]:
+    """The package's look inside a ``with`` block."""
+    return mpl.rc_context(RC)
+
+
+def use() -> None:
+    """The package's look from here on; notebooks call it once after their imports."""
+    mpl.rcParams.update(RC)
+
+
+def _spare(policy: str) -> tuple[str, str, str, str]:
+    number = zlib.crc32(policy.encode())  # hash() differs from process to process
+    number, colour = divmod(number, len(_SPARE_COLOURS))
+    number, marker = divmod(number, len(_SPARE_MARKERS))
+    line = _SPARE_LINES[number % len(_SPARE_LINES)]
+    return _SPARE_COLOURS[colour], _SPARE_MARKERS[marker], line, policy
