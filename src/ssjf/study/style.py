@@ -7,10 +7,11 @@ differ as well, so a figure survives a black-and-white printer.
 import zlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib as mpl
 
-RC = {
+RC: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.6),
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine

@@ -5,6 +5,7 @@ Every function raises InputError for an option out of range.
 
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import numpy as np
 from numpy.random import Generator
@@ -79,8 +80,8 @@ def _recorded(trace_arrived_at: ArrayLike) -> FloatArray:
 def _first_row(start: int | str, rows: int, rng: Generator | None) -> int:
     if start == "random" and rng is not None:
         return int(rng.integers(rows))
-    if isinstance(start, int) and 0 <= start < rows:
-        return start
+    if isinstance(start, Integral) and 0 <= start < rows:
+        return int(start)
     raise InputError(
         f"start is {start!r}; it must be a row from 0 to {rows - 1}, or 'random' with a generator"
     )
@@ -94,8 +95,7 @@ def _period_seconds(trace: FloatArray) -> float:
 
 
 PROCESSES: dict[str, Callable[..., FloatArray]] = {
-    process.__name__: process
-    for process in (poisson, gamma, uniform, deterministic, burst, replay)
+    process.__name__: process for process in (poisson, gamma, uniform, deterministic, burst, replay)
 }
 
 

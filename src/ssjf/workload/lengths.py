@@ -61,9 +61,7 @@ def classes(
     return _lognormal(means[class_ids], sigma, rng, low, high), class_ids
 
 
-def from_quantiles(
-    n: int, probabilities: ArrayLike, values: ArrayLike, rng: Generator
-) -> IntArray:
+def from_quantiles(n: int, probabilities: ArrayLike, values: ArrayLike, rng: Generator) -> IntArray:
     """Lengths whose quantile function goes through (probabilities, values).
 
     Between the points the logarithm of the length is linear. ``probabilities`` (k,) increase

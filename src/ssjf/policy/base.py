@@ -1,0 +1,80 @@
+"""What a policy is: a score per request, lowest first, from what is known when it decides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ssjf.errors import InputError
+from ssjf.request import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What a policy sees: columns of shape (n,) over the requests it orders.
+
+    True output lengths are not here. ``predicted_tokens`` is the predictor's word (tokens, or
+    anything that grows with them); ``generated_tokens`` is what each has produced so far.
+    """
+
+    arrived_at: FloatArray
+    prompt_tokens: IntArray
+    predicted_tokens: FloatArray
+    generated_tokens: IntArray
+
+    def __len__(self) -> int:
+        return len(self.arrived_at)
+
+
+Score = Callable[[Queue, float], FloatArray]
+Bound = Callable[[Queue], FloatArray]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An ordering of waiting requests.
+
+    Parameters
+    ----------
+    name: how tables and figures call it.
+    score: ``(queue, now_seconds) -> (n,)``; the lowest is served first, ties by arrival.
+    in_time: how a request's score moves while it waits. ``constant`` (a static key, computed
+        once: full speed, and a vLLM ``priority``), ``linear``, or ``any`` (asked anew at every
+        decision: right for every function, and slowest).
+    promote_after: ``(queue) -> (n,)`` seconds of waiting after which a request goes before all
+        that are not promoted, by arrival; only with ``in_time="constant"``.
+    uses_prediction: False for an order that reads no predicted length.
+    """
+
+    name: str
+    score: Score
+    in_time: Literal["constant", "linear", "any"] = "any"
+    promote_after: Bound | None = None
+    uses_prediction: bool = True
+
+    def __post_init__(self) -> None:
+        if self.in_time not in ("constant", "linear", "any"):
+            raise InputError(
+                f"policy {self.name}: in_time is {self.in_time!r}; "
+                "it must be 'constant', 'linear' or 'any'"
+            )
+        if self.promote_after is not None and self.in_time != "constant":
+            raise InputError(f"policy {self.name}: promote_after needs in_time 'constant'")
+
+    def scores(self, queue: Queue, now: float) -> FloatArray:
+        """The scores, checked: one finite number per request."""
+        scores = np.asarray(self.score(queue, now), np.float64)
+        if scores.shape != (len(queue),):
+            raise InputError(
+                f"policy {self.name} returned scores of shape {scores.shape}; "
+                f"it must return one per request, shape ({len(queue)},)"
+            )
+        if np.isnan(scores).any():
+            raise InputError(f"policy {self.name} returned a score that is not a number")
+        return scores
+
+
+@dataclass(frozen=True)
+class OraclePolicy(Policy):
+    """A policy whose predictions are, by definition, the true output lengths."""
