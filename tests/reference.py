@@ -12,7 +12,8 @@ from types import SimpleNamespace
 def serve(ready, prompt, output, order, profile, server):
     """Times in picoseconds: lists (scheduled, first token, finished), and the preemption count.
 
-    ``order(i, now)`` gives a sort key of request i at time ``now``: lowest goes first.
+    ``order(job, now, waits)`` gives a sort key at time ``now``, of a request that waits or
+    runs (``job.i`` is its index, ``job.made`` the tokens it generated): lowest goes first.
     """
     step_time, sequence, context, prefill = profile.picoseconds()
     lead = profile.start_up_steps
@@ -31,7 +32,7 @@ def serve(ready, prompt, output, order, profile, server):
         return max(0, -(-(job.kv + tokens) // server.block_tokens) - job.blocks)
 
     def key(job):
-        return order(job.i, now)
+        return order(job, now, job not in running)
 
     while any(job.finished < 0 for job in jobs):
         while arrived < len(jobs) and ready[arrived] <= now:

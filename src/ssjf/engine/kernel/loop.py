@@ -126,6 +126,7 @@ def _finish(c, s, q, f, e, i):
         q[GENERATED, i] = kv - q[PROMPT, i]
         return
     s[FREE] += running.blocks(c, s, q, f, e, kv)
+    s[BLOCKED] = 0
     q[FINISHED_AT, i] = s[NOW]
     s[DONE] += 1
     running.remove(c, s, q, f, e, i)
