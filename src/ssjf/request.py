@@ -62,8 +62,8 @@ class Requests:
             float(self.arrived_at[i]), int(self.prompt_tokens[i]), int(self.output_tokens[i])
         )
 
-    def take(self, rows: NDArray) -> "Requests":
-        """The given rows (indices or mask), in the given order."""
+    def take(self, rows: NDArray | slice) -> "Requests":
+        """The given rows (indices, mask or slice), in the given order."""
         return Requests(
             self.arrived_at[rows],
             self.prompt_tokens[rows],

@@ -176,9 +176,12 @@ def _serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, start
         now, part = _wait(now, part, start, drifts, False)
         _begin(batch, size, now, started)
         run = _batch_time(batch, size, left, mode)
-        if join and size < slots and head < n:
-            run = min(run, arrived[head] - now)
+        joins = join and size < slots and head < n and arrived[head] - now < run
+        if joins:
+            run = arrived[head] - now
         now, part = _run(now, part, run, drifts)
+        if joins:
+            now = arrived[head]  # a drifting clock may stop just short of it
         kept = 0
         for i in range(size):
             job = batch[i]
@@ -243,9 +246,12 @@ def _serve_shortest(
         batch = queue[:taken].copy()
         _begin(batch, taken, now, started)
         run = _batch_time(batch, taken, left, mode)
-        if join and taken < slots and head < n:
-            run = min(run, arrived[head] - now)
+        joins = join and taken < slots and head < n and arrived[head] - now < run
+        if joins:
+            run = arrived[head] - now
         now, part = _run(now, part, run, drifts)
+        if joins:
+            now = arrived[head]  # a drifting clock may stop just short of it
         size -= taken
         queue[:size] = queue[taken : taken + size].copy()
         while head < n and arrived[head] <= now:
@@ -346,6 +352,8 @@ def _predicted_seconds(predicted: FloatArray | None) -> FloatArray:
 
 def _completions(requests, started_at, finished_at, counters) -> Completions:
     first_token_at = np.minimum(started_at + START_UP_SECONDS + SECONDS_PER_TOKEN, finished_at)
+    # The drifting clock may start a job a rounding error before it arrives.
+    started_at = np.maximum(started_at, requests.arrived_at)
     started_at = np.where(np.isnan(finished_at), np.nan, started_at)
     none = np.zeros(len(requests), np.int64)
     return Completions(requests, started_at, first_token_at, finished_at, none, counters)

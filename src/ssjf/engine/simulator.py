@@ -67,6 +67,8 @@ def _predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
 def _ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarray:
     if len(requests) == 0:
         raise InputError("the workload has no requests")
+    if not 0 <= predictor_seconds < 1e6:
+        raise InputError(f"predictor_seconds is {predictor_seconds}; it must be from 0 to 1e6")
     arrived = requests.arrived_at
     if not np.isfinite(arrived).all() or arrived[0] < 0 or (np.diff(arrived) < 0).any():
         raise InputError("arrived_at must be finite, not negative and sorted")

@@ -64,7 +64,10 @@ class Policy:
 
     def scores(self, queue: Queue, now: float) -> FloatArray:
         """The scores, checked: one finite number per request."""
-        scores = np.asarray(self.score(queue, now), np.float64)
+        try:
+            scores = np.asarray(self.score(queue, now), np.float64)
+        except TypeError as error:
+            raise InputError(f"policy {self.name} cannot be asked (queue, now): {error}") from None
         if scores.shape != (len(queue),):
             raise InputError(
                 f"policy {self.name} returned scores of shape {scores.shape}; "

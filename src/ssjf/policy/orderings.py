@@ -1,5 +1,6 @@
 """The orderings that come with the package, one function each. Lower scores go first."""
 
+from ssjf.errors import InputError
 from ssjf.policy.base import Bound, Queue, Score
 from ssjf.request import FloatArray
 
@@ -19,7 +20,7 @@ def response_ratio(queue: Queue, now: float) -> FloatArray:
 
     The constant 1 of the ratio is dropped: it changes no order.
     """
-    return (queue.arrived_at - now) / queue.predicted_tokens
+    return (queue.arrived_at - now) / _tokens(queue)
 
 
 def aged(tokens_per_second: float) -> Score:
@@ -31,7 +32,7 @@ def aged(tokens_per_second: float) -> Score:
     """
 
     def score(queue: Queue, now: float) -> FloatArray:
-        return queue.predicted_tokens + tokens_per_second * queue.arrived_at
+        return _tokens(queue) + tokens_per_second * queue.arrived_at
 
     return score
 
@@ -40,6 +41,16 @@ def promoted_after(seconds_per_token: float) -> Bound:
     """A relative starvation bound: promote once wait / predicted length exceeds a factor."""
 
     def bound(queue: Queue) -> FloatArray:
-        return seconds_per_token * queue.predicted_tokens
+        return seconds_per_token * _tokens(queue)
 
     return bound
+
+
+def _tokens(queue: Queue) -> FloatArray:
+    """Predictions that are weighed against time must be lengths, not classes or ranks."""
+    if len(queue) and not queue.predicted_tokens.min() > 0:
+        raise InputError(
+            "this policy weighs predicted lengths against time: predictions must be tokens above 0 "
+            "(the predictor class-mean:NAME turns a column of class ids into tokens)"
+        )
+    return queue.predicted_tokens

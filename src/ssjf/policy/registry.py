@@ -1,6 +1,7 @@
 """Policies by name (``ssjf``, ``ssjf-aged:2``) or as ``module:function``."""
 
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def policy(name: str) -> Policy:
     if base in _WITH_VALUE:
         make, default = _WITH_VALUE[base]
         return make(_number(name, value) if value else default)
-    if value and base not in _FIXED:
+    if base and value and base not in _FIXED:
         return _imported(name, base, value)
     raise unknown("policy", name, [*known_policies(), "module:function"])
 
@@ -64,8 +65,8 @@ def _number(name: str, value: str) -> float:
         number = float(value)
     except ValueError:
         number = -1.0
-    if not number >= 0:
-        raise InputError(f"policy {name!r}: {value!r} is not a number of at least 0")
+    if not 0 <= number < math.inf:
+        raise InputError(f"policy {name!r}: {value!r} is not a finite number of at least 0")
     return number
 
 
@@ -73,15 +74,16 @@ def _imported(name: str, module: str, function: str) -> Policy:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        score = getattr(importlib.import_module(module), function)
-    except ImportError as error:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever a user's module does wrong when imported
         raise InputError(
-            f"unknown policy {name!r}: module {module!r} cannot be imported ({error}); "
-            f"known: {', '.join(known_policies())}, module:function"
+            f"unknown policy {name!r}: module {module!r} cannot be imported "
+            f"({type(error).__name__}: {error}); known: {', '.join(known_policies())}, module:function"
         ) from None
-    except AttributeError:
-        raise InputError(f"policy {name!r}: module {module!r} has no {function!r}") from None
+    score = getattr(found, function, None)
     if isinstance(score, Policy):
         return score
+    if not callable(score):
+        raise InputError(f"policy {name!r}: {function!r} is no function of module {module!r}")
     in_time = getattr(score, "in_time", "any")
     return Policy(name, score, in_time, getattr(score, "promote_after", None))

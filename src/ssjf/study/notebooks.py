@@ -5,6 +5,7 @@ the report), ``figures`` and ``tables`` (names under results/). A run passes onl
 code cell ran without error and every file promised was written by this very run.
 """
 
+import ast
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -38,8 +39,10 @@ __all__ = [
     "lint",
     "names",
     "parameters",
+    "parse",
     "run",
     "run_all",
+    "run_apart",
 ]
 
 _START_TIMEOUT_SECONDS = 120
@@ -78,6 +81,37 @@ def run(
     finally:
         partial.unlink(missing_ok=True)
     return Result(source.stem, time.perf_counter() - started, output)
+
+
+def run_apart(name: str, given: Mapping[str, Any], out: Path | None) -> Result:
+    """Run a notebook with what it writes under ``out`` and what it reads where it is."""
+    if out is None:
+        return run(name, given)
+    moved = {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
+    before = {key: os.environ.get(key) for key in moved}
+    os.environ.update(moved)
+    try:
+        return run(name, given)
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def parse(given: Iterable[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as parameters: Python literals, or text where it is none."""
+    values = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"parameter {pair!r} is not KEY=VALUE")
+        try:
+            values[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[key] = value
+    return values
 
 
 def run_all(

@@ -26,13 +26,16 @@ def results() -> Path:
 
 
 def raw() -> Path:
-    """Committed raw runs: parquet + spec.json + env.json per run."""
-    return results() / "raw"
+    """Committed raw runs: parquet + spec.json + env.json per run; ``$SSJF_RAW`` moves them."""
+    return Path(os.environ.get("SSJF_RAW") or results() / "raw")
 
 
 def workloads() -> Path:
-    """Committed draws of lengths and predictions (no text) that runs were made from."""
-    return results() / "workloads"
+    """Committed draws of lengths and predictions (no text) that runs were made from.
+
+    They stay in the repository when ``$SSJF_RESULTS`` moves what is written.
+    """
+    return Path(os.environ.get("SSJF_WORKLOADS") or root() / "results" / "workloads")
 
 
 def figures() -> Path:

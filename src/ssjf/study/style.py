@@ -45,6 +45,10 @@ _LOOKS = {
     "hrrn": ("#009E73", "P", "--", "HRRN"),
     "ssjf-aged": ("#56B4E9", "X", "-.", "SSJF, aged"),
     "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
+    "classes": ("#117733", "<", "-", "SSJF (true class)"),
+    "shuffled": ("#661100", "x", "-", "SSJF (shuffled lengths)"),
+    "tau": ("#AA3377", "*", "-", "SSJF (length with noise, by τ)"),
+    "noise": ("#4477AA", "h", "--", "SSJF (length with noise, by σ)"),
 }
 # What is left for policies that have no fixed look: dark enough on white, unlike those above.
 _SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#6B4C1E", "#7A9A01")
@@ -55,9 +59,11 @@ _SPARE_LINES = ("-", "--", "-.", ":")
 def look(policy: str) -> dict[str, str]:
     """Colour, marker, linestyle and label of a policy, as keywords for ``Axes.plot``.
 
-    A policy without a fixed look gets one that depends on its name alone.
+    All values of a policy with a value (``ssjf-aged:5``, ``tau:0.3``) look alike. A policy
+    without a fixed look gets one that depends on its name alone.
     """
-    colour, marker, line, label = _LOOKS.get(policy) or _spare(policy)
+    fixed = _LOOKS.get(policy) or _LOOKS.get(policy.partition(":")[0])
+    colour, marker, line, label = fixed or _spare(policy)
     return {"color": colour, "marker": marker, "linestyle": line, "label": label}
 
 

@@ -1,0 +1,234 @@
+"""The command line: thin, every command a few calls into the library."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssjf import __version__
+from ssjf.errors import InputError, unknown
+
+
+class _Group(click.Group):
+    """Bad input is one sentence and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"ssjf: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Length-aware scheduling for LLM serving: simulate it, measure it, cite it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def _print_table(frame: Any) -> None:
+    click.echo(frame.to_string(index=False, float_format=lambda v: f"{v:,.4g}"))
+
+
+@main.command()
+@click.argument("experiment")
+@click.option("--jobs", default=2, show_default=True, help="Worker processes.")
+@click.option("--seeds", type=int, help="Repeat with so many seeds (default: the experiment's).")
+@click.option("--again", is_flag=True, help="Simulate the stored runs again and compare.")
+def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
+    """Do the missing runs of EXPERIMENT (or `all`); finished ones are kept."""
+    from ssjf.study import runner
+
+    for name, value in (("jobs", jobs), ("seeds", 1 if seeds is None else seeds)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1")
+    if again:
+        different = runner.simulate_again(experiment, progress=sys.stderr.isatty())
+        click.echo(f"{experiment}: {len(different)} runs differ from the stored ones")
+        sys.exit(1 if different else 0)
+    done = runner.run(experiment, jobs, seeds)
+    click.echo(f"{experiment}: {len(done)} runs made, the others were there")
+
+
+@main.command("list")
+@click.argument("what", required=False)
+def list_names(what: str | None) -> None:
+    """The known experiments, policies, predictors, profiles, notebooks, claims and data sets."""
+    from ssjf.engine.profile import builtin_profiles
+    from ssjf.policy import known_policies
+    from ssjf.proxy import known_predictors
+    from ssjf.study import claims, experiments, notebooks
+    from ssjf.workload.catalogue import DATASETS
+
+    kinds = {
+        "experiments": lambda: [f"{e.name}: {e.title}" for e in experiments.experiments().values()],
+        "policies": lambda: [*known_policies(), "module:function"],
+        "predictors": known_predictors,
+        "profiles": builtin_profiles,
+        "notebooks": notebooks.names,
+        "claims": claims.claims,
+        "datasets": lambda: DATASETS,
+    }
+    if what is not None and what not in kinds:
+        raise unknown("kind", what, kinds)
+    for kind in [what] if what else kinds:
+        click.echo(f"{kind}:\n  " + "\n  ".join(kinds[kind]()))
+
+
+@main.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
+@click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
+@click.option("--slots", type=int, help="Requests running at a time (default 256).")
+@click.option("--kv-tokens", type=int, help="KV memory in tokens (default: unlimited).")
+@click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
+@click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
+@click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
+@click.option("--allow-ties", is_flag=True, help="Accept requests arriving at the same instant.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
+             predictor_seconds, allow_ties, seed, as_json) -> None:  # fmt: skip
+    """What would length-aware order do to TRACE (csv, jsonl or parquet)?
+
+    Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
+    """
+    from ssjf.engine.profile import profile
+    from ssjf.engine.server import Server
+    from ssjf.policy import policy
+    from ssjf.study import what_if
+    from ssjf.workload.traces import load_trace
+
+    chosen = [policy(name.strip()) for name in policies.split(",")]
+    model = profile(profile_name)
+    server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
+    requests = what_if.rescaled(load_trace(trace, allow_ties=allow_ties), scale)
+    predictor = what_if.predictor_for(requests, predictor)
+    table = what_if.compare(requests, chosen, model, server, predictor, seed, predictor_seconds)
+    rho = what_if.offered_load(requests, model, server)
+    sentence = what_if.verdict(table, rho)
+    if as_json:
+        policies_found = table.to_dict("records")
+        _print_json({"rho": rho, "predictor": predictor, "profile": model.name,
+                     "policies": policies_found, "verdict": sentence})  # fmt: skip
+        return
+    click.echo(f"{len(requests)} requests, profile {model.name}, {server.running_slots} slots, "
+               f"ρ {rho:.3f}, predictor {predictor}; times in seconds")  # fmt: skip
+    _print_table(table)
+    click.echo(sentence)
+
+
+@main.group()
+def data() -> None:
+    """Public traces and length data, by name."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def data_list(as_json: bool) -> None:
+    """All data sets, and where each is on this machine."""
+    from ssjf.workload import datasets
+
+    found = datasets.describe_all()
+    if as_json:
+        _print_json(found)
+        return
+    for each in found:
+        click.echo(f"{each['name']}: {each['kind']}, {each['licence']}; "
+                   f"{each['path'] or 'not here: ' + str(each['url'])}")  # fmt: skip
+
+
+@data.command("get")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Download again.")
+def data_get(name: str, force: bool) -> None:
+    """Download a data set into the cache."""
+    from ssjf.workload import datasets
+
+    for path in datasets.get(name, force):
+        click.echo(path)
+
+
+@data.command("path")
+@click.argument("name")
+def data_path(name: str) -> None:
+    """Where a data set is."""
+    from ssjf.workload import datasets
+
+    for path in datasets.find(name):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("claim_ids", nargs=-1)
+@click.option("--json", "as_json", is_flag=True)
+def check(claim_ids: tuple[str, ...], as_json: bool) -> None:
+    """A verdict for every claim of the papers (or those named); writes results/claims.csv."""
+    from ssjf.study import claims
+
+    verdicts = claims.check(list(claim_ids))
+    if not claim_ids:
+        claims.write(verdicts)
+    if as_json:
+        _print_json(json.loads(verdicts.to_json(orient="records")))
+    else:
+        _print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
+
+
+@main.command()
+@click.argument("name")
+@click.option("-p", "--parameter", "given", multiple=True, metavar="KEY=VALUE")
+@click.option("--out", type=click.Path(path_type=Path), help="Where its figures go.")
+def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
+    """Run one notebook strictly, with other parameters if given (then --out keeps it apart)."""
+    from ssjf.study import notebooks
+
+    values = notebooks.parse(given)
+    if values and out is None:
+        raise InputError("other parameters would replace the committed figures; give --out FOLDER")
+    done = notebooks.run_apart(name, values, out)
+    click.echo(f"{done.name}: {done.seconds:.1f} s, {done.output_path}")
+
+
+@main.command()
+@click.option("--jobs", default=2, show_default=True, help="Notebooks at a time.")
+def report(jobs: int) -> None:
+    """Level A: run every notebook, judge every claim, write the report."""
+    from ssjf.study import make_report
+
+    verdicts, index = make_report.make(jobs)
+    _print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
+    click.echo(make_report.summary(verdicts))
+    click.echo(f"report: {index}")
+
+
+@main.group()
+def bench() -> None:
+    """Measure the package itself."""
+
+
+@bench.command("simulator")
+@click.option("--json", "as_json", is_flag=True)
+def bench_simulator(as_json: bool) -> None:
+    """Requests per second of the simulator, by policy."""
+    import pandas as pd
+
+    from ssjf.study import bench as measured
+
+    found = measured.simulator()
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(pd.DataFrame(found))
+
+
+if __name__ == "__main__":
+    main()

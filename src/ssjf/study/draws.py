@@ -1,0 +1,161 @@
+"""Workloads drawn from data: lengths, predictions and arrivals of many small runs, no text.
+
+A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at`` and
+``output_tokens``, ``cls3``, ``cls5``. It is made once from the data set and committed under
+``results/workloads``, named by the hash of what was asked, so that every run can be simulated
+again without the data.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.errors import unknown
+from ssjf.request import Requests
+from ssjf.study import paths
+from ssjf.study.store import digest, write_parquet
+from ssjf.workload import datasets
+
+Options = dict[str, Any]
+
+
+def draw(options: Options) -> pd.DataFrame:
+    """The draw asked for: from the committed files, else made from the data set and written.
+
+    Each seed has a file of its own, which experiments with more or fewer seeds share.
+    """
+    if "seeds" in options:
+        rest = {key: value for key, value in options.items() if key != "seeds"}
+        return pd.concat([draw(rest | {"seed": seed}) for seed in options["seeds"]])
+    path = draw_path(options)
+    if not path.exists():
+        write_parquet(make(options), path)
+    return pd.read_parquet(path)
+
+
+def draw_path(options: Options) -> Path:
+    """Where a draw lies; its name tells the kind, its hash the rest."""
+    return paths.workloads() / f"{options['draw']}-{digest(options)}.parquet"
+
+
+def make(options: Options) -> pd.DataFrame:
+    """Make a draw from the data sets (InputError where they are not on this machine)."""
+    kind = options["draw"]
+    if kind not in KINDS:
+        raise unknown("draw", kind, KINDS)
+    return KINDS[kind](**{key: value for key, value in options.items() if key != "draw"})
+
+
+def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -> np.ndarray:
+    """The authors' "Poisson" arrivals: counts per whole second, each at the second's index."""
+    counts = state.poisson(rate, int(jobs / rate))
+    while counts.sum() < jobs:
+        counts = np.append(counts, state.poisson(rate, int(jobs / rate)))
+    return np.repeat(np.arange(len(counts)), counts)[:jobs].astype(np.float64)
+
+
+def _gamma_gaps(state: np.random.RandomState, rate: float, cv: float, jobs: int) -> np.ndarray:
+    """The authors' Gamma gaps, not yet sorted, summed up."""
+    return np.cumsum(state.gamma((1 / cv) ** 2, cv**2 / rate, jobs))
+
+
+def _rate_sweep(rates, keep, runs, jobs, seed) -> pd.DataFrame:
+    return _sweep(rates, keep, runs, seed, lambda s, rate: whole_second_poisson(s, rate, jobs))
+
+
+def _cv_sweep(rate, cvs, keep, runs, jobs, seed) -> pd.DataFrame:
+    return _sweep(cvs, keep, runs, seed, lambda s, cv: _gamma_gaps(s, rate, cv, jobs))
+
+
+def _jobs_sweep(rate, jobs, keep, runs, seed) -> pd.DataFrame:
+    return _sweep(jobs, keep, runs, seed, lambda s, n: whole_second_poisson(s, rate, n))
+
+
+def _sweep(
+    values: list[float],
+    keep: list[float],
+    runs: int,
+    seed: int,
+    arrive: Callable[[np.random.RandomState, Any], np.ndarray],
+) -> pd.DataFrame:
+    """One stream of random numbers goes through all values, as in the authors' script.
+
+    The order of the draws (arrivals, then rows without replacement) is theirs, so that seed 42
+    gives their published runs.
+    """
+    data = datasets.load("ssjf-lmsys")
+    parts = []
+    state = np.random.RandomState(seed)
+    for x in values:
+        for run in range(runs):
+            arrived = arrive(state, x)
+            rows = state.choice(len(data), len(arrived), replace=False)
+            if x in keep:
+                parts.append(_part(data, rows, arrived, x, seed, run))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _windows(trace, windows, jobs, seed) -> pd.DataFrame:
+    """Windows of consecutive arrivals of a trace, offsets in whole milliseconds, own lengths."""
+    data = datasets.load("ssjf-lmsys")
+    arrived_at = datasets.load(trace).arrived_at
+    state = np.random.RandomState(seed)
+    parts = []
+    for run in range(windows):
+        start = state.randint(0, len(arrived_at) - jobs + 1)
+        offsets = np.floor(arrived_at[start : start + jobs] * 1000)
+        rows = state.choice(len(data), jobs, replace=False)
+        parts.append(_part(data, rows, offsets - offsets[0], 0, seed, run))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _pool(requests, seed) -> pd.DataFrame:
+    """Lengths and predictions of so many requests, drawn with replacement; no arrivals."""
+    data = datasets.load("ssjf-lmsys")
+    rows = np.random.RandomState(seed).choice(len(data), requests, replace=True)
+    return _part(data, rows, np.zeros(requests), 0, seed, 0)
+
+
+def _part(data: Requests, rows, arrived, x, seed, run) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "x": np.float32(x),
+            "seed": np.int32(seed),
+            "run": np.int16(run),
+            "arrived_at": arrived,
+            "output_tokens": data.output_tokens[rows].astype(np.int16),
+            "cls3": data.predictions["cls3"][rows].astype(np.int8),
+            "cls5": data.predictions["cls5"][rows].astype(np.int8),
+        }
+    )
+
+
+KINDS: dict[str, Callable[..., pd.DataFrame]] = {
+    "rate-sweep": _rate_sweep,
+    "cv-sweep": _cv_sweep,
+    "jobs-sweep": _jobs_sweep,
+    "trace-windows": _windows,
+    "length-pool": _pool,
+}
+
+
+def to_requests(table: pd.DataFrame) -> Requests:
+    """Rows of a draw as a workload (the published model has no prompts: 1 token each)."""
+    output = table["output_tokens"].to_numpy(np.int64)
+    classes = {name: table[name].to_numpy(np.float64) for name in ("cls3", "cls5")}
+    return Requests(
+        table["arrived_at"].to_numpy(np.float64), np.ones_like(output), output, classes
+    )
+
+
+def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests]]:
+    """The runs of a draw: (x, seed, run, what arrives)."""
+    keys = table[["x", "seed", "run"]].to_numpy()
+    everything = to_requests(table)
+    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
+    for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
+        x, seed, run = keys[start]
+        yield float(x), int(seed), int(run), everything.take(slice(start, end))

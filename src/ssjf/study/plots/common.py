@@ -1,0 +1,90 @@
+"""What all figures share: facets, lines with bands, dots with bars, legends, captions."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssjf.study import paths, style
+
+WIDTH_INCHES = 7.0
+MODES = {
+    "none": "no batching",
+    "dynamic": "dynamic batching",
+    "continuous": "continuous batching",
+}
+WHAT = {
+    "jct_mean": "mean JCT (s)",
+    "jct_p99": "p99 JCT (s)",
+    "throughput_25": "25 %-throughput (1/s)",
+    "completed_per_second": "requests per s of makespan (1/s)",
+}
+
+
+def facets(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of the house's width and its axes, shape (rows, columns).
+
+    The figure is not pyplot's: a notebook shows it once, where it is named. To be called
+    inside ``style.context()``.
+    """
+    import matplotlib.pyplot as plt  # its inline backend is what shows figures in a notebook
+
+    size = (WIDTH_INCHES, height)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **shared)
+    plt.close(fig)
+    return fig, axes
+
+
+def lines(ax: Axes, estimates: pd.DataFrame, x: str = "x") -> None:
+    """One line and its band per series; columns ``x``, series, value, low, high."""
+    for series in estimates["series"].unique():
+        part = estimates[estimates["series"] == series].sort_values(x)
+        look = style.look(series)
+        ax.plot(part[x], part["value"], **look)
+        ax.fill_between(part[x], part["low"], part["high"], color=look["color"], alpha=0.2, lw=0)
+
+
+def dots(ax: Axes, estimates: pd.DataFrame, at: np.ndarray, **overrides: Any) -> None:
+    """Horizontal dots with bars at heights ``at``, all of one series; no line between."""
+    look = style.look(estimates["series"].iloc[0]) | {"linestyle": "none"} | overrides
+    value = estimates["value"].to_numpy()
+    bars = [value - estimates["low"], estimates["high"] - value]
+    ax.errorbar(value, at, xerr=np.abs(bars), elinewidth=1.2, **look)
+
+
+def legend(fig: Figure, ax: Axes, columns: int = 4) -> None:
+    """One legend for all facets, above them, with the labels of one of the axes."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
+
+
+def basis(runs: pd.DataFrame, by: str | None = None) -> str:
+    """Runs behind a point and the mean queue depth under FCFS, as a sentence of a caption.
+
+    ``runs`` has a row per run: run_id, x, series, queue_depth_mean and the key ``by``.
+    """
+    repeated = runs.groupby(["run_id", "x"]).size().max()
+    fcfs = runs[runs["series"] == "fcfs"]
+    return f"{repeated} runs a point; mean queue depth under FCFS {depths(fcfs, by)}."
+
+
+def depths(fcfs: pd.DataFrame, by: str | None = None) -> str:
+    """The mean queue depth (requests) of each value of a key, in words."""
+    if by is None:
+        return f"{fcfs['queue_depth_mean'].mean():.3g}"
+    means = fcfs.groupby(by, sort=False)["queue_depth_mean"].mean()
+    return ", ".join(f"{mean:.3g} ({MODES.get(key, key)})" for key, mean in means.items())
+
+
+def authors(name: str) -> pd.DataFrame:
+    """Numbers measured from the authors' code, from ``papers/NAME.csv``."""
+    return pd.read_csv(paths.papers() / f"{name}.csv")
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Modes and series of a table in words; ``series`` becomes ``policy``."""
+    words = {"mode": MODES, "series": style.labels(frame["series"].unique())}
+    found = {key: frame[key].map(words[key]) for key in words if key in frame}
+    return frame.assign(**found).rename(columns={"series": "policy"})

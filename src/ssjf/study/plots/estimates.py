@@ -1,0 +1,81 @@
+"""Statistics of series with intervals, resampled by replicate.
+
+A replicate is one (seed, run): it goes through all values of x (rates, scales), and is drawn
+as a whole, so that an average over x keeps its mixture of x, and a window of a trace that is
+served at ten scales counts once and not ten times. Policies are compared on equal replicates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.study import bootstrap
+from ssjf.study.bootstrap import Estimate
+
+REPLICATE = ["seed", "run"]
+COMPARISONS: dict[str, Callable[..., Estimate]] = {
+    "reduction": bootstrap.reduction,
+    "factor": bootstrap.factor,
+}
+
+
+def replicates(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The metric averaged over x: a row per replicate, a column per series."""
+    exact = frame.assign(**{metric: frame[metric].astype(np.float64)})
+    return exact.pivot_table(metric, REPLICATE, "series")
+
+
+def means(frame: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """Columns ``by``, series, value, low, high in the metric's unit."""
+    return _each(frame, by, metric, lambda wide, series: bootstrap.interval(wide[series]))
+
+
+def against(
+    frame: pd.DataFrame,
+    by: list[str],
+    metric: str = "jct_mean",
+    how: str = "reduction",
+    baseline: str = "fcfs",
+) -> pd.DataFrame:
+    """Every other series against the baseline: ``reduction`` (%) or ``factor``.
+
+    Columns ``by``, series, value, low, high.
+    """
+    compare = COMPARISONS[how]
+    found = _each(frame, by, metric, lambda wide, series: compare(wide[baseline], wide[series]))
+    return found[found["series"] != baseline].reset_index(drop=True)
+
+
+def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
+    """Standard deviation over seeds (points) of the JCT reduction that one seed gives.
+
+    Columns ``by``, series, spread.
+    """
+    keys = [*by, "seed", "series"]
+    wide = frame.astype({"jct_mean": np.float64}).groupby(keys)["jct_mean"].mean().unstack()
+    reductions = 100 * (1 - wide.div(wide[baseline], axis=0)).drop(columns=baseline)
+    return reductions.groupby(by).std().stack().rename("spread").reset_index()
+
+
+def with_columns(table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str):
+    """``table`` with columns of ``other`` (old=new) looked up by the keys and the series."""
+    keys = [*by, "series"]
+    picked = other[[*keys, *names]].rename(columns=names)
+    return table.merge(picked, "left", keys)
+
+
+def _each(
+    frame: pd.DataFrame,
+    by: list[str],
+    metric: str,
+    estimate: Callable[[pd.DataFrame, str], Estimate],
+) -> pd.DataFrame:
+    found: list[dict[str, Any]] = []
+    for values, part in frame.groupby(by, sort=False):
+        wide = replicates(part, metric)
+        for series in part["series"].unique():
+            keys = dict(zip(by, values, strict=True))
+            found.append(keys | {"series": series} | estimate(wide, series)._asdict())
+    return pd.DataFrame(found)
