@@ -1,8 +1,13 @@
 """The command line: thin, every command a few calls into the library."""
 
+import errno
 import json
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +16,53 @@ import click
 from ssjf import __version__
 from ssjf.errors import InputError, unknown
 
+_HELP_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Bad input is one sentence and exit code 2, never a traceback."""
+    try:
+        yield
+    except _HELP_ASKED:
+        raise
+    except (InputError, click.UsageError, OSError, ModuleNotFoundError) as error:
+        click.echo(f"ssjf: {_sentence(error)}", err=True)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    """What a reader needs of an error; raises it again where it is none of theirs."""
+    if isinstance(error, click.UsageError):
+        return error.format_message().rstrip(".")
+    if isinstance(error, OSError):
+        if error.errno == errno.EPIPE or error.filename is None:
+            raise error
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or "ssjf").partition(".")[0] == "ssjf":
+            raise error
+        return f"this needs the package {error.name}; run pip install 'ssjf[notebooks]'"
+    return str(error)
+
 
 class _Group(click.Group):
-    """Bad input is one sentence and exit code 2, never a traceback."""
+    """A group whose every complaint is one sentence; its own groups are of its kind."""
+
+    group_class = type
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _one_sentence():
+            return super().make_context(*args, **options)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_sentence():
             return super().invoke(ctx)
-        except InputError as error:
-            click.echo(f"ssjf: {error}", err=True)
-            sys.exit(2)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +73,16 @@ def main() -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, default=str))
+    click.echo(json.dumps(_finite(value), indent=1, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for what is not a number."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_table(frame: Any) -> None:
@@ -51,7 +102,7 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     if again:
-        different = runner.simulate_again(experiment, progress=sys.stderr.isatty())
+        different = runner.simulate_again(experiment, jobs, seeds)
         click.echo(f"{experiment}: {len(different)} runs differ from the stored ones")
         sys.exit(1 if different else 0)
     done = runner.run(experiment, jobs, seeds)
@@ -62,38 +113,26 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
 @click.argument("what", required=False)
 def list_names(what: str | None) -> None:
     """The known experiments, policies, predictors, profiles, notebooks, claims and data sets."""
-    from ssjf.engine.profile import builtin_profiles
-    from ssjf.policy import known_policies
-    from ssjf.proxy import known_predictors
-    from ssjf.study import claims, experiments, notebooks
-    from ssjf.workload.catalogue import DATASETS
+    from ssjf.study import listing
 
-    kinds = {
-        "experiments": lambda: [f"{e.name}: {e.title}" for e in experiments.experiments().values()],
-        "policies": lambda: [*known_policies(), "module:function"],
-        "predictors": known_predictors,
-        "profiles": builtin_profiles,
-        "notebooks": notebooks.names,
-        "claims": claims.claims,
-        "datasets": lambda: DATASETS,
-    }
-    if what is not None and what not in kinds:
-        raise unknown("kind", what, kinds)
-    for kind in [what] if what else kinds:
-        click.echo(f"{kind}:\n  " + "\n  ".join(kinds[kind]()))
+    if what is not None and what not in listing.KINDS:
+        raise unknown("kind", what, listing.KINDS)
+    for kind in [what] if what else listing.KINDS:
+        names = listing.KINDS[kind]() or ["(none here: run ssjf in its repository)"]
+        click.echo(f"{kind}:\n  " + "\n  ".join(names))
 
 
 @main.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
 @click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
-@click.option("--slots", type=int, help="Requests running at a time (default 256).")
-@click.option("--kv-tokens", type=int, help="KV memory in tokens (default: unlimited).")
+@click.option("--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256).")
+@click.option("--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited).")
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
 @click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
 @click.option("--allow-ties", is_flag=True, help="Accept requests arriving at the same instant.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True)
 def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
              predictor_seconds, allow_ties, seed, as_json) -> None:  # fmt: skip
@@ -107,7 +146,8 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
     from ssjf.study import what_if
     from ssjf.workload.traces import load_trace
 
-    chosen = [policy(name.strip()) for name in policies.split(",")]
+    asked = [name.strip() for name in policies.split(",")]
+    chosen = [replace(policy(name), name=name) for name in asked]
     model = profile(profile_name)
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
     requests = what_if.rescaled(load_trace(trace, allow_ties=allow_ties), scale)

@@ -87,7 +87,7 @@ def profile(name: str) -> Profile:
 
 
 def from_toml(path: Path) -> Profile:
-    """A user's profile: a TOML file with the fields of ``Profile``; the name defaults to the file's."""
+    """A user's profile: TOML with the fields of ``Profile``; its name defaults to the file's."""
     try:
         given = tomllib.loads(path.read_text())
     except FileNotFoundError:

@@ -78,7 +78,8 @@ def _imported(name: str, module: str, function: str) -> Policy:
     except Exception as error:  # whatever a user's module does wrong when imported
         raise InputError(
             f"unknown policy {name!r}: module {module!r} cannot be imported "
-            f"({type(error).__name__}: {error}); known: {', '.join(known_policies())}, module:function"
+            f"({type(error).__name__}: {error}); known: {', '.join(known_policies())}, "
+            "module:function"
         ) from None
     score = getattr(found, function, None)
     if isinstance(score, Policy):

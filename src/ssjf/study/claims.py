@@ -10,6 +10,7 @@ from ssjf.errors import InputError, unknown
 from ssjf.study import paths
 from ssjf.study.bootstrap import Estimate
 from ssjf.study.measures import measure
+from ssjf.study.store import writable
 
 COLUMNS = [
     "claim_id", "paper", "provenance", "protocol", "unit", "paper_value", "tolerance", "value",
@@ -80,6 +81,7 @@ def write(verdicts: pd.DataFrame) -> None:
     """``results/claims.csv``, rounded so that it is the same on every machine."""
     path = paths.claims_csv()
     temporary = path.with_suffix(".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    verdicts.round({"value": 4, "low": 3, "high": 3}).to_csv(temporary, index=False)
-    temporary.replace(path)
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        verdicts.round({"value": 4, "low": 3, "high": 3}).to_csv(temporary, index=False)
+        temporary.replace(path)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from ssjf.errors import unknown
+from ssjf.errors import InputError, unknown
 from ssjf.request import Requests
 from ssjf.study import paths
 from ssjf.study.store import digest, write_parquet
@@ -33,7 +34,14 @@ def draw(options: Options) -> pd.DataFrame:
     path = draw_path(options)
     if not path.exists():
         write_parquet(make(options), path)
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"the draw {path} is not a readable parquet file ({reason}); restore it, or delete it "
+            "to make it again from the data set"
+        ) from None
 
 
 def draw_path(options: Options) -> Path:

@@ -10,7 +10,7 @@ from ssjf.engine.published import Quirks, duration_seconds, serve
 from ssjf.engine.profile import Profile, profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
-from ssjf.errors import unknown
+from ssjf.errors import InputError, unknown
 from ssjf.policy import policy
 from ssjf.proxy import predict
 from ssjf.request import Completions, Requests
@@ -159,6 +159,17 @@ def _open_loop(spec: Spec, seed: int, model: Profile, server: Server) -> Request
         pool = to_requests(draw(workload["pool"]))
         requests = pool.take(rng.integers(0, len(pool), n))
     alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
-    rate = theory.rate_for(spec["rho"], float(alone), server.running_slots)
+    rate = _steady_rate(spec["rho"], float(alone), server.running_slots)
     gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1.0, n)
     return requests.arriving(np.cumsum(gaps) / rate)
+
+
+def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
+    """The arrival rate that gives ``rho``, which must leave the queue a steady state."""
+    if not 0 < rho < 1:
+        limit = theory.rate_for(1.0, alone_seconds, slots)
+        raise InputError(
+            f"rho is {rho:g}; a steady state needs one above 0 and below 1, here a rate below "
+            f"{limit:.3g} requests/s"
+        )
+    return theory.rate_for(rho, alone_seconds, slots)

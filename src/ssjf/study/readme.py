@@ -27,7 +27,7 @@ def write(verdicts: pd.DataFrame, path: Path | None = None) -> None:
 def replaced(text: str, generated: dict[str, str]) -> str:
     """The text with each marked part replaced; a missing mark is left out silently by name."""
     for name, body in generated.items():
-        pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end: {name} -->)"
+        pattern = rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)"
         text = re.sub(pattern, lambda m, b=body: m[1] + b + m[2], text, flags=re.DOTALL)
     return text
 

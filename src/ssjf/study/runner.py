@@ -1,10 +1,11 @@
 """Running experiments: what is finished is skipped, what was killed starts anew."""
 
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -15,25 +16,25 @@ from ssjf.study.execute import execute
 from ssjf.study.experiments import experiment, experiments
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 
 
 def run(name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True) -> list[str]:
     """Do all runs of an experiment (or of ``all``) that are missing; returns their ids."""
-    names = list(experiments()) if name == "all" else [experiment(name).name]
-    specs = [spec for each in names for spec in experiment(each).specs(seeds)]
-    for each in names:
-        store.sweep_temporary(each)
+    specs = _specs(name, seeds)
+    store.sweep_temporary({spec["experiment"] for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
     with tqdm(total=len(specs), desc=name, unit="run", disable=not progress) as bar:
         bar.update(len(specs) - len(missing))
-        if jobs == 1:
-            for spec in missing:
-                _do(spec)
-                bar.update()
-        else:
-            _in_parallel(missing, jobs, bar)
+        for _ in _each(_do, missing, jobs):
+            bar.update()
     return [store.digest(spec) for spec in missing]
+
+
+def _specs(name: str, seeds: int | None) -> list[Spec]:
+    names = list(experiments()) if name == "all" else [experiment(name).name]
+    return [spec for each in names for spec in experiment(each).specs(seeds)]
 
 
 def _prepare(specs: list[Spec]) -> None:
@@ -51,14 +52,18 @@ def _do(spec: Spec) -> None:
     store.save(spec, rows, time.perf_counter() - started)
 
 
-def _in_parallel(specs: list[Spec], jobs: int, bar: tqdm) -> None:
+def _each(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+    return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
+
+
+def _in_parallel(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+    """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_do, spec) for spec in specs]
+        futures = [pool.submit(work, spec) for spec in specs]
         try:
             for future in as_completed(futures):
-                future.result()
-                bar.update()
+                yield future.result()
         except BrokenProcessPool:
             raise InputError(
                 "a worker process was killed (out of memory?); finished runs are kept: run again"
@@ -68,16 +73,20 @@ def _in_parallel(specs: list[Spec], jobs: int, bar: tqdm) -> None:
             raise
 
 
-def simulate_again(name: str, progress: bool = True) -> list[str]:
-    """Do every stored run of an experiment (or of ``all``) again; the ids that differ."""
-    names = list(experiments()) if name == "all" else [experiment(name).name]
-    specs = [spec for each in names for spec in experiment(each).specs()]
-    different = []
-    for spec in tqdm(specs, desc=f"{name} again", unit="run", disable=not progress):
-        before = store.load(spec).drop(columns="run_id")
-        if not _same(before, execute(spec)):
-            different.append(store.digest(spec))
-    return different
+def simulate_again(
+    name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True
+) -> list[str]:
+    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
+    specs = _specs(name, seeds)
+    found = _each(_differs, specs, jobs)
+    bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=not progress)
+    return sorted(run_id for run_id in bar if run_id)
+
+
+def _differs(spec: Spec) -> str | None:
+    """The id of a stored run that is not what its specification gives."""
+    before = store.load(spec).drop(columns="run_id")
+    return None if _same(before, execute(spec)) else store.digest(spec)
 
 
 def _same(before: pd.DataFrame, after: pd.DataFrame) -> bool:

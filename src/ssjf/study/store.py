@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
     if folder.is_dir():
         return folder
     check_rows(rows, spec["detail"], str(folder))
-    with _writable(folder.parent):
+    with writable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
         try:
@@ -100,7 +100,7 @@ def verify(folder: Path) -> dict[str, Any]:
             raise InputError(f"{folder / 'spec.json'} was edited: it is not run {folder.name}; {mend}")
         if _sha256(rows) != env["rows_sha256"]:
             raise InputError(f"{rows} is truncated or was altered; {mend}")
-    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is not a whole run ({error}); {mend}") from None
     return spec
 
@@ -110,16 +110,19 @@ def stored(experiment: str) -> list[Path]:
     return sorted(p for p in (paths.raw() / experiment).glob("[0-9a-f]*") if p.is_dir())
 
 
-def sweep_temporary(experiment: str) -> None:
-    """Remove what a killed run left half-written."""
-    for folder in (paths.raw() / experiment).glob(".tmp-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+def sweep_temporary(experiments: Iterable[str]) -> None:
+    """Remove what killed runs of these experiments left half-written."""
+    for experiment in experiments:
+        for folder in (paths.raw() / experiment).glob(".tmp-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in paths.workloads().glob(".*.tmp"):
+        file.unlink(missing_ok=True)
 
 
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:
     """Parquet (zstd), the same bytes for the same rows, under a temporary name until whole."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    with _writable(path.parent):
+    with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -160,7 +163,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
     """A full disk or a folder that cannot be written is one clear sentence."""
     try:
         yield

@@ -1,9 +1,9 @@
 """Binary heaps of (key, item), both int64; the smallest key first, then the smallest item."""
 
-from numba import njit
+from ssjf.engine.kernel.compiled import inlined
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def push(keys, items, size, key, item):
     """Add one; returns the new size."""
     i = size
@@ -19,7 +19,7 @@ def push(keys, items, size, key, item):
     return size + 1
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def drop_first(keys, items, size):
     """Remove the smallest, ``items[0]``; returns the new size."""
     size -= 1

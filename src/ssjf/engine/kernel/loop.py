@@ -1,7 +1,6 @@
 """The serving loop: arrive, grow, admit, advance, finish; and the jump over quiet steps."""
 
-from numba import njit
-
+from ssjf.engine.kernel.compiled import compiled, inlined
 from ssjf.engine.kernel import ring, running, waiting
 from ssjf.engine.kernel.state import (
     AFTER, BLOCK, BLOCKED, BUDGET, BUSY, CHUNKED, CONTEXT, CONTEXT_TIME, DECODING, DONE, DYNAMIC,
@@ -13,13 +12,13 @@ from ssjf.engine.kernel.state import (
 )  # fmt: skip
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _used(c, s, q, f, e):
     """Slots taken."""
     return s[DECODING] + s[HELD] + (s[PARTIAL] != NONE)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _idle(c, s, q, f, e):
     """Nothing runs: move the clock to where something can start (True: it moved)."""
     if s[WAITING] == 0:
@@ -36,7 +35,7 @@ def _idle(c, s, q, f, e):
     return False
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _growth(c, s, q, f, e):
     """Blocks that the running requests need for this step."""
     need = s[REGISTERS + running.phase(c, s, q, f, e, s[STEP])]
@@ -45,7 +44,7 @@ def _growth(c, s, q, f, e):
     return need
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _grow(c, s, q, f, e, need):
     """Every running request gets its token of this step; True if some were preempted."""
     if need <= s[FREE]:
@@ -58,7 +57,7 @@ def _grow(c, s, q, f, e, need):
     return s[PREEMPTIONS] > before
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@inlined
 def _admit(c, s, q, f, e):
     """Take requests in policy order while slots, token budget and KV blocks allow."""
     while s[WAITING] > 0 and s[LEFT] > 0 and _used(c, s, q, f, e) < c[SLOTS]:
@@ -82,7 +81,7 @@ def _admit(c, s, q, f, e):
         _first_chunk(c, s, q, f, e, i, tokens)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _first_chunk(c, s, q, f, e, i, tokens):
     chunk = min(tokens, s[LEFT])
     s[FREE] -= running.blocks(c, s, q, f, e, chunk)
@@ -97,7 +96,7 @@ def _first_chunk(c, s, q, f, e, i, tokens):
         s[CONTEXT] += chunk
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _advance(c, s, q, f, e):
     """The step takes its time: affine in prefill tokens, sequences and context read."""
     sequences = s[DECODING] + s[HELD] + s[SCHEDULED]
@@ -114,7 +113,7 @@ def _advance(c, s, q, f, e):
     s[BUSY] += time
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _finish(c, s, q, f, e, i):
     """The last token of i: it leaves, or holds its slot until its dynamic batch ends."""
     kv = running.kv_tokens(c, s, q, f, e, i, s[STEP])
@@ -132,7 +131,13 @@ def _finish(c, s, q, f, e, i):
     running.remove(c, s, q, f, e, i)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@inlined
+def _no_more_join(c, s, q, f, e):
+    """Is the dynamic batch complete?"""
+    return s[QUOTA] <= 0 or s[WAITING] == 0
+
+
+@compiled
 def _close_batch(c, s, q, f, e):
     """The longest member of a dynamic batch is done: all return."""
     i = s[FIRST_RUNNING]
@@ -146,7 +151,7 @@ def _close_batch(c, s, q, f, e):
     s[HELD_KV] = 0
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _reach_tokens(c, s, q, f, e):
     """First and last tokens that this step produced."""
     i = ring.take(c, s, q, f, e, s[STEP])
@@ -162,7 +167,7 @@ def _reach_tokens(c, s, q, f, e):
         i = following
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _steps_with_blocks(c, s, q, f, e, most):
     """How many of the next ``most`` steps the free blocks last without a preemption."""
     block = c[BLOCK]
@@ -181,12 +186,12 @@ def _steps_with_blocks(c, s, q, f, e, most):
     return steps
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _elapsed(steps, first, increment):
     return steps * first + increment * (steps * (steps - 1) // 2)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _steps_until(delay, most, first, increment):
     """The fewest steps (at most ``most``) that take at least ``delay``: bisection."""
     low, high = 0, most
@@ -199,10 +204,10 @@ def _steps_until(delay, most, first, increment):
     return low
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _jump(c, s, q, f, e):
     """Take at once all coming steps in which nothing but growth can happen."""
-    if s[PARTIAL] != NONE or s[DECODING] == 0 or s[DECODING] > c[SKIP_BELOW]:
+    if s[PARTIAL] != NONE or s[DECODING] == 0:
         return
     full = _used(c, s, q, f, e) == c[SLOTS] or c[DYNAMIC]
     if c[DYNAMIC] and s[QUOTA] > 0 and s[WAITING] > 0:
@@ -223,7 +228,7 @@ def _jump(c, s, q, f, e):
     _skip(c, s, q, f, e, steps, _elapsed(steps, first, increment))
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _skip(c, s, q, f, e, steps, time):
     s[NOW] += time
     s[BUSY] += time
@@ -234,7 +239,7 @@ def _skip(c, s, q, f, e, steps, time):
     s[STEP] += steps
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _scores_missing(c, s, q, f, e, need):
     """Must a policy that is not static score at this step? LINEAR does it at once."""
     short = need > s[FREE]
@@ -250,7 +255,7 @@ def _scores_missing(c, s, q, f, e, need):
     return True
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, nogil=True)
+@compiled
 def run(c, s, q, f, e):
     """Serve everything; returns FINISHED, OVERFLOW, or NEEDS_SCORES.
 
@@ -274,13 +279,11 @@ def run(c, s, q, f, e):
             _admit(c, s, q, f, e)
         _advance(c, s, q, f, e)
         _reach_tokens(c, s, q, f, e)
-        if s[HELD] > 0 and s[DECODING] == 0 and s[PARTIAL] == NONE:
-            if s[QUOTA] <= 0 or s[WAITING] == 0:
-                _close_batch(c, s, q, f, e)
+        if s[HELD] > 0 and _used(c, s, q, f, e) == s[HELD] and _no_more_join(c, s, q, f, e):
+            _close_batch(c, s, q, f, e)
         s[STEP] += 1
         if s[NOW] > c[LIMIT]:
             return OVERFLOW
-        if not preempted:
+        if not preempted and s[DECODING] <= c[SKIP_BELOW]:
             _jump(c, s, q, f, e)
     return FINISHED
-

@@ -4,14 +4,15 @@ A request has one event ahead of it at any time: its first token, then its last.
 """
 
 import numpy as np
-from numba import njit
+
+from ssjf.engine.kernel.compiled import compiled, inlined
 
 from ssjf.engine.kernel.state import FIRST_AT, GENERATED, LEAD, LINK, NONE, RING, SINCE, TOTAL
 
 ONE = np.uint64(1)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def event_step(c, s, q, f, e, i):
     """The step at which request i, decoding, reaches its next event."""
     if q[FIRST_AT, i] < 0:
@@ -19,7 +20,7 @@ def event_step(c, s, q, f, e, i):
     return q[SINCE, i] + q[TOTAL, i] - q[GENERATED, i] - 1
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def link(c, s, q, f, e, i, step):
     bucket = step & (c[RING] - 1)
     q[LINK, i] = e[bucket]
@@ -27,7 +28,7 @@ def link(c, s, q, f, e, i, step):
     e[c[RING] + (bucket >> 6)] |= np.int64(1) << (bucket & 63)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def unlink(c, s, q, f, e, i, step):
     bucket = step & (c[RING] - 1)
     if e[bucket] == i:
@@ -41,7 +42,7 @@ def unlink(c, s, q, f, e, i, step):
         e[c[RING] + (bucket >> 6)] &= ~(np.int64(1) << (bucket & 63))
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def take(c, s, q, f, e, step):
     """Empty the bucket of a step; returns the first request of its list (or NONE)."""
     bucket = step & (c[RING] - 1)
@@ -52,7 +53,7 @@ def take(c, s, q, f, e, step):
     return i
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def steps_to_event(c, s, q, f, e, step):
     """How many steps from ``step`` on have no event (there must be one somewhere)."""
     size = c[RING]

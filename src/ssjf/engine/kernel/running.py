@@ -5,17 +5,17 @@ A decoding request i that produced ``generated[i]`` tokens before step ``since[i
 """
 
 import numpy as np
-from numba import njit
 
+from ssjf.engine.kernel.compiled import compiled, inlined
 from ssjf.engine.kernel import ring, waiting
 from ssjf.engine.kernel.state import (
     AFTER, BEFORE, BLOCK, BUDGET, CONTEXT, DECODING, FIRST_RUNNING, FLAGS, FREE, GENERATED,
-    IS_HELD, KV_OFFSET, LAST_RUNNING, LEFT, LISTED, NONE, PARTIAL, PARTIAL_DONE, PREEMPTED, PREEMPTIONS,
-    PREFILL, PROMPT, REGISTERS, SCHEDULED, SHIFT, SINCE, STEP,
+    IS_HELD, KV_OFFSET, LAST_RUNNING, LEFT, LISTED, NONE, PARTIAL, PARTIAL_DONE, PREEMPTED,
+    PREEMPTIONS, PREFILL, PROMPT, REGISTERS, SCHEDULED, SHIFT, SINCE, STEP,
 )  # fmt: skip
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def blocks(c, s, q, f, e, tokens):
     """Blocks that hold so many tokens (a shift where a block is a power of two)."""
     if c[SHIFT] >= 0:
@@ -23,24 +23,24 @@ def blocks(c, s, q, f, e, tokens):
     return (tokens + c[BLOCK] - 1) // c[BLOCK]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def phase(c, s, q, f, e, step):
     """The cell of the growth histogram for a step (of any sign)."""
     return step & (c[BLOCK] - 1) if c[SHIFT] >= 0 else step % c[BLOCK]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def known_tokens(c, s, q, f, e, i):
     """What must be prefilled when i is admitted: its prompt and what it generated before."""
     return q[PROMPT, i] + q[GENERATED, i]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def kv_tokens(c, s, q, f, e, i, step):
     return known_tokens(c, s, q, f, e, i) + step - q[SINCE, i]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def append(c, s, q, f, e, i):
     """To the end of the running list."""
     if not c[LISTED]:
@@ -55,7 +55,7 @@ def append(c, s, q, f, e, i):
     s[LAST_RUNNING] = i
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def remove(c, s, q, f, e, i):
     """From the running list."""
     if not c[LISTED]:
@@ -71,13 +71,13 @@ def remove(c, s, q, f, e, i):
         q[BEFORE, after] = before
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _phase(c, s, q, f, e, i):
     """The cell of the growth histogram: the steps (mod block) at which i opens a block."""
     return phase(c, s, q, f, e, q[SINCE, i] - known_tokens(c, s, q, f, e, i) + 1)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def _decode_since(c, s, q, f, e, i, step):
     """Put i into the aggregates and the ring, its prefill having ended in ``step``."""
     q[SINCE, i] = step
@@ -87,13 +87,13 @@ def _decode_since(c, s, q, f, e, i, step):
     ring.link(c, s, q, f, e, i, ring.event_step(c, s, q, f, e, i))
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def start_decoding(c, s, q, f, e, i):
     """The prefill of i ends in this step: from the next on it grows by a token a step."""
     _decode_since(c, s, q, f, e, i, s[STEP])
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def stop_decoding(c, s, q, f, e, i):
     """Take i out of the aggregates (not out of the running list or the ring)."""
     s[DECODING] -= 1
@@ -101,14 +101,14 @@ def stop_decoding(c, s, q, f, e, i):
     s[REGISTERS + _phase(c, s, q, f, e, i)] -= 1
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def continue_prefill(c, s, q, f, e):
     """The next chunk of the one unfinished prefill (0 if there is none)."""
     i = s[PARTIAL]
     return min(known_tokens(c, s, q, f, e, i) - s[PARTIAL_DONE], s[LEFT]) if i != NONE else 0
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def take_chunk(c, s, q, f, e, chunk):
     """The unfinished prefill advances by a chunk, for which it has its blocks."""
     i = s[PARTIAL]
@@ -124,7 +124,7 @@ def take_chunk(c, s, q, f, e, chunk):
         s[CONTEXT] += s[PARTIAL_DONE]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def preempt(c, s, q, f, e, i, grown):
     """Give up i: free its blocks; it waits again with all it generated to be recomputed.
 
@@ -144,7 +144,7 @@ def preempt(c, s, q, f, e, i, grown):
     waiting.add(c, s, q, f, e, i)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def stall(c, s, q, f, e, i):
     """A decoding request is left out of this step: its whole course moves a step later."""
     ring.unlink(c, s, q, f, e, i, ring.event_step(c, s, q, f, e, i))
@@ -152,7 +152,7 @@ def stall(c, s, q, f, e, i):
     _decode_since(c, s, q, f, e, i, q[SINCE, i] + 1)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def blocks_wanted(c, s, q, f, e, i):
     """Blocks that running request i needs for this step, and the chunk if it prefills."""
     if i == s[PARTIAL]:
@@ -162,7 +162,7 @@ def blocks_wanted(c, s, q, f, e, i):
     return np.int64((kv_tokens(c, s, q, f, e, i, s[STEP]) - 1) % c[BLOCK] == 0), np.int64(0)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _stands_before(c, s, q, f, e, i, j):
     """Is i ahead of j in the running list?"""
     k = q[BEFORE, j]
@@ -171,7 +171,7 @@ def _stands_before(c, s, q, f, e, i, j):
     return k == i
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _make_room(c, s, q, f, e, i):
     """Preempt the worst until i has its blocks (True) or is itself preempted (False)."""
     while blocks_wanted(c, s, q, f, e, i)[0] > s[FREE]:
@@ -184,7 +184,7 @@ def _make_room(c, s, q, f, e, i):
     return True
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def grow_one_by_one(c, s, q, f, e):
     """Blocks run short: go through the running list as vLLM v1 does (``Scheduler.schedule``).
 

@@ -14,7 +14,8 @@ import numpy as np
 # Rows of c.
 (
     SLOTS, BLOCK, BLOCKS, WATERMARK, BUDGET, CHUNKED, LEAD, DYNAMIC, TIMEOUT,
-    STEP_TIME, SEQUENCE_TIME, CONTEXT_TIME, PREFILL_TIME, KIND, LIMIT, SKIP_BELOW, RING, SHIFT, LISTED, CONSTANTS,
+    STEP_TIME, SEQUENCE_TIME, CONTEXT_TIME, PREFILL_TIME, KIND, LIMIT, SKIP_BELOW, RING,
+    SHIFT, LISTED, CONSTANTS,
 ) = range(20)  # fmt: skip
 
 # Rows of s.
@@ -61,8 +62,9 @@ def new_machine(constants, ready, prompt, total):
     s = np.zeros(REGISTERS + c[BLOCK], np.int64)
     s[[PARTIAL, SCORED_STEP, FIRST_RUNNING, LAST_RUNNING]] = NONE
     s[FREE] = c[BLOCKS]
-    q = np.zeros((FIELDS, n), np.int64)
+    q = np.empty((FIELDS, n), np.int64)  # rows are written before they are read
     q[READY], q[PROMPT], q[TOTAL] = ready, prompt, total
+    q[[GENERATED, FLAGS, PREEMPTED]] = 0
     q[SCHEDULED_AT : FINISHED_AT + 1] = NONE
     f = np.zeros((3, n if c[KIND] >= LINEAR else 1))
     e = np.full(c[RING] + (c[RING] >> 6), NONE, np.int64)

@@ -7,20 +7,18 @@ LINEAR   scores are base + slope * time: scanned.
 ANY      scores come from a Python function, once per step: scanned.
 """
 
-import numpy as np
-from numba import njit
-
+from ssjf.engine.kernel.compiled import compiled, inlined
 from ssjf.engine.kernel import heap
 from ssjf.engine.kernel.state import (
     AFTER, BASE, BOUNDED, DYNAMIC, FIRST_RUNNING, FLAGS, HAS_TIMER, HEAP, HEAP_ITEM, HEAP_KEY,
-    IS_HELD, IS_PROMOTED, IS_WAITING, KEY, KIND, LATE_ITEM, LATE_KEY, LINEAR, NEXT, NONE, NOW, OLDEST,
-    PROMOTE_AT, PROMOTED, READY, SCORE, SLOPE, TIMER_ITEM, TIMER_KEY, TIMERS, WAITING,
+    IS_HELD, IS_PROMOTED, IS_WAITING, KEY, KIND, LATE_ITEM, LATE_KEY, LINEAR, NEXT, NONE, NOW,
+    OLDEST, PROMOTE_AT, PROMOTED, READY, SCORE, SLOPE, TIMER_ITEM, TIMER_KEY, TIMERS, WAITING,
 )  # fmt: skip
 
 SECONDS = 1e-12
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def add(c, s, q, f, e, i):
     """Request i starts to wait (it arrived, or was preempted)."""
     kind = c[KIND]
@@ -39,7 +37,7 @@ def add(c, s, q, f, e, i):
             s[TIMERS] = heap.push(q[TIMER_KEY], q[TIMER_ITEM], s[TIMERS], q[PROMOTE_AT, i], i)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def arrive(c, s, q, f, e):
     """Take in what has arrived by now."""
     while s[NEXT] < q.shape[1] and q[READY, s[NEXT]] <= s[NOW]:
@@ -47,7 +45,7 @@ def arrive(c, s, q, f, e):
         s[NEXT] += 1
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def promote(c, s, q, f, e):
     """BOUNDED: move those whose bound has passed into the heap that is served first.
 
@@ -64,7 +62,7 @@ def promote(c, s, q, f, e):
         s[HEAP] = heap.drop_first(q[HEAP_KEY], q[HEAP_ITEM], s[HEAP])
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def score(c, s, q, f, e, running):
     """LINEAR: score what waits now (and what runs, where a victim may be needed)."""
     now = s[NOW] * SECONDS
@@ -77,7 +75,7 @@ def score(c, s, q, f, e, running):
         i = q[AFTER, i]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _best_place(c, s, q, f, e):
     best = 0
     for place in range(1, s[WAITING]):
@@ -88,7 +86,7 @@ def _best_place(c, s, q, f, e):
     return best
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def best(c, s, q, f, e):
     """The place of the request to serve next (0 in a heap)."""
     if c[KIND] == BOUNDED:
@@ -96,7 +94,7 @@ def best(c, s, q, f, e):
     return _best_place(c, s, q, f, e) if c[KIND] >= LINEAR else 0
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def at(c, s, q, f, e, place):
     """The request at a place found by ``best``."""
     if s[PROMOTED] > 0:
@@ -104,7 +102,7 @@ def at(c, s, q, f, e, place):
     return q[HEAP_ITEM, place]
 
 
-@njit(_nrt=False, error_model="numpy", cache=True, inline="always")
+@inlined
 def remove(c, s, q, f, e, place):
     """The request at a place found by ``best`` stops waiting."""
     i = at(c, s, q, f, e, place)
@@ -120,7 +118,7 @@ def remove(c, s, q, f, e, place):
         s[OLDEST] += 1
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def _worse(c, s, q, f, e, i, j):
     """Does i stand behind j in the policy's order?"""
     if c[KIND] >= LINEAR:
@@ -134,7 +132,7 @@ def _worse(c, s, q, f, e, i, j):
     return q[KEY, i] > q[KEY, j] or (q[KEY, i] == q[KEY, j] and i > j)
 
 
-@njit(_nrt=False, error_model="numpy", cache=True)
+@compiled
 def worst_running(c, s, q, f, e):
     """The running request that the policy would give up first."""
     victim = NONE

@@ -44,8 +44,11 @@ def against(
     Columns ``by``, series, value, low, high.
     """
     compare = COMPARISONS[how]
-    found = _each(frame, by, metric, lambda wide, series: compare(wide[baseline], wide[series]))
-    return found[found["series"] != baseline].reset_index(drop=True)
+
+    def estimate(wide: pd.DataFrame, series: str) -> Estimate:
+        return compare(wide[baseline], wide[series])
+
+    return _each(frame, by, metric, estimate, leave_out=baseline)
 
 
 def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
@@ -71,11 +74,12 @@ def _each(
     by: list[str],
     metric: str,
     estimate: Callable[[pd.DataFrame, str], Estimate],
+    leave_out: str = "",
 ) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for values, part in frame.groupby(by, sort=False):
         wide = replicates(part, metric)
-        for series in part["series"].unique():
+        for series in part.loc[part["series"] != leave_out, "series"].unique():
             keys = dict(zip(by, values, strict=True))
             found.append(keys | {"series": series} | estimate(wide, series)._asdict())
     return pd.DataFrame(found)

@@ -25,5 +25,6 @@ def replay_table(runs: pd.DataFrame, authors: pd.DataFrame) -> pd.DataFrame:
     for metric, what in METRICS.items():
         table[what] = ours[metric]
         table[f"authors: {what}"] = theirs[metric]
-        table[f"difference: {what}"] = ours[metric] - theirs[metric]
+        # Rounded beyond the digits that the authors' values have.
+        table[f"difference: {what}"] = (ours[metric] - theirs[metric]).round(6)
     return named(table.reset_index())

@@ -3,13 +3,14 @@
 All take rows per run: x, seed, run, mode, series, metrics in s and 1/s, run_id.
 """
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ssjf.study import style
-from ssjf.study.plots.common import MODES, WHAT, depths, facets, legend, lines, named
+from ssjf.study.plots.common import MODES, WHAT, facets, legend, lines, named
 from ssjf.study.plots.estimates import against, means, spread_over_seeds, with_columns
 
 REDUCTION = "JCT reduction (%)"
@@ -26,6 +27,7 @@ def sweep(runs: pd.DataFrame, xlabel: str, metrics: list[str]) -> Figure:
         for metric, row in zip(metrics, axes, strict=True):
             _row(row, estimates[metric], "mode", modes)
             row[0].set_ylabel(WHAT[metric])
+        axes[0, 0].set_xticks(_some(runs["x"]))
         _finish(fig, axes, modes, xlabel)
     return fig
 
@@ -72,8 +74,7 @@ def batch_size(runs: pd.DataFrame) -> Figure:
         _row(axes[1], gain, "mode", modes, x="slots")
         axes[0, 0].set_ylabel(WHAT["jct_mean"])
         axes[1, 0].set_ylabel("reduction of FCFS's\nmean JCT (%)")
-        for ax in axes[1]:
-            ax.set(ylim=(0, None), xticks=sorted(runs["slots"].unique()))
+        axes[0, 0].set_xticks(_some(runs["slots"]))
         _finish(fig, axes, modes, "largest batch (requests)")
     return fig
 
@@ -99,11 +100,16 @@ def _row(axes: list[Axes], estimates: pd.DataFrame, key: str, values: list, x: s
         lines(ax, estimates[estimates[key] == value], x)
 
 
-def _finish(fig: Figure, axes, modes: list[str], xlabel: str) -> None:
+def _some(values: pd.Series) -> list[float]:
+    """About five of the values, evenly picked: the ticks of an axis."""
+    found = sorted(values.unique())
+    return found[:: max(1, len(found) // 5)]
+
+
+def _finish(fig: Figure, axes: np.ndarray, modes: list[str], xlabel: str) -> None:
+    for ax in axes.flat:
+        ax.set_ylim(0, None)
     for ax, mode in zip(axes[0], modes, strict=True):
         ax.set_title(MODES[mode])
     fig.supxlabel(xlabel, fontsize=10)
     legend(fig, axes[0, 0])
-
-
-__all__ = ["azure", "batch_size", "depths", "sweep", "sweep_table"]

@@ -1,0 +1,44 @@
+# A fresh machine needs Python 3.11 or 3.12 and make; everything else goes into .venv.
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help report test lab resimulate lint clean
+
+help:
+	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
+	@echo "make test        set up, run all tests"
+	@echo "make lab         set up, open JupyterLab on the notebooks"
+	@echo "make resimulate  do every stored run again from its own workload and compare"
+
+report: $(VENV)/.notebooks
+	$(BIN)/ssjf report
+
+resimulate: $(VENV)/.notebooks
+	$(BIN)/ssjf run all --again
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.notebooks
+	$(BIN)/jupyter lab notebooks/tour.ipynb
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "ssjf needs Python 3.11 or 3.12; this is " + sys.version.split()[0] + " (make PYTHON=python3.12)")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks,test]'
+	@touch $@ $(VENV)/.notebooks
+
+clean:
+	rm -rf $(VENV) results/executed results/report results/scratch

@@ -1,0 +1,32 @@
+"""What there is to choose from, by kind: the names that ``ssjf list`` prints."""
+
+from collections.abc import Callable
+
+from ssjf.engine.profile import builtin_profiles
+from ssjf.policy import known_policies
+from ssjf.proxy import known_predictors
+from ssjf.study import claims, experiments, paths
+from ssjf.workload.catalogue import DATASETS
+
+
+def _experiments() -> list[str]:
+    return [f"{each.name}: {each.title}" for each in experiments.experiments().values()]
+
+
+def _notebooks() -> list[str]:
+    return sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
+
+
+def _claims() -> list[str]:
+    return list(claims.claims()) if paths.papers().is_dir() else []
+
+
+KINDS: dict[str, Callable[[], list[str]]] = {
+    "experiments": _experiments,
+    "policies": lambda: [*known_policies(), "module:function"],
+    "predictors": lambda: list(known_predictors()),
+    "profiles": lambda: list(builtin_profiles()),
+    "notebooks": _notebooks,
+    "claims": _claims,
+    "datasets": lambda: list(DATASETS),
+}
