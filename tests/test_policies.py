@@ -97,7 +97,7 @@ def test_an_unknown_name_lists_the_known_ones(name):
 
 @pytest.mark.parametrize("name", ["ssjf-aged:abc", "ssjf-aged:-1", "ssjf-bounded:nan"])
 def test_a_value_must_be_a_number(name):
-    with pytest.raises(InputError, match="is not a number of at least 0"):
+    with pytest.raises(InputError, match="is not a finite number of at least 0"):
         policy(name)
 
 
@@ -193,7 +193,7 @@ def test_what_an_own_function_returns_is_checked(own):
 
 
 def test_a_module_or_function_that_is_not_there(own):
-    with pytest.raises(InputError, match=f"module '{own}' has no 'absent'"):
+    with pytest.raises(InputError, match=f"'absent' is no function of module '{own}'"):
         policy(f"{own}:absent")
     with pytest.raises(InputError, match=r"unknown policy 'no_such_module:f'.*known: fcfs"):
         policy("no_such_module:f")

@@ -66,7 +66,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.version_option(__version__, prog_name="ssjf")
 def main() -> None:
     """Length-aware scheduling for LLM serving: simulate it, measure it, cite it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -126,8 +126,12 @@ def list_names(what: str | None) -> None:
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
 @click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
-@click.option("--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256).")
-@click.option("--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited).")
+@click.option(
+    "--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256)."
+)
+@click.option(
+    "--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited)."
+)
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
 @click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
@@ -220,7 +224,9 @@ def check(claim_ids: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         _print_json(json.loads(verdicts.to_json(orient="records")))
     else:
-        _print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
+        _print_table(
+            verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]]
+        )
 
 
 @main.command()

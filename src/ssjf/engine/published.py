@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from ssjf.errors import InputError, unknown
-from ssjf.request import Completions, FloatArray, Requests
+from ssjf.request import Completions, FloatArray, IntArray, Requests
 
 MODES = ("none", "dynamic", "continuous")
 DYNAMIC, CONTINUOUS = 1, 2
@@ -81,7 +81,7 @@ def quirk_names() -> tuple[str, ...]:
 NO_QUIRKS = Quirks().without(quirk_names())
 
 
-def duration_seconds(tokens: FloatArray) -> FloatArray:
+def duration_seconds(tokens: FloatArray | IntArray) -> FloatArray:
     """Execution time of a job, rounded to 10 ms as the authors do (0.1 s + 0.02 s a token)."""
     return np.round(START_UP_SECONDS + SECONDS_PER_TOKEN * np.asarray(tokens, np.float64), 2)
 

@@ -86,5 +86,6 @@ def _imported(name: str, module: str, function: str) -> Policy:
         return score
     if not callable(score):
         raise InputError(f"policy {name!r}: {function!r} is no function of module {module!r}")
-    in_time = getattr(score, "in_time", "any")
-    return Policy(name, score, in_time, getattr(score, "promote_after", None))
+    return Policy(
+        name, score, getattr(score, "in_time", "any"), getattr(score, "promote_after", None)
+    )

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from ssjf.errors import InputError, unknown
 from ssjf.study import paths
 from ssjf.study.bootstrap import Estimate
-from ssjf.study.measures import measure
+from ssjf.study.measures import Load, measure, runs_of
 from ssjf.study.store import writable
 
 COLUMNS = [
@@ -40,15 +41,16 @@ def check(ids: list[str] | None = None) -> pd.DataFrame:
     for claim_id in ids or []:
         if claim_id not in known:
             raise unknown("claim", claim_id, known)
-    return pd.DataFrame([_judge(known[i]) for i in ids or known], columns=COLUMNS)
+    load = cache(runs_of)  # many claims are about the same runs
+    return pd.DataFrame([_judge(known[i], load) for i in ids or known], columns=COLUMNS)
 
 
-def _judge(claim: Claim) -> Claim:
+def _judge(claim: Claim, load: Load = runs_of) -> Claim:
     estimate, verdict, reason = NOTHING, NOT_ATTEMPTED, claim.get("reason", "")
     if "measure" in claim:
-        estimate = measure(claim["measure"])
+        estimate = measure(claim["measure"], load)
         if "interval" in claim:
-            fresh = measure(claim["interval"])
+            fresh = measure(claim["interval"], load)
             estimate = Estimate(estimate.value, fresh.low, fresh.high)
     elif "ratio" in claim:
         estimate = Estimate(100 * claim["ratio"][0] / claim["ratio"][1], math.nan, math.nan)

@@ -154,9 +154,7 @@ def to_requests(table: pd.DataFrame) -> Requests:
     """Rows of a draw as a workload (the published model has no prompts: 1 token each)."""
     output = table["output_tokens"].to_numpy(np.int64)
     classes = {name: table[name].to_numpy(np.float64) for name in ("cls3", "cls5")}
-    return Requests(
-        table["arrived_at"].to_numpy(np.float64), np.ones_like(output), output, classes
-    )
+    return Requests(table["arrived_at"].to_numpy(np.float64), np.ones_like(output), output, classes)
 
 
 def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests]]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssjf.engine.published import Quirks, duration_seconds, serve
 from ssjf.engine.profile import Profile, profile
+from ssjf.engine.published import Quirks, duration_seconds, serve
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
 from ssjf.errors import InputError, unknown
@@ -74,9 +74,7 @@ def _published(spec: Spec) -> Iterator[Any]:
         predicted = predict(spec["predictor"], requests, rng) if "predictor" in spec else None
         expected = predict(spec["expected"], requests, rng) if "expected" in spec else None
         slots = spec["slots"] if "slots" in spec else int(x)
-        measured = serve(
-            requests, spec["policy"], spec["mode"], slots, predicted, expected, quirks
-        )
+        measured = serve(requests, spec["policy"], spec["mode"], slots, predicted, expected, quirks)
         alone = duration_seconds(requests.output_tokens)
         yield _row(spec, x, seed, run, measured, alone)
 
@@ -170,6 +168,6 @@ def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
         limit = theory.rate_for(1.0, alone_seconds, slots)
         raise InputError(
             f"rho is {rho:g}; a steady state needs one above 0 and below 1, here a rate below "
-            f"{limit:.3g} requests/s"
+            f"{limit:.6g} requests/s"
         )
     return theory.rate_for(rho, alone_seconds, slots)

@@ -1,5 +1,6 @@
 """What claims, tables and figures measure on the rows of experiments, with intervals."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from ssjf.study.bootstrap import Estimate
 from ssjf.study.experiments import rows
 
 KEYS = ["x", "seed", "run"]
+
+Load = Callable[[str], pd.DataFrame]
 
 
 def per_run(frame: pd.DataFrame) -> pd.DataFrame:
@@ -58,9 +61,7 @@ def compared(
 ) -> Estimate:
     """A series against the baseline on the same runs: ``reduction`` (%) or ``factor``."""
     compare = {"reduction": bootstrap.reduction, "factor": bootstrap.factor}[how]
-    return compare(
-        paired(frame, baseline, metric, **where), paired(frame, series, metric, **where)
-    )
+    return compare(paired(frame, baseline, metric, **where), paired(frame, series, metric, **where))
 
 
 def comparison_table(
@@ -96,10 +97,15 @@ def _columns(series: str, estimate: Estimate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(options: dict[str, Any]) -> Estimate:
+def runs_of(experiment: str) -> pd.DataFrame:
+    """All runs of an experiment, one row each."""
+    return per_run(rows(experiment))
+
+
+def measure(options: dict[str, Any], load: Load = runs_of) -> Estimate:
     """A measure as a claim writes it: experiment, series, metric, how, and where."""
     options = dict(options)
-    frame = per_run(rows(options.pop("experiment")))
+    frame = load(options.pop("experiment"))
     if "shrinks" in options:
         return _shrinks(frame, **options)
     return compared(frame, **options)

@@ -28,7 +28,8 @@ def replaced(text: str, generated: dict[str, str]) -> str:
     """The text with each marked part replaced; a missing mark is left out silently by name."""
     for name, body in generated.items():
         pattern = rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)"
-        text = re.sub(pattern, lambda m, b=body: m[1] + b + m[2], text, flags=re.DOTALL)
+        new = body.replace("\\", r"\\")
+        text = re.sub(pattern, rf"\g<1>{new}\g<2>", text, flags=re.DOTALL)
     return text
 
 

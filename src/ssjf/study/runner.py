@@ -25,7 +25,7 @@ def run(name: str, jobs: int = 1, seeds: int | None = None, progress: bool = Tru
     store.sweep_temporary({spec["experiment"] for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
-    with tqdm(total=len(specs), desc=name, unit="run", disable=not progress) as bar:
+    with tqdm(total=len(specs), desc=name, unit="run", disable=None if progress else True) as bar:
         bar.update(len(specs) - len(missing))
         for _ in _each(_do, missing, jobs):
             bar.update()
@@ -79,7 +79,7 @@ def simulate_again(
     """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
     specs = _specs(name, seeds)
     found = _each(_differs, specs, jobs)
-    bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=not progress)
+    bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=None if progress else True)
     return sorted(run_id for run_id in bar if run_id)
 
 

@@ -1,5 +1,6 @@
 """What the rows of a raw run look like, by detail: checked when written."""
 
+import numpy as np
 import pandas as pd
 
 from ssjf.errors import InputError, unknown
@@ -14,34 +15,48 @@ def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
 
     if detail not in DETAILS:
         raise unknown("detail", detail, DETAILS)
-    keys = {
-        "x": pa.Column(float, coerce=True),
-        "seed": pa.Column(int, pa.Check.ge(0), coerce=True),
-        "run": pa.Column(int, pa.Check.ge(0), coerce=True),
-    }
-    schema = pa.DataFrameSchema(keys | (_requests(pa) if detail == "requests" else _runs(pa, rows)))
+    keys = {"x": _numbers(pa), "seed": _numbers(pa, whole=True), "run": _numbers(pa, whole=True)}
+    columns = keys | (_requests(pa) if detail == "requests" else _runs(pa, rows))
+    for name in columns:
+        if name not in rows:
+            raise InputError(f"rows of {where}: column {name} is missing")
+    if rows.empty:
+        raise InputError(f"rows of {where}: there are none; at least one is needed")
     try:
-        schema.validate(rows, lazy=False)
-    except pa.errors.SchemaError as error:
-        column = getattr(error.schema, "name", None)
-        raise InputError(f"rows of {where}: column {column}: {error}".split("\n")[0]) from None
+        pa.DataFrameSchema(columns).validate(rows, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        bad = error.failure_cases.iloc[0]
+        raise InputError(
+            f"rows of {where}: column {bad['column']}: {bad['failure_case']} is not allowed; "
+            f"values must be {columns[bad['column']].description}"
+        ) from None
+
+
+def _numbers(pa, low: float = 0, whole: bool = False, nullable: bool = False):
+    """A column of finite numbers of at least ``low``."""
+
+    def fits(values: pd.Series) -> pd.Series:
+        if not pd.api.types.is_numeric_dtype(values):
+            return pd.Series(False, index=values.index)
+        return (values >= low) & np.isfinite(values) & (not whole or values % 1 == 0)
+
+    what = "whole" if whole else "finite"
+    missing = " or missing" if nullable else ""
+    description = f"{what} numbers of at least {low:g}{missing}"
+    return pa.Column(checks=pa.Check(fits), nullable=nullable, description=description)
 
 
 def _requests(pa):
     """One row per request: time stamps in seconds (missing for a job that was lost), lengths."""
-    stamp = pa.Column(float, pa.Check.ge(0), nullable=True, coerce=True)
+    stamps = ("scheduled_at", "first_token_at", "finished_at")
     return {
-        "arrived_at": pa.Column(float, pa.Check.ge(0), coerce=True),
-        "output_tokens": pa.Column(int, pa.Check.ge(1), coerce=True),
-        "scheduled_at": stamp,
-        "first_token_at": stamp,
-        "finished_at": stamp,
+        "arrived_at": _numbers(pa),
+        "output_tokens": _numbers(pa, low=1, whole=True),
+        **{name: _numbers(pa, nullable=True) for name in stamps},
     }
 
 
 def _runs(pa, rows: pd.DataFrame):
     """One row per run: metrics, which are numbers and not negative."""
     metrics = [name for name in rows.columns if name not in KEYS]
-    column = pa.Column(float, pa.Check.ge(0), nullable=True, coerce=True)
-    required = {"jct_mean": pa.Column(float, pa.Check.ge(0), coerce=True)}
-    return {name: column for name in metrics} | required
+    return {name: _numbers(pa, nullable=True) for name in metrics} | {"jct_mean": _numbers(pa)}

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
         try:
             _write(temporary, spec, rows, seconds)
             temporary.chmod(0o755)
-            temporary.rename(folder)
-        except BaseException:
+            if not folder.is_dir():  # another process may have been faster
+                temporary.rename(folder)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
     return folder
 
 
@@ -97,7 +98,9 @@ def verify(folder: Path) -> dict[str, Any]:
         env = json.loads((folder / "env.json").read_text())
         rows = folder / "rows.parquet"
         if digest(spec) != folder.name:
-            raise InputError(f"{folder / 'spec.json'} was edited: it is not run {folder.name}; {mend}")
+            raise InputError(
+                f"{folder / 'spec.json'} was edited: it is not run {folder.name}; {mend}"
+            )
         if _sha256(rows) != env["rows_sha256"]:
             raise InputError(f"{rows} is truncated or was altered; {mend}")
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -132,8 +135,9 @@ def write_parquet(rows: pd.DataFrame, path: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@cache
 def environment() -> dict[str, Any]:
-    """Where a run was made: commit, versions, hardware."""
+    """Where a run was made: commit, versions, hardware (of this process: asked once)."""
     return made_with() | {
         "platform": platform.platform(),
         "processor": _processor(),

@@ -27,12 +27,15 @@ def rescaled(requests: Requests, scale: float) -> Requests:
 
 
 def offered_load(requests: Requests, model: Profile, server: Server) -> float:
-    """ρ: the trace's rate over the throughput of the same requests arriving all at once."""
+    """ρ: the trace's rate over the throughput of the same requests arriving all at once.
+
+    Infinite where all arrive at one instant; NaN for one request, which has no rate.
+    """
     burst = requests.arriving(np.zeros(len(requests)))
     flat_out = simulate(burst, policy("fcfs"), model, server)
     span = requests.arrived_at[-1] - requests.arrived_at[0]
     if span == 0:
-        return float("inf")
+        return float("inf") if len(requests) > 1 else float("nan")
     rate = (len(requests) - 1) / span
     return float(rate * flat_out.finished_at.max() / len(requests))
 
@@ -52,9 +55,7 @@ def compare(
     slowdown_p99, queue_depth_mean, queue_depth_max, preemptions, and gain_percent with
     gain_low and gain_high, the fall of the mean JCT against FCFS.
     """
-    needed = any(p.uses_prediction and not isinstance(p, OraclePolicy) for p in policies)
-    rng = np.random.default_rng(seed)
-    predicted = predict(predictor, requests, rng) if needed else None
+    predicted = predict(predictor, requests, np.random.default_rng(seed))
     baseline = _serve(requests, policy("fcfs"), model, server, None, 0.0)
     rows = [_row("fcfs", baseline, baseline, model)]
     for each in policies:
@@ -108,16 +109,28 @@ def verdict(table: pd.DataFrame, rho: float) -> str:
         return f"There is hardly a queue to reorder here ({depth}), so every order is FCFS."
     best = others.loc[others["gain_percent"].idxmax()]
     tail = 100 * (best.jct_p99 / fcfs.jct_p99 - 1)
-    cost = f"{'raises' if tail > 0 else 'lowers'} its p99 by {abs(tail):.0f} %"
-    interval = f"95 % interval {best.gain_low:.0f} to {best.gain_high:.0f}"
-    if np.isnan(best.gain_low):
-        interval = "too few requests for an interval"
-    gain = f"{best.gain_percent:.0f} % ({interval})"
-    helps = "would help here" if best.gain_low > 0 else "would not surely help here"
     return (
-        f"Length-aware order {helps}: {best.policy} lowers mean JCT by {gain} and {cost} ({depth}"
+        f"Length-aware order {_helps(best)}: {best.policy} {_moves('mean JCT', -best.gain_percent)}"
+        f" ({_interval(best)}) and {_moves('its p99', tail)} ({depth}"
         + ("; overloaded, so waits grow for as long as the trace lasts)." if rho >= 1 else ").")
     )
+
+
+def _helps(best: pd.Series) -> str:
+    if best.gain_low > 0:
+        return "would help here"
+    return "would not help here" if best.gain_high <= 0 else "would not surely help here"
+
+
+def _interval(best: pd.Series) -> str:
+    if np.isnan(best.gain_low):
+        return "too few requests for an interval"
+    low, high = (round(gain) for gain in (best.gain_low, best.gain_high))
+    return f"95 % interval {low} to {high}"
+
+
+def _moves(what: str, percent: float) -> str:
+    return f"{'raises' if percent > 0 else 'lowers'} {what} by {abs(percent):.0f} %"
 
 
 def with_slots(server: Server, slots: int | None) -> Server:

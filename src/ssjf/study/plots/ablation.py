@@ -10,9 +10,20 @@ import pandas as pd
 from ssjf.study import bootstrap
 from ssjf.study.plots import quirks
 from ssjf.study.plots.common import named
-from ssjf.study.plots.estimates import against, replicates, with_columns
+from ssjf.study.plots.estimates import against, replicates
 
 SETTING = ["sweep", "mode", "quirks_off"]
+KEYS = [*SETTING, "series"]
+FACTORS = {"quarter": "throughput_25", "makespan": "completed_per_second"}
+"""Two readings of "throughput": the published one, and what its quirk stands for."""
+
+HEADS = {
+    "reduction": "JCT reduction (%)",
+    "change": "change (points)",
+    "quarter": "25 %-throughput (×)",
+    "makespan": "makespan throughput (×)",
+    "queue_depth": "FCFS queue depth",
+}
 
 
 def together(**sweeps: pd.DataFrame) -> pd.DataFrame:
@@ -21,21 +32,54 @@ def together(**sweeps: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def ablation_estimates(runs: pd.DataFrame, steady: pd.DataFrame) -> pd.DataFrame:
+    """A row per sweep, mode, setting and series; then steady-state rows for contrast.
+
+    ``reduction`` of FCFS's mean JCT (%), its ``change`` from all quirks on (points), and the
+    factors over FCFS by the first ``quarter`` and by the ``makespan``, each with its 95 %
+    interval in ``_low`` and ``_high``; ``queue_depth`` is FCFS's mean (requests). ``steady``
+    has rows per run with slots and rho; it has no quirks, and no change.
+    """
+    contrast = steady.assign(
+        sweep=[f"steady state, ρ = {rho}" for rho in steady["rho"]],
+        mode="continuous",
+        quirks_off=quirks.ALL_OFF,
+    )
+    return pd.concat([_estimates(runs), _estimates(contrast)], ignore_index=True)
+
+
+def _estimates(runs: pd.DataFrame) -> pd.DataFrame:
+    found = _as(against(runs, SETTING), "reduction")
+    found = found.merge(_as(changes(runs), "change"), how="left", on=KEYS)
+    for name, metric in FACTORS.items():
+        found = found.merge(_as(against(runs, SETTING, metric, "factor"), name), on=KEYS)
+    depth = runs[runs["series"] == "fcfs"].groupby(SETTING)["queue_depth_mean"].mean()
+    return found.merge(depth.rename("queue_depth").reset_index(), on=SETTING)
+
+
+def _as(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
+    return estimates.rename(
+        columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"},
+    )
+
+
 def changes(runs: pd.DataFrame) -> pd.DataFrame:
     """How much a setting changes the JCT reduction (points) from all quirks on.
 
-    Columns sweep, mode, quirks_off, series, value, low, high.
+    Columns sweep, mode, quirks_off, series, value, low, high; no rows where there are no runs
+    with all quirks on.
     """
+    measured = replicates(runs, "jct_mean", SETTING)
     found = []
-    for (sweep, mode), part in runs.groupby(["sweep", "mode"], sort=False):
-        wide = {key: replicates(p, "jct_mean") for key, p in part.groupby("quirks_off")}
-        for setting in part["quirks_off"].unique():
-            for series in wide[setting].columns.drop("fcfs"):
-                pair = [wide[s][["fcfs", series]].to_numpy().T for s in (quirks.ALL_ON, setting)]
-                estimate = bootstrap.statistic(_change, np.stack(pair))
-                keys = {"sweep": sweep, "mode": mode, "quirks_off": setting, "series": series}
-                found.append(keys | estimate._asdict())
-    return pd.DataFrame(found)
+    for sweep, mode, setting in runs[SETTING].drop_duplicates().itertuples(index=False):
+        if (sweep, mode, quirks.ALL_ON) not in measured.index.droplevel(["seed", "run"]):
+            continue
+        settings = [measured.loc[sweep, mode, key] for key in (quirks.ALL_ON, setting)]
+        for series in measured.columns.drop("fcfs"):
+            pair = [wide[["fcfs", series]].to_numpy().T for wide in settings]
+            estimate = bootstrap.statistic(_change, np.stack(pair))
+            found.append((sweep, mode, setting, series, *estimate))
+    return pd.DataFrame(found, columns=[*KEYS, "value", "low", "high"])
 
 
 def _change(values: np.ndarray) -> np.ndarray:
@@ -45,76 +89,26 @@ def _change(values: np.ndarray) -> np.ndarray:
     return reduction[:, 1] - reduction[:, 0]
 
 
-READINGS = {
-    "first quarter of finishers (published)": ("throughput_25", quirks.ALL_ON),
-    "all finished / makespan": ("completed_per_second", quirks.ALL_ON),
-    "the same, last job served": ("completed_per_second", "drops_last_job"),
-}
-"""How "throughput" may be read: the metric, and the setting it is read in."""
-
-
-def throughputs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The factor over FCFS by each way of reading "throughput".
-
-    Columns sweep, mode, reading, series, value, low, high.
-    """
-    parts = []
-    for reading, (metric, setting) in READINGS.items():
-        chosen = runs[runs["quirks_off"] == setting]
-        factor = against(chosen, ["sweep", "mode"], metric, "factor")
-        parts.append(factor.assign(reading=reading))
-    return pd.concat(parts, ignore_index=True)
-
-
-def ablation_table(runs: pd.DataFrame, steady: pd.DataFrame) -> pd.DataFrame:
-    """A row per sweep, mode, setting and series; then steady-state rows for contrast.
-
-    JCT reduction (%) and its change from all quirks on (points), the factor of either reading
-    of "throughput", all with 95 % intervals, and the mean queue depth under FCFS. ``steady``
-    has rows per run with slots and rho.
-    """
-    table = _measured(runs, SETTING)
-    change = changes(runs)
-    names = {"value": "change (points)", "low": "change low", "high": "change high"}
-    table = with_columns(table, change, SETTING, **names)
-    contrast = steady.assign(
-        sweep=[f"steady state, ρ = {rho}" for rho in steady["rho"]],
-        mode="continuous",
-        quirks_off=quirks.ALL_OFF,
-    )
-    table = pd.concat([table, _measured(contrast, SETTING)], ignore_index=True)
-    return _worded(table)
-
-
-def _measured(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    table = against(runs, by).rename(
-        columns={"value": "JCT reduction (%)", "low": "low (%)", "high": "high (%)"}
-    )
-    for metric, name in (("throughput_25", "25 %"), ("completed_per_second", "makespan")):
-        factor = against(runs, by, metric, "factor")
-        columns = {"value": f"{name}-throughput (×)", "low": f"{name} low", "high": f"{name} high"}
-        table = with_columns(table, factor, by, **columns)
-    depth = runs[runs["series"] == "fcfs"].groupby(by)["queue_depth_mean"].mean()
-    return table.merge(depth.rename("FCFS queue depth").reset_index(), on=by)
-
-
-def _worded(table: pd.DataFrame) -> pd.DataFrame:
-    settings = table["quirks_off"]
-    table.insert(2, "without", settings.map(quirks.off))
-    table.insert(3, "mended", settings.map(quirks.mended))
-    return named(table.drop(columns="quirks_off"))
+def ablation_table(estimates: pd.DataFrame) -> pd.DataFrame:
+    """``ablation_estimates`` in words: what is taken off, and what that mends."""
+    settings = estimates["quirks_off"]
+    worded = named(estimates.drop(columns="quirks_off"))
+    worded.insert(2, "quirk off", settings.map(quirks.off))
+    worded.insert(3, "mended", settings.map(quirks.mended))
+    ends = {f"{k}_{end}": f"{h}, {end}" for k, h in HEADS.items() for end in ("low", "high")}
+    return worded.rename(columns=HEADS | ends)
 
 
 def ablation_brief(table: pd.DataFrame) -> pd.DataFrame:
     """``ablation_table`` at a glance: the reduction (%) and, behind it, its change (points).
 
-    A row per sweep and setting, a column of text per mode and policy; a dash for a setting
-    that changes nothing there.
+    A row per sweep and setting, a column of text per mode and policy; no change is written
+    where a setting changes nothing.
     """
-    text = [_brief(*row) for row in table[["JCT reduction (%)", "change (points)"]].to_numpy()]
+    text = [_brief(*row) for row in table[[HEADS["reduction"], HEADS["change"]]].to_numpy()]
     table = table.assign(text=text, column=table["mode"] + ", " + table["policy"])
-    keys = ["sweep", "without"]
-    wide = table.pivot(index=keys, columns="column", values="text").reset_index()
+    keys = ["sweep", "quirk off"]
+    wide = table.pivot(index=keys, columns="column", values="text").fillna("–").reset_index()
     return table[keys].drop_duplicates().merge(wide, on=keys)[[*keys, *table["column"].unique()]]
 
 

@@ -1,4 +1,6 @@
-"""The quirk ablation drawn; frames as in ``ssjf.study.plots.ablation``."""
+"""The quirk ablation drawn; frames are what ``ablation_estimates`` returns."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -7,22 +9,25 @@ from matplotlib.figure import Figure
 
 from ssjf.study import style
 from ssjf.study.plots import quirks
-from ssjf.study.plots.ablation import READINGS, SETTING, throughputs
 from ssjf.study.plots.common import MODES, dots, facets, legend
-from ssjf.study.plots.estimates import against
 
 OFFSETS = (0.18, -0.18)  # of two series on one row
-FILLS = ("full", "left", "none")
-FRAMED = {"color": "#eeeeee", "zorder": 0}
+FRAMED: dict[str, Any] = {"color": "#eeeeee", "zorder": 0}
+READINGS = {
+    "first quarter of finishers (published)": ("quarter", quirks.ALL_ON, "full"),
+    "all finished / makespan": ("makespan", quirks.ALL_ON, "left"),
+    "the same, last job served": ("makespan", "drops_last_job", "none"),
+}
+"""How "throughput" may be read: the estimate, the setting it is read in, the marker's fill."""
 
 
-def ablation(runs: pd.DataFrame) -> Figure:
+def ablation(estimates: pd.DataFrame) -> Figure:
     """JCT reduction (%) of each setting (y): sweeps (rows) by batching mode (columns).
 
     A pale bar leads from the published protocol, all quirks on, to each setting.
     """
-    sweeps, modes = list(runs["sweep"].unique()), list(runs["mode"].unique())
-    gains = against(runs, SETTING)
+    gains = _of(estimates, "reduction")
+    sweeps, modes = list(gains["sweep"].unique()), list(gains["mode"].unique())
     with style.context():
         fig, axes = facets(len(sweeps), len(modes), 8.4, sharex=True, sharey="row")
         for sweep, row in zip(sweeps, axes, strict=True):
@@ -35,6 +40,12 @@ def ablation(runs: pd.DataFrame) -> Figure:
         fig.supxlabel("reduction of FCFS's mean JCT (%), with the quirk named off", fontsize=10)
         legend(fig, axes[0, 0])
     return fig
+
+
+def _of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One estimate of the sweeps (the steady state has no change) as value, low, high."""
+    names = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    return estimates[estimates["change"].notna()].rename(columns=names)
 
 
 def _settings(ax: Axes, gains: pd.DataFrame) -> None:
@@ -53,26 +64,26 @@ def _settings(ax: Axes, gains: pd.DataFrame) -> None:
     ax.set_ylim(rows[-1] - 0.6, 0.6)
 
 
-def ablation_throughput(runs: pd.DataFrame) -> Figure:
+def ablation_throughput(estimates: pd.DataFrame) -> Figure:
     """The factor over FCFS (log axis) by each way of reading: a facet per sweep."""
-    factors = throughputs(runs)
-    sweeps = list(factors["sweep"].unique())
+    sweeps = list(_of(estimates, "quarter")["sweep"].unique())
     with style.context():
         fig, axes = facets(1, len(sweeps), 3.4, sharey=True, sharex=True)
         for sweep, ax in zip(sweeps, axes[0], strict=True):
-            _readings(ax, factors[factors["sweep"] == sweep])
+            _readings(ax, estimates[estimates["sweep"] == sweep])
             ax.set_title(sweep)
         fig.supxlabel("throughput over FCFS's (×, log axis)", fontsize=10)
         legend(fig, axes[0, 0], columns=2)
     return fig
 
 
-def _readings(ax: Axes, factors: pd.DataFrame) -> None:
-    modes = factors["mode"].unique()
+def _readings(ax: Axes, estimates: pd.DataFrame) -> None:
+    modes = estimates["mode"].unique()
     rows = -np.arange(len(modes), dtype=float)
-    for offset, series in zip(OFFSETS, factors["series"].unique(), strict=True):
-        for reading, fill in zip(READINGS, FILLS, strict=True):
-            one = factors[(factors["series"] == series) & (factors["reading"] == reading)]
+    for offset, series in zip(OFFSETS, estimates["series"].unique(), strict=True):
+        of_series = estimates[estimates["series"] == series]
+        for reading, (name, setting, fill) in READINGS.items():
+            one = _of(of_series[of_series["quirks_off"] == setting], name)
             label = f"{style.look(series)['label']}: {reading}"
             dots(ax, one, rows + offset, fillstyle=fill, label=label, markersize=6)
     ax.axvline(1, color="#666666", lw=0.8)

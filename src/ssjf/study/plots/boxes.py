@@ -22,7 +22,7 @@ def length_boxes(boxes: pd.DataFrame, marked: str) -> Figure:
     with style.context():
         fig, ((ax,),) = facets(1, 1, 4.4)
         drawn = ax.bxp(
-            [_box(llm, row) for llm, row in ordered.iterrows()],
+            [_box(str(llm), row) for llm, row in ordered.iterrows()],
             showfliers=False,
             patch_artist=True,
             widths=0.65,

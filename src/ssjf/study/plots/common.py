@@ -21,6 +21,7 @@ WHAT = {
     "throughput_25": "25 %-throughput (1/s)",
     "completed_per_second": "requests per s of makespan (1/s)",
 }
+WORDS = {"rho": "ρ"}
 
 
 def facets(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -41,7 +42,7 @@ def lines(ax: Axes, estimates: pd.DataFrame, x: str = "x") -> None:
     """One line and its band per series; columns ``x``, series, value, low, high."""
     for series in estimates["series"].unique():
         part = estimates[estimates["series"] == series].sort_values(x)
-        look = style.look(series)
+        look: dict[str, Any] = style.look(series)
         ax.plot(part[x], part["value"], **look)
         ax.fill_between(part[x], part["low"], part["high"], color=look["color"], alpha=0.2, lw=0)
 
@@ -60,22 +61,28 @@ def legend(fig: Figure, ax: Axes, columns: int = 4) -> None:
     fig.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
 
 
-def basis(runs: pd.DataFrame, by: str | None = None) -> str:
+def basis(runs: pd.DataFrame, by: str | list[str]) -> str:
     """Runs behind a point and the mean queue depth under FCFS, as a sentence of a caption.
 
-    ``runs`` has a row per run: run_id, x, series, queue_depth_mean and the key ``by``.
+    ``runs`` has a row per run: run_id, x, series, queue_depth_mean and the key(s) ``by``.
     """
     repeated = runs.groupby(["run_id", "x"]).size().max()
+    return f"{repeated} runs a point; mean queue depth under FCFS: {depths(runs, by)}."
+
+
+def depths(runs: pd.DataFrame, by: str | list[str]) -> str:
+    """FCFS's mean queue depth (requests) at each value of the key(s), in words."""
     fcfs = runs[runs["series"] == "fcfs"]
-    return f"{repeated} runs a point; mean queue depth under FCFS {depths(fcfs, by)}."
-
-
-def depths(fcfs: pd.DataFrame, by: str | None = None) -> str:
-    """The mean queue depth (requests) of each value of a key, in words."""
-    if by is None:
-        return f"{fcfs['queue_depth_mean'].mean():.3g}"
     means = fcfs.groupby(by, sort=False)["queue_depth_mean"].mean()
-    return ", ".join(f"{mean:.3g} ({MODES.get(key, key)})" for key, mean in means.items())
+    return ", ".join(f"{mean:.3g} ({_words(by, key)})" for key, mean in means.items())
+
+
+def _words(by: str | list[str], key: Any) -> str:
+    if isinstance(by, str):
+        return MODES.get(key, str(key))
+    return ", ".join(
+        f"{WORDS.get(name, name)} {value}" for name, value in zip(by, key, strict=True)
+    )
 
 
 def authors(name: str) -> pd.DataFrame:

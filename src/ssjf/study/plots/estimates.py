@@ -5,7 +5,7 @@ as a whole, so that an average over x keeps its mixture of x, and a window of a 
 served at ten scales counts once and not ten times. Policies are compared on equal replicates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ COMPARISONS: dict[str, Callable[..., Estimate]] = {
 }
 
 
-def replicates(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric averaged over x: a row per replicate, a column per series."""
+def replicates(frame: pd.DataFrame, metric: str, by: Sequence[str] = ()) -> pd.DataFrame:
+    """The metric averaged over x: a row per keys and replicate, a column per series."""
     exact = frame.assign(**{metric: frame[metric].astype(np.float64)})
-    return exact.pivot_table(metric, REPLICATE, "series")
+    return exact.groupby([*by, *REPLICATE, "series"])[metric].mean().unstack("series")
 
 
 def means(frame: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
@@ -62,11 +62,13 @@ def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs"
     return reductions.groupby(by).std().stack().rename("spread").reset_index()
 
 
-def with_columns(table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str):
+def with_columns(
+    table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str
+) -> pd.DataFrame:
     """``table`` with columns of ``other`` (old=new) looked up by the keys and the series."""
     keys = [*by, "series"]
-    picked = other[[*keys, *names]].rename(columns=names)
-    return table.merge(picked, "left", keys)
+    picked = other[[*keys, *names]].rename(columns=dict(names))
+    return table.merge(picked, how="left", on=keys)
 
 
 def _each(
@@ -76,10 +78,13 @@ def _each(
     estimate: Callable[[pd.DataFrame, str], Estimate],
     leave_out: str = "",
 ) -> pd.DataFrame:
+    """``estimate(replicates, series)`` for every series at every value of the keys ``by``."""
+    measured = replicates(frame, metric, by)
     found: list[dict[str, Any]] = []
-    for values, part in frame.groupby(by, sort=False):
-        wide = replicates(part, metric)
-        for series in part.loc[part["series"] != leave_out, "series"].unique():
-            keys = dict(zip(by, values, strict=True))
-            found.append(keys | {"series": series} | estimate(wide, series)._asdict())
+    for values in frame[by].drop_duplicates().itertuples(index=False, name=None):
+        wide = measured.loc[values].dropna(axis=1, how="all")
+        keys = dict(zip(by, values, strict=True))
+        for series in frame["series"].unique():
+            if series in wide and series != leave_out:
+                found.append(keys | {"series": series} | estimate(wide, series)._asdict())
     return pd.DataFrame(found)

@@ -4,6 +4,8 @@ Rows per run: x, seed, run, slots, rho, series, jct_mean in s. Agreement with th
 is Kendall's tau-b.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +18,6 @@ from ssjf.study.experiments import experiment
 from ssjf.study.plots.common import facets, legend, named
 from ssjf.study.plots.estimates import replicates
 from ssjf.study.plots.tail import KEYS, _cells
-
 
 
 def agreement(name: str) -> pd.DataFrame:
@@ -73,7 +74,8 @@ def _share(ax: Axes, shares: pd.DataFrame) -> None:
     ax.plot([0, 1], [0, 100], color="#bbbbbb", lw=0.9, zorder=1)
     kind = shares["series"].str.partition(":")[0]
     for name in kind.unique():
-        part, look = shares[kind == name].sort_values("tau"), style.look(name)
+        part = shares[kind == name].sort_values("tau")
+        look: dict[str, Any] = style.look(name)
         bars = np.abs([part["value"] - part["low"], part["high"] - part["value"]])
         if len(part) == 1:
             look |= {"linestyle": "none", "markersize": 7, "zorder": 3}

@@ -3,6 +3,8 @@
 Rows per run: x, seed, run, slots, rho, series, jct_mean in s, queue_depth_mean in requests.
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,7 +35,7 @@ def _map(ax: Axes, gains: pd.DataFrame, depth: pd.Series):
     for row, slots in enumerate(grid.index):
         for column, rho in enumerate(grid.columns):
             value = grid.loc[slots, rho]
-            ink = {"color": "white" if value < 36 else "black", "ha": "center"}
+            ink: dict[str, Any] = {"color": "white" if value < 36 else "black", "ha": "center"}
             ax.text(column, row + 0.06, f"{value:.1f}", va="bottom", fontweight="bold", **ink)
             ax.text(column, row - 0.06, _short(depth[slots, rho]), va="top", fontsize=8, **ink)
     ax.set_xticks(range(grid.shape[1]), [f"{rho:g}" for rho in grid.columns])

@@ -5,6 +5,8 @@ the request alone), queue_depth_mean in requests, and slowdown_qP, the slowdown'
 probability P.
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +38,9 @@ def tail(runs: pd.DataFrame) -> Figure:
                 curve = survival(part[part["series"] == series])
                 look = style.look(series) | {"marker": ""}
                 ax.plot(curve["slowdown"], curve["share"], **look)
-            ax.set(xscale="log", yscale="log", xlim=(1, None), ylim=(1e-4, 1.2))
+        axes[0, 0].set(xscale="log", yscale="log", ylim=(1e-4, 1.2))
+        drawn = [line.get_xdata().max() for ax in axes.flat for line in ax.lines]
+        axes[0, 0].set_xlim(1, 1.2 * max(drawn))
         fig.supxlabel("slowdown s (JCT / time alone)", fontsize=10)
         fig.supylabel("share of requests slowed by more than s", fontsize=10)
         legend(fig, axes[0, 0], columns=3)
@@ -60,6 +64,7 @@ def tail_price(runs: pd.DataFrame) -> Figure:
             for _, point in part.iterrows():
                 _point(ax, point)
             ax.margins(0.18)
+            ax.locator_params(nbins=5)
         fig.supxlabel("mean JCT (s)", fontsize=10)
         fig.supylabel("p99 JCT (s)", fontsize=10)
         legend(fig, axes[0, 0], columns=3)
@@ -67,12 +72,13 @@ def tail_price(runs: pd.DataFrame) -> Figure:
 
 
 def _point(ax: Axes, point: pd.Series) -> None:
+    look: dict[str, Any] = style.look(point["series"])
     ax.errorbar(
         point["value_x"],
         point["value_y"],
         xerr=[[point["value_x"] - point["low_x"]], [point["high_x"] - point["value_x"]]],
         yerr=[[point["value_y"] - point["low_y"]], [point["high_y"] - point["value_y"]]],
-        **style.look(point["series"]) | {"linestyle": "none", "markersize": 8},
+        **look | {"linestyle": "none", "markersize": 8},
     )
 
 

@@ -1,0 +1,38 @@
+"""The bench measures what it says it measures; how fast is not a test's business."""
+
+import numpy as np
+
+from ssjf.engine.profile import profile
+from ssjf.engine.server import Server
+from ssjf.engine.simulator import simulate
+from ssjf.policy import policy
+from ssjf.study import bench
+
+
+def test_every_case_is_measured_once_and_its_figures_agree():
+    found = bench.simulator(repeats=1, shrink=100)
+    assert len(found) == 11
+    assert len({(f["policy"], f["setting"], f["requests"]) for f in found}) == 11
+    for each in found:
+        assert each["requests_per_second"] * each["ns_per_request"] / 1e9 - 1 < 0.01
+        assert each["peak_rss_mb"] > 10
+
+
+def test_the_workload_has_the_load_it_is_called_by():
+    """Near capacity the batch is nearly full; over capacity the queue never empties."""
+    model, server = profile("illustrative-gpu"), Server(slots=256)
+    running = {}
+    for rho in (0.5, 1.3):
+        requests = bench.workload(20_000, rho)
+        done = simulate(requests, policy("fcfs"), model, server)
+        seconds = done.finished_at.max() - requests.arrived_at[0]
+        running[rho] = (done.finished_at - done.scheduled_at).sum() / seconds
+    assert running[0.5] < 200 < running[1.3] <= 256
+
+
+def test_a_workload_is_the_same_each_time():
+    first, second = (bench.workload(500, 0.8) for _ in range(2))
+    assert (first.arrived_at == second.arrived_at).all()
+    assert (first.output_tokens == second.output_tokens).all()
+    half = bench.workload(500, 0.4)
+    assert np.allclose(half.arrived_at, 2 * first.arrived_at)

@@ -1,0 +1,116 @@
+"""Who may import whom, and what an import costs."""
+
+import ast
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ssjf
+
+PACKAGE = Path(ssjf.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LAYERS = {
+    "errors": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "study": 5,
+    "cli": 6,
+}  # fmt: skip
+HEAVY = ("torch", "vllm", "numba", "pandas", "scipy", "pyarrow", "matplotlib")
+
+
+def dotted(path):
+    return ".".join(["ssjf", *path.relative_to(PACKAGE).with_suffix("").parts])
+
+
+def imports(path, at_import_time=False):
+    """The modules that a file imports: anywhere, or only those that importing it imports."""
+    tree = ast.parse(path.read_text())
+    nodes = [*ast.walk(tree)]
+    if at_import_time:
+        inside = (n for n in nodes if isinstance(n, ast.FunctionDef | ast.Lambda))
+        nodes = set(nodes) - {node for function in inside for node in ast.walk(function)}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(module):
+    """The layer of a dotted name of the package; None for the package itself."""
+    parts = module.split(".")
+    return LAYERS.get(parts[1]) if parts[0] == "ssjf" and len(parts) > 1 else None
+
+
+def test_every_module_has_a_layer():
+    assert {dotted(path).split(".")[1] for path in MODULES} == {*LAYERS, "__init__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_go_downward(path):
+    own = layer(dotted(path))
+    if own is None:  # the package's own names are loaded on first use
+        assert not [name for name in imports(path) if name.startswith("ssjf")]
+        return
+    for name in imports(path):
+        other = layer(name)
+        assert other is None or other <= own, f"{dotted(path)} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["request", "errors"])
+def test_the_nouns_import_nothing_of_the_package(name):
+    assert not [each for each in imports(PACKAGE / f"{name}.py") if each.startswith("ssjf")]
+
+
+def test_only_inner_loops_import_the_compiler():
+    inner = [PACKAGE / "engine" / "published.py", *(PACKAGE / "engine" / "kernel").glob("*.py")]
+    for path in set(MODULES) - set(inner):
+        assert not [name for name in imports(path) if name.split(".")[0] == "numba"]
+
+
+def test_heavy_packages_of_the_proxy_and_the_server_are_imported_lazily():
+    for path in MODULES:
+        assert not {"torch", "vllm", "transformers"} & {*imports(path, at_import_time=True)}
+
+
+def test_nothing_is_pickled_or_evaluated():
+    for path in MODULES:
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert not names & {"eval", "exec"}, path
+        assert not {"pickle", "joblib", "dill"} & {*imports(path)}, path
+
+
+@pytest.mark.parametrize("name", ssjf.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(ssjf, name).__doc__
+    assert name in dir(ssjf)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'simulator'"):
+        ssjf.simulator  # noqa: B018
+
+
+def fresh(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_package_or_its_command_line_is_light():
+    for module in ("ssjf", "ssjf.cli"):
+        loaded = fresh(f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})")
+        assert not set(loaded.split()) & set(HEAVY)
+
+
+def test_importing_the_package_is_quick():
+    code = "import time; t = time.perf_counter(); import ssjf; print(time.perf_counter() - t)"
+    assert statistics.median(float(fresh(code)) for _ in range(5)) < 0.3
+
+
+def test_importing_the_simulator_compiles_nothing():
+    code = "import sys; from ssjf import Requests, Server, profile, simulate, predict; "
+    loaded = fresh(f"{code} import ssjf.policy; print(*sys.modules)").split()
+    assert not {"numba", "pandas", "torch", "vllm"} & set(loaded)

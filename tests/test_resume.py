@@ -1,0 +1,72 @@
+"""A killed experiment goes on where it was: no finished run is lost, changed or half-written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from commands import contents, process, ssjf
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = ["run", "cv-sweep", "--seeds", "1", "--jobs", "2"]
+RUNS = 12
+
+
+def finished(results):
+    return [path for path in (results / "raw" / "cv-sweep").glob("[0-9a-f]*")]
+
+
+def killed_midway(results):
+    """Start the experiment and kill its whole process group once a run has finished."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ssjf.cli", *COMMAND],
+        env=os.environ | {"SSJF_RESULTS": str(results)},
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while not finished(results):
+            assert child.poll() is None, child.stderr.read()
+            time.sleep(0.005)
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stderr.close()
+
+
+def rows(results):
+    return {name: data for name, (data, _) in contents(results).items() if name.endswith("parquet")}
+
+
+def in_this_process(results, monkeypatch):
+    """The same command, one run after the other."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SSJF_RESULTS", str(results))
+    return ssjf(*COMMAND[:-1], 1)
+
+
+def test_a_killed_experiment_resumes_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    killed_midway(broken)
+    assert 0 < len(finished(broken)) < RUNS
+    kept = {path.name: contents(path) for path in finished(broken)}
+    (broken / "raw" / "cv-sweep" / ".tmp-left").mkdir()  # as if it died in the middle of a write
+
+    resumed = process(*COMMAND, cwd=ROOT, env={"SSJF_RESULTS": str(broken)})
+    assert resumed.stdout == f"cv-sweep: {RUNS - len(kept)} runs made, the others were there\n"
+    assert resumed.returncode == 0, resumed.stderr
+    for name, before in kept.items():
+        assert contents(broken / "raw" / "cv-sweep" / name) == before
+    assert not [*broken.rglob(".*")]
+
+    assert in_this_process(whole, monkeypatch).exit_code == 0
+    assert len(finished(whole)) == RUNS
+    assert rows(broken) == rows(whole)
+
+    before = contents(broken)
+    third = in_this_process(broken, monkeypatch)
+    assert third.stdout == "cv-sweep: 0 runs made, the others were there\n"
+    assert contents(broken) == before
