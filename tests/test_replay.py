@@ -11,6 +11,7 @@ from ssjf.engine.published import Quirks, quirk_names
 from ssjf.errors import InputError
 from ssjf.study import draws, experiments, measures, store
 from ssjf.study.execute import execute
+from ssjf.workload import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLAY = experiments.experiment("rate-replay").specs()
@@ -35,6 +36,11 @@ def data(monkeypatch):
     if not folder.is_dir():
         pytest.skip(f"needs the published data sets: SSJF_DATA is unset and {beside} is not there")
     monkeypatch.setenv("SSJF_DATA", str(folder))
+    try:
+        for name in ("ssjf-lmsys", "azure-conv-2023", "azure-code-2023"):
+            datasets.find(name)
+    except InputError as error:
+        pytest.skip(f"needs the published data sets: {error}")
 
 
 @pytest.fixture(scope="module")

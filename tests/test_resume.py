@@ -18,8 +18,8 @@ def finished(results):
     return [path for path in (results / "raw" / "cv-sweep").glob("[0-9a-f]*")]
 
 
-def killed_midway(results):
-    """Start the experiment and kill its whole process group once a run has finished."""
+def killed_midway(results, kill=os.killpg, how=signal.SIGKILL):
+    """Start the experiment and kill its process group (or it alone) once a run has finished."""
     child = subprocess.Popen(
         [sys.executable, "-m", "ssjf.cli", *COMMAND],
         env=os.environ | {"SSJF_RESULTS": str(results)},
@@ -32,9 +32,9 @@ def killed_midway(results):
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.005)
     finally:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stderr.close()
+        kill(child.pid, how)
+        stderr = child.communicate()[1]  # comes when no worker holds the pipe any more
+    return child, stderr.decode()
 
 
 def rows(results):
@@ -70,3 +70,23 @@ def test_a_killed_experiment_resumes_and_ends_as_if_it_had_not_been(tmp_path, mo
     third = in_this_process(broken, monkeypatch)
     assert third.stdout == "cv-sweep: 0 runs made, the others were there\n"
     assert contents(broken) == before
+
+
+def members(session):
+    """The processes of a session."""
+    listed = subprocess.run(["ps", "-eo", "sid,args"], capture_output=True, text=True).stdout
+    return [line for line in listed.splitlines()[1:] if line.split()[0] == str(session)]
+
+
+def test_workers_end_when_their_parent_alone_is_killed(tmp_path):
+    child, _ = killed_midway(tmp_path, kill=os.kill)
+    deadline = time.monotonic() + 30
+    while members(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not members(child.pid)
+
+
+def test_an_interrupt_ends_it_without_a_traceback_and_keeps_what_is_done(tmp_path):
+    child, stderr = killed_midway(tmp_path, how=signal.SIGINT)
+    assert child.returncode == 1 and "Traceback" not in stderr
+    assert finished(tmp_path) and not [*tmp_path.rglob(".*")]

@@ -113,13 +113,13 @@ def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
 
 def _box_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
     """Runs whose lengths are drawn from the box-plot statistics of one LLM."""
-    box = llm_boxes().loc[workload["llm"]]
+    low, q1, median, q3, high = llm_boxes().loc[workload["llm"]]
     n, rate = workload["jobs"], workload["rate"]
     for seed in workload["seeds"]:
         for run in range(workload["runs"]):
             drawn = whole_second_poisson(np.random.RandomState([seed, run]), rate, n)
             rng = np.random.default_rng([seed, run, STREAMS["lengths"]])
-            output = lengths.from_quartiles(n, *box, rng)
+            output = lengths.from_quartiles(n, low, q1, median, q3, high, rng)
             requests = Requests(drawn, np.ones_like(output), output)
             yield 0.0, seed, run, requests.arriving(_arrivals("", drawn, quirks, [seed, run, 0]))
 

@@ -1,10 +1,13 @@
 """Running experiments: what is finished is skipped, what was killed starts anew."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -59,7 +62,7 @@ def _each(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T
 def _in_parallel(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
     """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
         futures = [pool.submit(work, spec) for spec in specs]
         try:
             for future in as_completed(futures):
@@ -71,6 +74,19 @@ def _in_parallel(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Ite
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _live_by_the_parent() -> None:
+    """A worker leaves interrupts to its parent, and ends when its parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def simulate_again(

@@ -115,4 +115,5 @@ def ablation_brief(table: pd.DataFrame) -> pd.DataFrame:
 def _brief(reduction: float, change: float) -> str:
     if np.isnan(change) or change == 0:
         return f"{reduction:.1f}"
-    return f"{reduction:.1f} ({change:+.1f})"
+    change = round(change, 1)
+    return f"{reduction:.1f} ({change:+.1f})" if change else f"{reduction:.1f} (0.0)"

@@ -14,9 +14,9 @@ from ssjf.study.plots.common import MODES, dots, facets, legend
 OFFSETS = (0.18, -0.18)  # of two series on one row
 FRAMED: dict[str, Any] = {"color": "#eeeeee", "zorder": 0}
 READINGS = {
-    "first quarter of finishers (published)": ("quarter", quirks.ALL_ON, "full"),
+    "first quarter (published)": ("quarter", quirks.ALL_ON, "full"),
     "all finished / makespan": ("makespan", quirks.ALL_ON, "left"),
-    "the same, last job served": ("makespan", "drops_last_job", "none"),
+    "same, last job served": ("makespan", "drops_last_job", "none"),
 }
 """How "throughput" may be read: the estimate, the setting it is read in, the marker's fill."""
 

@@ -21,7 +21,7 @@ WHAT = {
     "throughput_25": "25 %-throughput (1/s)",
     "completed_per_second": "requests per s of makespan (1/s)",
 }
-WORDS = {"rho": "ρ"}
+BEFORE = {"rho": "ρ ", "slots": "slots "}  # what stands before the value of a key
 
 
 def facets(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -78,11 +78,9 @@ def depths(runs: pd.DataFrame, by: str | list[str]) -> str:
 
 
 def _words(by: str | list[str], key: Any) -> str:
-    if isinstance(by, str):
-        return MODES.get(key, str(key))
-    return ", ".join(
-        f"{WORDS.get(name, name)} {value}" for name, value in zip(by, key, strict=True)
-    )
+    names, values = ([by], [key]) if isinstance(by, str) else (by, key)
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{BEFORE.get(name, '')}{MODES.get(value, value)}" for name, value in pairs)
 
 
 def authors(name: str) -> pd.DataFrame:
