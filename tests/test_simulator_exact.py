@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from reference import serve
 
+from reference import serve
 from ssjf.engine.profile import PICOSECONDS, Profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate

@@ -11,7 +11,7 @@ from ssjf.policy import orderings
 from ssjf.policy.base import OraclePolicy, Policy
 
 DEFAULT_AGEING_TOKENS_PER_SECOND = 5.0
-DEFAULT_BOUND_SECONDS_PER_TOKEN = 0.2
+DEFAULT_BOUND_SECONDS_PER_TOKEN = 1.0
 
 _FIXED = {
     "fcfs": Policy("fcfs", orderings.fcfs, "constant", uses_prediction=False),

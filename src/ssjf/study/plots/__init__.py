@@ -3,6 +3,7 @@
 Nothing here computes an interval by itself: they come from ``ssjf.study.bootstrap``, seeded.
 """
 
+from ssjf.study.estimates import against, means, replicates
 from ssjf.study.plots.ablation import (
     ablation_brief,
     ablation_estimates,
@@ -12,7 +13,6 @@ from ssjf.study.plots.ablation import (
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
-from ssjf.study.plots.estimates import against, means, replicates
 from ssjf.study.plots.quality import agreement, captured, predictor_quality, quality_table
 from ssjf.study.plots.queue import queue
 from ssjf.study.plots.replay import replay_table

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ssjf.study import bootstrap
+from ssjf.study.estimates import against, replicates
 from ssjf.study.plots import quirks
 from ssjf.study.plots.common import named
-from ssjf.study.plots.estimates import against, replicates
 
 SETTING = ["sweep", "mode", "quirks_off"]
 KEYS = [*SETTING, "series"]

@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ssjf.study import style
+from ssjf.study.estimates import against
 from ssjf.study.plots.common import MODES, dots, facets, legend
-from ssjf.study.plots.estimates import against
 
 MARKED = {"facecolor": "#D55E00", "alpha": 0.55}
 PLAIN = {"facecolor": "#D7E3EE"}

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from ssjf.proxy import predict
 from ssjf.study import bootstrap, style
 from ssjf.study.draws import draw, to_requests
+from ssjf.study.estimates import replicates
 from ssjf.study.experiments import experiment
 from ssjf.study.plots.common import facets, legend, named
-from ssjf.study.plots.estimates import replicates
 from ssjf.study.plots.tail import KEYS, _cells
 
 

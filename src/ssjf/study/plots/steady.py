@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssjf.study import style
+from ssjf.study.estimates import against
 from ssjf.study.plots.common import facets, named
-from ssjf.study.plots.estimates import against
 
 KEYS = ["slots", "rho"]
 

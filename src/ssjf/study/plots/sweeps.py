@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ssjf.study import style
+from ssjf.study.estimates import against, means, spread_over_seeds, with_columns
 from ssjf.study.plots.common import MODES, WHAT, facets, legend, lines, named
-from ssjf.study.plots.estimates import against, means, spread_over_seeds, with_columns
 
 REDUCTION = "JCT reduction (%)"
 FACTOR = "25 %-throughput (×)"

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssjf.study import style
+from ssjf.study.estimates import means
 from ssjf.study.plots.common import facets, legend, named
-from ssjf.study.plots.estimates import means
 
 KEYS = ["slots", "rho"]
 LEVELS = {
