@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ssjf.errors import InputError
-from ssjf.study import experiments, measures
+from ssjf.study import estimates, experiments
 from ssjf.study.execute import execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +28,10 @@ def single_runs():
 
 
 def reductions(rows, series, **where):
-    fcfs, other = (measures.paired(rows, name, "jct_mean", **where) for name in ("fcfs", series))
-    return 100 * (1 - other / fcfs)
+    for key, value in where.items():
+        rows = rows[rows[key] == value]
+    wide = estimates.replicates(rows, "jct_mean")
+    return (100 * (1 - wide[series] / wide["fcfs"])).to_numpy()
 
 
 def test_forty_cells_agree_with_the_authors_code(single_runs):

@@ -94,18 +94,21 @@ def from_toml(path: Path) -> Profile:
         raise InputError(f"profile file {path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"profile file {path} is not TOML: {error}") from None
-    known = {f.name: f.type for f in fields(Profile)}
+    known = [f.name for f in fields(Profile)]
     for key, value in given.items():
         if key not in known:
             raise InputError(f"profile file {path}: unknown key {key!r}; known: {', '.join(known)}")
-        if type(value) not in _ALLOWED[known[key]]:
-            raise InputError(
-                f"profile file {path}: {key} is {value!r}; it must be {known[key].__name__}"
-            )
+        allowed, words = _ALLOWED.get(key, _SECONDS)
+        if type(value) not in allowed:  # True is an int to Python, not to a reader
+            raise InputError(f"profile file {path}: {key} is {value!r}; it must be {words}")
     if "step_seconds" not in given:
         raise InputError(f"profile file {path}: step_seconds is missing")
     return Profile(**{"name": path.stem, **given})
 
 
-# What TOML may hold for a field of a type (True is an int to Python, not to a reader).
-_ALLOWED: dict[object, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
+_SECONDS = (float, int), "a number of seconds"
+_ALLOWED = {
+    "name": ((str,), "text"),
+    "source": ((str,), "text"),
+    "start_up_steps": ((int,), "a whole number"),
+}

@@ -160,6 +160,7 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
             start_timeout=_START_TIMEOUT_SECONDS,
             execution_timeout=timeout_seconds,
             iopub_timeout=_MESSAGE_TIMEOUT_SECONDS,
+            extra_arguments=["--log-level=CRITICAL"],  # what fails is told by the notebook
         )
     except papermill.PapermillExecutionError as error:
         trouble = error
