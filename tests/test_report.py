@@ -111,9 +111,10 @@ def test_every_part_of_the_page(filled):
     for words in (
         "3 claims: 1 reproduced, 1 differs, 1 not attempted.",
         "39.6 % 5 38.12 [36.9, 39.2] ✓ reproduced",
-        "Fig. 6 <b>",
-        "✗ differs the tail grows – with load",
-        "– not attempted needs a GPU",
+        "known from: Fig. 6 <b>",
+        "ssjf-tail the tail grows – with load steady-state protocol",
+        "30.5 % 5 12 [10, 14] ✗ differs",
+        "ssjf-gpu needs a GPU measured protocol; known from: Sec. 5",
         "fig-load steady-state",
         "queue depth 12.3 [11, 13]",
         "loads 0.5, 0.9",

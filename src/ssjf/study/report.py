@@ -13,6 +13,7 @@ import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.study import paths
+from ssjf.study.claims import claims
 from ssjf.study.figures import cell
 from ssjf.study.notebookfile import read
 from ssjf.study.sidecar import PROTOCOLS, made_with
@@ -53,12 +54,12 @@ def _write(verdicts: pd.DataFrame | None, folder: Path) -> None:
     executed = {path.stem: _notebook(path, folder) for path in _sorted(paths.executed(), "ipynb")}
     figures = [_figure(path, folder, executed) for path in _sorted(paths.figures(), "json")]
     tables = [_table(path, folder, executed) for path in _sorted(paths.tables(), "json")]
-    claims = [] if verdicts is None else [_claim(row) for row in verdicts.to_dict("records")]
+    judged = [] if verdicts is None else [_claim(row) for row in verdicts.to_dict("records")]
     if verdicts is not None:
         verdicts.to_csv(folder / "claims.csv", index=False, lineterminator="\n")
     page = _template("report.html.j2").render(
-        claims=claims,
-        summary=_summary(claims),
+        claims=judged,
+        summary=_summary(judged),
         figures=sorted(figures, key=lambda entry: entry["order"]),
         tables=sorted(tables, key=lambda entry: entry["order"]),
         notebooks=sorted(executed.values(), key=lambda entry: entry["order"]),
@@ -70,9 +71,19 @@ def _write(verdicts: pd.DataFrame | None, folder: Path) -> None:
 def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of claims.csv as text (empty where missing), with its verdict's class and sign."""
     texts = {str(key): "" if pd.isna(value) else cell(value) for key, value in row.items()}
+    told = _told(texts["claim_id"])
+    texts |= {"what": told.get("what", ""), "above": told.get("relation") == "above"}
     verdict = texts.get("verdict") or "not attempted"
     style, sign = VERDICTS.get(verdict, ("open", "?"))
     return {**texts, "verdict": verdict, "style": style, "sign": sign}
+
+
+def _told(claim_id: str) -> dict[str, Any]:
+    """What the paper's file says of a claim (nothing where there is no such file or claim)."""
+    try:
+        return claims().get(claim_id, {})
+    except InputError:
+        return {}
 
 
 def _summary(claims: list[dict[str, Any]]) -> str:
