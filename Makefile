@@ -1,5 +1,7 @@
 # A fresh machine needs Python 3.11 or 3.12 and make; everything else goes into .venv.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -29,7 +31,7 @@ lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks/tour.ipynb
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "ssjf needs Python 3.11 or 3.12; this is " + sys.version.split()[0] + " (make PYTHON=python3.12)")'
+	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "ssjf needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.12)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
