@@ -14,7 +14,7 @@ from ssjf.policy import Policy, Queue, orderings, policy
 from ssjf.request import Requests
 from ssjf.workload import lengths
 
-REPEATS = 7
+REPEATS = 15
 
 
 def simulator(repeats: int = REPEATS, shrink: int = 1) -> list[dict[str, float | str]]:
@@ -65,9 +65,9 @@ def workload(n: int, rho: float, seed: int = 0) -> Requests:
 
 def _best(work: Callable[[], object], repeats: int) -> float:
     work()  # compiles, and warms the caches
+    gc.collect()
     best = float("inf")
     for _ in range(repeats):
-        gc.collect()
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)

@@ -72,10 +72,10 @@ def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of claims.csv as text (empty where missing), with its verdict's class and sign."""
     texts = {str(key): "" if pd.isna(value) else cell(value) for key, value in row.items()}
     told = _told(texts["claim_id"])
-    texts |= {"what": told.get("what", ""), "above": told.get("relation") == "above"}
+    more = {"what": told.get("what", ""), "above": told.get("relation") == "above"}
     verdict = texts.get("verdict") or "not attempted"
     style, sign = VERDICTS.get(verdict, ("open", "?"))
-    return {**texts, "verdict": verdict, "style": style, "sign": sign}
+    return {**texts, **more, "verdict": verdict, "style": style, "sign": sign}
 
 
 def _told(claim_id: str) -> dict[str, Any]:
