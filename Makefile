@@ -39,7 +39,7 @@ $(VENV)/.notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks,test]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks,train,test]'
 	@touch $@ $(VENV)/.notebooks
 
 clean:

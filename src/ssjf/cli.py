@@ -211,6 +211,39 @@ def data_path(name: str) -> None:
         click.echo(path)
 
 
+@data.command("describe")
+@click.argument("name_or_file")
+@click.option("--tokenizer", help="What counts the answers: cl100k_base, hf:FOLDER_OR_ID, ….")
+@click.option("--label", help="The column of lengths (default: output_tokens).")
+@click.option("--format", help="The format of the texts (default: found by its columns).")
+@click.option("--json", "as_json", is_flag=True)
+def data_describe(name_or_file: str, as_json: bool, **reading: str | None) -> None:
+    """Rows, splits, lengths and arrivals of a data set, or of a file of texts or a trace."""
+    import pandas as pd
+
+    from ssjf.workload.describe import describe
+
+    found = describe(name_or_file, **reading)
+    if as_json:
+        _print_json({"name": name_or_file} | found)
+        return
+    lengths = found.pop("output_tokens")
+    for key, value in found.items():
+        click.echo(f"{key}: {_listed(value)}")
+    _print_table(pd.DataFrame([{"output_tokens": part, **row} for part, row in lengths.items()]))
+
+
+def _listed(value: Any) -> str:
+    """A value of a record in words: of a dictionary and of a list every part."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_listed(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value or "none")
+
+
 @main.command()
 @click.argument("claim_ids", nargs=-1)
 @click.option("--json", "as_json", is_flag=True)
@@ -274,6 +307,34 @@ def bench_simulator(as_json: bool) -> None:
         _print_json(found)
     else:
         _print_table(pd.DataFrame(found))
+
+
+@main.command()
+@click.option("--proxy", "spec_name", default="light", show_default=True, help="Spec or .toml.")
+@click.option("--data", "data_name", required=True, help="A text data set, or a file of texts.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def train(spec_name: str, data_name: str, out: Path) -> None:
+    """Train a proxy model on texts and judge it on their test split."""
+    from ssjf.study import train as training
+
+    card = training.train(training.read_spec(spec_name), data_name, out)
+    click.echo(f"{out}: trained in {card['train_seconds']} s on {card['rows']['train']} prompts")
+    for name, (value, *interval) in card["test"].items():
+        click.echo(f"  {name}: {value}" + (f" [{interval[0]}, {interval[1]}]" if interval else ""))
+
+
+@main.command()
+@click.option("--proxy", "proxy_name", default="builtin", show_default=True, help="Folder.")
+@click.option("--input", "source", required=True, help="jsonl, csv or parquet; - is JSONL.")
+@click.option("--json", "as_json", is_flag=True, help="One object a line, with quantiles.")
+def predict(proxy_name: str, source: str, as_json: bool) -> None:
+    """Predict the output length of every prompt, in input order."""
+    from ssjf.proxy import folder
+    from ssjf.study import predicting
+
+    proxy = folder.load(proxy_name)
+    for found in predicting.predictions(proxy, predicting.prompts_of(source)):
+        click.echo(json.dumps(found) if as_json else f"{found['predicted_tokens']:g}")
 
 
 if __name__ == "__main__":

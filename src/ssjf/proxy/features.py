@@ -1,0 +1,68 @@
+"""What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
+
+import re
+from zlib import crc32
+
+import numpy as np
+
+from ssjf.request import FloatArray, IntArray
+
+LONGEST_CHARACTERS = 20_000
+"""A longer prompt is cut here, keeping its first and last halves: tasks stand at the ends."""
+MOST_WORDS = 400
+MOST_SPELLED = 160
+
+_WORDS = re.compile(r"\w+|[^\w\s]")
+_NUMBER = re.compile(r"\d{1,4}")
+_CUES = (
+    "list", "write", "story", "essay", "explain", "describe", r"summar\w*", "translate",
+    "classify", "name", r"code|function|program|script", "poem", "sentence", "paragraph",
+    "convert", "rewrite|edit", "how", "what", "why", r"create|generate", r"one|single", r"words?",
+    r"steps?", "compare", r"article|blog|letter|e-?mail", r"brief\w*|short", r"detail\w*|long",
+)  # fmt: skip
+_CUE_PATTERNS = [re.compile(rf"\b(?:{cue})\b") for cue in _CUES]
+
+
+def clipped(prompt: str) -> str:
+    """The prompt, or its two ends where it is longer than ``LONGEST_CHARACTERS``."""
+    half = LONGEST_CHARACTERS // 2
+    return prompt if len(prompt) <= 2 * half else prompt[:half] + prompt[-half:]
+
+
+def grams(prompt: str, buckets: int) -> IntArray:
+    """Bucket ids (distinct, sorted; a power of two of buckets) of a prompt's n-grams.
+
+    Words and signs alone and in pairs, the first three words by place, and the letter 3- and
+    4-grams of words. The hash is CRC-32, the same everywhere.
+    """
+    words = _WORDS.findall(clipped(prompt).lower())[:MOST_WORDS]
+    found = {"w" + word for word in words}
+    found.update(f"p{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    found.update(f"{place}{word}" for place, word in enumerate(words[:3]))
+    for word in words[:MOST_SPELLED]:
+        spelled = f"<{word}>"
+        for n in (3, 4):
+            found.update(f"c{spelled[i : i + n]}" for i in range(len(spelled) - n + 1))
+    mask = buckets - 1
+    hashed = {crc32(gram.encode("utf-8", "surrogatepass")) & mask for gram in found}
+    return np.array(sorted(hashed), np.int64)
+
+
+def counts(prompt: str) -> FloatArray:
+    """Plain counts of a prompt, shape (``COUNTS``,): sizes as log(1 + x), cues as 0 or 1."""
+    text = clipped(prompt)
+    lower = text.lower()
+    words = _WORDS.findall(lower)
+    instruction, _, rest = text.partition("\n\n")
+    number = _NUMBER.search(lower)
+    sizes = [
+        len(prompt), len(words), len(instruction), len(rest), text.count("\n"), text.count("?"),
+        text.count(","), text.count('"'), sum(map(str.isdigit, text)),
+        sum(map(str.isupper, text)), sum(not c.isascii() for c in text), len(set(words)),
+        int(number[0]) if number else 0,
+    ]  # fmt: skip
+    cues = [float(pattern.search(lower) is not None) for pattern in _CUE_PATTERNS]
+    return np.concatenate([np.log1p(np.array(sizes, np.float64)), cues])
+
+
+COUNTS = len(counts(""))

@@ -1,0 +1,71 @@
+"""Boosted regression trees as flat arrays: no need of the library that made them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssjf.request import FloatArray
+
+
+@dataclass(frozen=True)
+class Trees:
+    """t trees of at most m nodes each; node 0 is a tree's root.
+
+    ``feature`` (t, m) is the column a node splits, or -1 in a leaf; a value of at most
+    ``threshold`` (t, m) goes to ``left``, any other to ``right`` (both (t, m)); ``value``
+    (t, m) is a leaf's part of the sum.
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    value: np.ndarray
+
+    def sums(self, columns: FloatArray) -> FloatArray:
+        """The sum of the leaves reached, shape (n,), by rows of ``columns`` (n, features)."""
+        from ssjf.proxy.tree_walk import leaf_sums
+
+        arrays = (self.feature, self.threshold, self.left, self.right, self.value)
+        return leaf_sums(np.ascontiguousarray(columns, np.float32), *arrays)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name, as they are stored."""
+        return {f"trees.{name}": getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Trees":
+        """The inverse of ``arrays``."""
+        return cls(**{name: arrays[f"trees.{name}"] for name in cls.__dataclass_fields__})
+
+
+def from_lightgbm(booster: Any) -> Trees:
+    """The trees of a trained LightGBM regressor without categorical columns."""
+    dumped = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
+    nodes = [_nodes(root) for root in dumped]
+    size = max(map(len, nodes))
+    kinds = (np.int16, np.float32, np.int16, np.int16, np.float32)
+    columns = []
+    for place, kind in enumerate(kinds):
+        filled = np.zeros((len(nodes), size), kind)
+        for tree, row in enumerate(nodes):
+            filled[tree, : len(row)] = [node[place] for node in row]
+        columns.append(filled)
+    return Trees(*columns)
+
+
+def _nodes(root: dict[str, Any]) -> list[tuple[int, float, int, int, float]]:
+    """A tree as (feature, threshold, left, right, value), the root first."""
+    found: list[Any] = [root]
+    rows = []
+    for node in found:
+        if "leaf_value" in node:
+            rows.append((-1, 0.0, 0, 0, node["leaf_value"]))
+            continue
+        children = len(found), len(found) + 1
+        found += [node["left_child"], node["right_child"]]
+        # Rounded up, so that a float32 threshold still holds the value it was cut at.
+        threshold = np.nextafter(np.float32(node["threshold"]), np.float32(np.inf))
+        rows.append((node["split_feature"], float(threshold), *children, 0.0))
+    return rows

@@ -1,0 +1,61 @@
+"""``ssjf predict``: prompts from a file or standard input, one prediction a line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from ssjf.errors import InputError
+from ssjf.proxy.base import Prediction, Proxy
+from ssjf.workload.tables import read_columns
+
+BATCH = 256
+
+
+def prompts_of(name: str, stdin: TextIO | None = None) -> list[str]:
+    """The ``prompt`` column of a .jsonl, .csv or .parquet file, or JSONL from ``-``."""
+    if name == "-":
+        return _from_lines(stdin or sys.stdin)
+    values = read_columns(Path(name), ["prompt"])["prompt"]
+    for row, value in enumerate(values, 1):
+        if not isinstance(value, str):
+            raise InputError(f"{name}, row {row}, column prompt: {value!r:.60} is not text")
+    return values
+
+
+def _from_lines(stdin: TextIO) -> list[str]:
+    prompts = []
+    try:
+        for number, line in enumerate(stdin, 1):
+            if line.strip():
+                prompts.append(_prompt(number, line))
+    except UnicodeDecodeError:
+        raise InputError("standard input is not text in UTF-8") from None
+    return prompts
+
+
+def _prompt(number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"standard input, line {number}: not valid JSON ({error})") from None
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise InputError(f'standard input, line {number}: not an object with a text "prompt"')
+    return row["prompt"]
+
+
+def predictions(proxy: Proxy, prompts: list[str]) -> Iterator[dict[str, Any]]:
+    """One object per prompt, in order: predicted_tokens, and quantiles by level."""
+    for start in range(0, len(prompts), BATCH):
+        predicted = proxy.predict(prompts[start : start + BATCH])
+        for row in range(len(predicted.tokens)):
+            yield _object(predicted, row)
+
+
+def _object(predicted: Prediction, row: int) -> dict[str, Any]:
+    levels = zip(predicted.levels, predicted.quantiles[row], strict=True)
+    return {
+        "predicted_tokens": round(float(predicted.tokens[row]), 1),
+        "quantiles": {f"{level:g}": round(float(value), 1) for level, value in levels},
+    }

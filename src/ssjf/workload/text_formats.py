@@ -1,0 +1,179 @@
+"""Prompts and answers in the formats their authors publish, read into one kind of table.
+
+A format is known by its columns: see FORMATS. Whatever is wrong raises InputError naming the file.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssjf.errors import InputError, unknown
+from ssjf.workload.tables import Columns, refuse
+from ssjf.workload.text_files import open_columns
+
+ROLES = dict.fromkeys(("user", "human"), "user") | dict.fromkeys(
+    ("assistant", "gpt", "chatgpt", "bing", "bard"), "assistant"
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """The columns a format is known by, the others it may have, and what makes rows of them."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] | None  # None: every column of the file
+    rows: Callable[[Path, Columns], Columns]
+
+
+def read_rows(path: Path, format: str | None = None) -> Columns:
+    """One row per (prompt, answer): at least the column ``prompt``, none of them empty.
+
+    Where they are known also ``response``, ``model``, ``conversation_id`` and ``turn`` (from 1),
+    and ``thread`` and ``chunk`` where one conversation was cut into several. Format "table" keeps
+    all other columns. In the conversations of "lmsys" and "sharegpt" a row is a user's message
+    that is followed by an answer. ``format`` is found by the columns unless it is given.
+    """
+    names, read = open_columns(path)
+    if format is not None and format not in FORMATS:
+        raise unknown("text format", format, FORMATS)
+    chosen = FORMATS[format or _detect(path, names)]
+    for name in chosen.required:
+        if name not in names:
+            raise InputError(
+                f"{path}: text format {format} needs the column {name!r}; found: {_list(names)}"
+            )
+    wanted = [*chosen.required, *(names if chosen.optional is None else chosen.optional)]
+    return chosen.rows(path, read([name for name in dict.fromkeys(wanted) if name in names]))
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a file that this module can read."""
+    return open_columns(path)[0]
+
+
+def _detect(path: Path, names: list[str]) -> str:
+    for name, format in FORMATS.items():
+        if set(format.required) <= set(names):
+            return name
+    known = ", ".join(f"{' and '.join(each.required)} ({n})" for n, each in FORMATS.items())
+    raise InputError(f"{path}: no column with prompts; found: {_list(names)}; needed: {known}")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _table(path: Path, columns: Columns) -> Columns:
+    """Columns prompt, and response or output_tokens; one row per turn of a conversation.
+
+    A column starts_mid_conversation tells that each conversation_id is ``ID_N`` as in ShareGPT.
+    """
+    _check_text(path, columns, "prompt", needed=True)
+    _check_text(path, columns, "response")
+    cut = {"starts_mid_conversation", "conversation_id"} <= columns.keys()
+    return columns | (_threads(columns["conversation_id"]) if cut else {})
+
+
+def _alpaca(path: Path, columns: Columns) -> Columns:
+    """Stanford Alpaca, CodeAlpaca, AlpacaEval: the input follows the instruction.
+
+    https://github.com/tatsu-lab/stanford_alpaca
+    """
+    for name in ("instruction", "input", "output"):
+        _check_text(path, columns, name, needed=name == "instruction")
+    inputs = columns.get("input") or [""] * len(columns["instruction"])
+    pairs = zip(columns["instruction"], inputs, strict=True)
+    rows = {
+        "prompt": [f"{asked}\n\n{given}" if given else asked for asked, given in pairs],
+        "response": columns["output"],
+    }
+    return rows | ({"model": columns["generator"]} if "generator" in columns else {})
+
+
+def _halueval(path: Path, columns: Columns) -> Columns:
+    """HaluEval's general data. https://github.com/RUCAIBox/HaluEval"""
+    _check_text(path, columns, "user_query", needed=True)
+    _check_text(path, columns, "chatgpt_response")
+    return {"prompt": columns["user_query"], "response": columns["chatgpt_response"]}
+
+
+def _lmsys(path: Path, columns: Columns) -> Columns:
+    """LMSYS-Chat-1M. https://huggingface.co/datasets/lmsys/lmsys-chat-1m"""
+    return _conversations(path, columns, "conversation")
+
+
+def _sharegpt(path: Path, columns: Columns) -> Columns:
+    """ShareGPT: every id is ``ID_N``, the N-th piece of a conversation that was cut."""
+    rows = _conversations(path, columns, "conversations")
+    ids = columns.get("id")
+    return rows | (_threads([ids[i] for i in rows["conversation_id"]]) if ids else {})
+
+
+def _conversations(path: Path, columns: Columns, name: str) -> Columns:
+    models = columns.get("model")
+    rows: Columns = {"conversation_id": [], "turn": [], "prompt": [], "response": []}
+    for i, messages in enumerate(columns[name]):
+        said = _messages(f"{path}, row {i + 1}, column {name}", messages)
+        for turn, (prompt, response) in enumerate(_turns(said), 1):
+            for key, value in zip(rows, (i, turn, prompt, response), strict=True):
+                rows[key].append(value)
+    if not rows["prompt"]:
+        raise InputError(f"{path}: no conversation has a user's message that is answered")
+    return rows | ({"model": [models[i] for i in rows["conversation_id"]]} if models else {})
+
+
+def _messages(where: str, messages: Any) -> list[tuple[str, str]]:
+    """(role, text) of the messages, without those of neither the user nor the assistant."""
+    try:
+        said = [
+            (ROLES.get(m["role"] if "role" in m else m["from"]),
+             m["content"] if "content" in m else m["value"])
+            for m in messages
+        ]  # fmt: skip
+    except (TypeError, KeyError):
+        raise InputError(
+            f"{where}: not a list of messages with role and content, or from and value"
+        ) from None
+    known = [(role, text or "") for role, text in said if role]
+    if not all(isinstance(text, str) for _, text in known):
+        raise InputError(f"{where}: the content of every message must be text")
+    return known
+
+
+def _turns(said: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for (role, prompt), (next_role, response) in pairwise(said):
+        if (role, next_role) == ("user", "assistant") and prompt.strip():
+            yield prompt, response
+
+
+def _threads(ids: list) -> Columns:
+    """The conversation that each of the ids is a piece of, and the number of the piece."""
+    cut = [re.fullmatch(r"(.+)_(\d+)", str(each)) for each in ids]
+    return {
+        "thread": [match[1] if match else str(each) for match, each in zip(cut, ids, strict=True)],
+        "chunk": [int(match[2]) if match else 0 for match in cut],
+    }
+
+
+def _check_text(path: Path, columns: Columns, name: str, needed: bool = False) -> None:
+    """Every value must be text; where it is not ``needed``, it may be missing or empty."""
+    values = columns.get(name, [])
+    wrong = np.array([not isinstance(v, str) and (needed or v is not None) for v in values], bool)
+    refuse(path, name, values, wrong, "is not text")
+    if needed:
+        empty = np.array([not value.strip() for value in values], bool)
+        refuse(path, name, values, empty, "is empty; every row needs a prompt")
+
+
+FORMATS = {
+    "table": Format(("prompt",), None, _table),
+    "lmsys": Format(("conversation",), ("model",), _lmsys),
+    "sharegpt": Format(("conversations",), ("id", "model"), _sharegpt),
+    "alpaca": Format(("instruction", "output"), ("input", "generator"), _alpaca),
+    "halueval": Format(("user_query", "chatgpt_response"), (), _halueval),
+}

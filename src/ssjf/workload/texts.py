@@ -1,0 +1,209 @@
+"""Prompts with the lengths of their answers: what length predictors are trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssjf.errors import InputError, unknown
+from ssjf.request import FloatArray, IntArray
+from ssjf.workload.splits import SPLITS, distinct, split_of
+from ssjf.workload.tables import MAX_TOKENS, Columns, refuse, tokens
+from ssjf.workload.text_catalogue import TEXTS, find_texts
+from ssjf.workload.text_columns import extra_numbers, first_prompts, histories
+from ssjf.workload.text_files import OPENERS
+from ssjf.workload.text_formats import read_rows
+from ssjf.workload.tokenizers import KNOWN, count_tokens
+
+NOT_A_LABEL = "is not a whole number of at least 1"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """n prompts as columns of n entries; lengths in tokens.
+
+    ``first_prompts`` opened the conversations (by default: the prompts themselves); a row is in
+    the split of its first prompt. ``turn`` counts from 1. ``history`` holds the turns before, as
+    ``[USER]: …`` and ``[ASSISTANT]: …`` lines, "" where there are none. ``extra`` holds further
+    columns of numbers, NaN where missing, such as the lengths of other models' answers.
+    """
+
+    prompts: list[str]
+    output_tokens: IntArray
+    first_prompts: list[str] = field(default_factory=list)
+    turn: IntArray = field(default_factory=lambda: np.array([], np.int64))
+    history: list[str] = field(default_factory=list)
+    model: list[str] | None = None
+    extra: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.prompts)
+        defaults = {
+            "first_prompts": self.prompts,
+            "turn": np.ones(n, np.int64),
+            "history": [""] * n,
+        }
+        for name, value in defaults.items():
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, value)
+        for name in ("output_tokens", "turn"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
+        columns: list = [self.output_tokens, self.first_prompts, self.turn, self.history]
+        columns += [*self.extra.values(), *([self.model] if self.model else [])]
+        if any(len(column) != n for column in columns):
+            raise ValueError(f"every column of texts must have its {n} rows")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, rows: NDArray | slice) -> "Texts":
+        """The given rows (indices, mask or slice), in the given order."""
+        at = np.arange(len(self))[rows]
+        return Texts(
+            [self.prompts[i] for i in at],
+            self.output_tokens[at],
+            [self.first_prompts[i] for i in at],
+            self.turn[at],
+            [self.history[i] for i in at],
+            None if self.model is None else [self.model[i] for i in at],
+            {name: column[at] for name, column in self.extra.items()},
+        )
+
+    def splits(self) -> NDArray[np.str_]:
+        """The split of every row, (n,): that of its conversation's first prompt."""
+        return np.array([split_of(prompt) for prompt in self.first_prompts], "U5")
+
+    def split(self, name: str) -> "Texts":
+        """The rows of 'train', 'val' or 'test'; no prompt that opens one is in two of them."""
+        if name not in SPLITS:
+            raise unknown("split", name, SPLITS)
+        return self.take(self.splits() == name)
+
+    def distinct(self) -> "Texts":
+        """The first row of each normalised text with its history, whatever the model."""
+        return self.take(distinct(self.text(turn_only=False)))
+
+    def labelled(self, column: str) -> "Texts":
+        """The rows where an extra column is not missing, with it as ``output_tokens``."""
+        if column not in self.extra:
+            raise unknown("label", column, self.extra)
+        values = self.extra[column]
+        there = ~np.isnan(values)
+        wrong = there & ((values < 1) | (values > MAX_TOKENS) | (values != np.floor(values)))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(f"row {row + 1}, column {column}: {values[row]:g} {NOT_A_LABEL}")
+        return replace(self.take(there), output_tokens=values[there].astype(np.int64))
+
+    def text(self, turn_only: bool) -> list[str]:
+        """What a predictor reads: the prompt, after the turns before it unless ``turn_only``."""
+        if turn_only:
+            return self.prompts
+        return [f"{before}\n[USER]: {prompt}" if before else prompt
+                for before, prompt in zip(self.history, self.prompts, strict=True)]  # fmt: skip
+
+
+def load_texts(
+    path_or_name: str | Path,
+    tokenizer: str | None = None,
+    label: str | None = None,
+    format: str | None = None,
+) -> Texts:
+    """The texts of a named data set (see text_catalogue) or of a file (see text_formats).
+
+    ``output_tokens`` is the file's column of that name, or what ``tokenizer`` counts in the
+    answers (see tokenizers), or the column ``label``. A row whose answer is empty is left out, as
+    is one without the label. Raises InputError naming file, row and column.
+    """
+    return _joined([_load(path, tokenizer, label, format) for path in _paths(path_or_name)])
+
+
+def check_trainable(texts: Texts) -> None:
+    """Raise InputError unless there are two distinct prompts and every row has its length."""
+    if texts.output_tokens.size and texts.output_tokens.min() < 1:
+        row = int(np.argmax(texts.output_tokens < 1))
+        value = texts.output_tokens[row]
+        raise InputError(f"row {row + 1}: an output length of {value} tokens {NOT_A_LABEL}")
+    found = len(distinct(texts.text(turn_only=False)))
+    if found < 2:
+        raise InputError(f"{found} distinct prompts among {len(texts)} rows; training needs two")
+
+
+def _paths(path_or_name: str | Path) -> list[Path]:
+    if path_or_name in TEXTS:
+        return find_texts(str(path_or_name))
+    path = Path(path_or_name)
+    if path.suffix.lower() not in OPENERS and not path.exists():
+        raise unknown("text data set", str(path), TEXTS)
+    return [path]
+
+
+def _load(path: Path, tokenizer: str | None, label: str | None, format: str | None) -> Texts:
+    label = None if label == "output_tokens" else label
+    rows = read_rows(path, format)
+    lengths = None if label else _output_tokens(path, rows, tokenizer)
+    texts = _texts(path, rows, lengths, label)
+    try:
+        kept = texts.labelled(label) if label else texts.take(texts.output_tokens > 0)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not len(kept):
+        raise InputError(f"{path}: no row has {f'a value of {label}' if label else 'an answer'}")
+    return kept
+
+
+def _texts(path: Path, rows: Columns, lengths: IntArray | None, label: str | None) -> Texts:
+    prompts = rows["prompt"]
+    n = len(prompts)
+    turn = tokens(path, "turn", rows.get("turn", [1] * n))
+    named = rows.get("conversation_id", [None] * n)
+    ids: list = [i if name is None else str(name) for i, name in enumerate(named)]
+    model = [str(each or "") for each in rows["model"]] if "model" in rows else None
+    answered_by = [*zip(ids, model or [""] * n, strict=True)]  # several models may answer one
+    return Texts(
+        prompts,
+        np.zeros(n, np.int64) if lengths is None else lengths,
+        first_prompts(prompts, rows.get("thread", ids), rows.get("chunk", [0] * n), turn),
+        turn,
+        histories(answered_by, turn, prompts, rows.get("response", [None] * n)),
+        model,
+        extra_numbers(path, rows, needed=label),
+    )
+
+
+def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray:
+    """Tokens of each answer; 0 only where the answer is empty."""
+    answers, counts = rows.get("response"), rows.get("output_tokens")
+    if tokenizer is not None and answers is not None:
+        return count_tokens([answer or "" for answer in answers], tokenizer)
+    if tokenizer is not None:
+        raise InputError(f"{path}: there is no column response for a tokenizer to count")
+    if counts is None and answers is not None:
+        raise InputError(
+            f"{path}: the lengths of the answers are not there; name the tokenizer that counts "
+            f"them: {', '.join(KNOWN)}"
+        )
+    if counts is None:
+        raise InputError(f"{path}: neither output_tokens nor response is there; one is needed")
+    output_tokens = tokens(path, "output_tokens", counts, low=0)
+    answered = [answers is None or bool(answers[i]) for i in range(len(counts))]
+    refuse(path, "output_tokens", counts, (output_tokens == 0) & answered, NOT_A_LABEL)
+    return output_tokens
+
+
+def _joined(parts: list[Texts]) -> Texts:
+    if len(parts) == 1:
+        return parts[0]
+    models = [part.model for part in parts]
+    return Texts(
+        [prompt for part in parts for prompt in part.prompts],
+        np.concatenate([part.output_tokens for part in parts]),
+        [prompt for part in parts for prompt in part.first_prompts],
+        np.concatenate([part.turn for part in parts]),
+        [history for part in parts for history in part.history],
+        [name for model in models for name in model or []] if all(models) else None,
+        {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra
+         if all(name in part.extra for part in parts)},
+    )  # fmt: skip
