@@ -1,12 +1,15 @@
 """The bench measures what it says it measures; how fast is not a test's business."""
 
+import json
+
 import numpy as np
 
+from commands import refused, ssjf
 from ssjf.engine.profile import profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
 from ssjf.policy import policy
-from ssjf.study import bench
+from ssjf.study import bench, bench_proxy
 
 
 def test_every_case_is_measured_once_and_its_figures_agree():
@@ -36,3 +39,29 @@ def test_a_workload_is_the_same_each_time():
     assert (first.output_tokens == second.output_tokens).all()
     half = bench.workload(500, 0.4)
     assert np.allclose(half.arrived_at, 2 * first.arrived_at)
+
+
+def test_a_proxy_is_measured_in_every_case(monkeypatch):
+    few = bench_proxy.proxy(repeats=2)
+    monkeypatch.setattr(bench_proxy, "proxy", lambda name: few)
+    result = ssjf("bench", "proxy", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout) == few
+    cases = [(each["prompt_tokens"], each["batch"]) for each in few]
+    assert cases == [(64, 1), (64, 32), (256, 1), (256, 32)]
+    for each in few:
+        assert set(each) == {"proxy", "prompt_tokens", "batch", "ms_per_prompt",
+                             "prompts_per_second", "rss_mb", "load_ms", "first_call_ms"}  # fmt: skip
+        assert each["proxy"] == "builtin" and 20 < each["rss_mb"] < 2000
+        assert abs(each["ms_per_prompt"] * each["prompts_per_second"] / 1e3 - 1) < 0.01
+        assert each["load_ms"] > 0 and each["first_call_ms"] > 0
+
+
+def test_what_is_no_proxy_is_not_measured(tmp_path):
+    assert refused("bench", "proxy", "--proxy", tmp_path).startswith(f"{tmp_path} is no proxy: ")
+
+
+def test_prompts_have_their_words_and_are_the_same_each_time():
+    first, second = (bench_proxy.prompts(3, 64, np.random.default_rng(0)) for _ in range(2))
+    assert first == second and len(set(first)) == 3
+    assert all(len(prompt.split()) == 64 for prompt in first)
+    assert len(set(bench_proxy.WORDS)) == len(bench_proxy.WORDS)

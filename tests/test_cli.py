@@ -14,6 +14,7 @@ from ssjf.engine.profile import builtin_profiles
 from ssjf.policy import known_policies
 from ssjf.study import bench, experiments, store
 from ssjf.workload.catalogue import DATASETS
+from ssjf.workload.text_catalogue import TEXTS
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY_FIELDS = {
@@ -56,7 +57,7 @@ def answer(*arguments):
 
 def test_list_names_everything_by_kind():
     everything = ssjf("list").stdout
-    for names in (experiments.experiments(), known_policies(), builtin_profiles(), DATASETS):
+    for names in (experiments.experiments(), known_policies(), builtin_profiles(), DATASETS, TEXTS):
         assert all(f"  {name}" in everything for name in names)
     assert "ssjf.rate.oracle.none" in everything and "  tour" in everything
     only = ssjf("list", "policies").stdout
@@ -127,7 +128,7 @@ def test_data_list_and_path(monkeypatch, tmp_path):
     monkeypatch.setenv("SSJF_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found = answer("data", "list")
-    assert {each["name"] for each in found} == set(DATASETS)
+    assert {each["name"] for each in found} == {*DATASETS, *TEXTS}
     assert all(set(each) == {"name", "kind", "licence", "note", "path", "url"} for each in found)
     assert all(each["path"] is None and each["url"].startswith("https://") for each in found)
     assert "burstgpt: trace, CC BY 4.0; not here: https://" in ssjf("data", "list").stdout
@@ -135,6 +136,19 @@ def test_data_list_and_path(monkeypatch, tmp_path):
     there = tmp_path / "data" / "BurstGPT_1.csv"
     there.write_text("")
     assert ssjf("data", "path", "burstgpt").stdout == f"{there}\n"
+    assert "moss: texts, CC BY-NC 4.0; not here: https://" in ssjf("data", "list").stdout
+
+
+def test_texts_that_are_not_published_as_one_file_say_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSJF_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for command in ("get", "path"):
+        message = refused("data", command, "lmsys-chat-1m")
+        assert "log in, accept its licence, and download" in message
+    (tmp_path / "lmsys-chat-1m.jsonl").write_text("")
+    for command in ("get", "path"):
+        found = ssjf("data", command, "lmsys-chat-1m").stdout
+        assert found == f"{tmp_path / 'lmsys-chat-1m.jsonl'}\n"
 
 
 def test_simulate_answers_in_json(mixed):

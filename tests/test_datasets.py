@@ -17,6 +17,7 @@ import pytest
 from ssjf.errors import InputError
 from ssjf.workload import datasets, upstream
 from ssjf.workload.catalogue import DATASETS, Dataset, Form, Source
+from ssjf.workload.text_catalogue import TEXTS
 from ssjf.workload.traces import load_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens\r
@@ -171,8 +172,14 @@ def test_ssjf_predictions_of_other_requests_are_refused(tmp_path):
 
 def test_an_unknown_data_set_lists_the_known_ones():
     for function in (datasets.find, datasets.load, datasets.get):
-        with pytest.raises(InputError, match="unknown data set 'azure'; known: azure-code-2023, "):
+        with pytest.raises(InputError, match="unknown data set 'azure'; known: alpaca-ev") as error:
             function("azure")
+        assert all(name in str(error.value) for name in (*DATASETS, *TEXTS))
+
+
+def test_texts_are_no_requests():
+    with pytest.raises(InputError, match="moss holds texts, no requests; read it with load_texts"):
+        datasets.load("moss")
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -209,7 +216,7 @@ def test_a_data_set_with_a_file_missing_is_not_here(home):
 
 def test_describe_all_lists_every_data_set_with_or_without_its_files(home, tiny):
     paths = {record["name"]: record["path"] for record in datasets.describe_all()}
-    assert set(paths) == set(DATASETS) and set(paths.values()) == {None}
+    assert set(paths) == {*DATASETS, *TEXTS} and set(paths.values()) == {None}
     [path] = datasets.get("tiny")
     assert next(r["path"] for r in datasets.describe_all() if r["name"] == "tiny") == path
 

@@ -3,6 +3,7 @@
 What needs the real files is skipped where they are not: see ``real_data``.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from pyarrow import parquet
 
 from commands import refused, ssjf, trace
 from ssjf.errors import InputError
+from ssjf.workload import datasets
 from ssjf.workload.describe import quantiles
 from ssjf.workload.splits import SPLITS, normalised, prompt_hash, split_of
 from ssjf.workload.text_catalogue import TEXTS, find_texts
@@ -406,6 +408,47 @@ def test_a_published_file_is_found_but_not_another_under_a_known_name(home):
         InputError, match=r"codealpaca_2k\.parquet is not .* its sha256 must be a7f6"
     ):
         load_texts("codealpaca")
+
+
+@pytest.mark.parametrize("name", set(TEXTS) - {"halueval", "codealpaca"})
+def test_texts_without_one_published_file_are_not_downloaded(name, home):
+    each = TEXTS[name]
+    for function in (datasets.get, datasets.find):
+        with pytest.raises(InputError, match=f"text data set {name} is not here") as error:
+            function(name)
+        assert each.source is None and "ssjf data get" not in str(error.value)
+    with pytest.raises(InputError, match="has no file to download; ") as error:
+        datasets.get(name, force=True)
+    assert all(part in str(error.value) for part in (each.get, each.url, each.licence))
+
+
+def test_texts_without_one_published_file_are_where_they_were_put(home):
+    home.mkdir(parents=True)
+    path = write(home / "lmsys-chat-1m.jsonl", LMSYS)
+    assert datasets.get("lmsys-chat-1m") == datasets.find("lmsys-chat-1m") == [path]
+    assert {each["name"]: each["path"] for each in datasets.describe_all()}["lmsys-chat-1m"] == path
+
+
+@pytest.mark.parametrize("name", ["halueval", "codealpaca"])
+def test_texts_published_as_one_file_are_downloaded_from_a_pinned_url(name, home, monkeypatch):
+    each = TEXTS[name]
+    assert re.match(r"https://raw\.githubusercontent\.com/.+/[0-9a-f]{40}/", each.url)
+    with pytest.raises(InputError, match=f"run `ssjf data get {name}`, or download "):
+        datasets.find(name)
+    published = home.parents[1] / each.files[-1]
+    monkeypatch.setitem(TEXTS, name, dataclasses.replace(each, url=published.as_uri()))
+    with pytest.raises(InputError, match=f"cannot download .* as {each.files[-1]}"):
+        datasets.get(name)
+    write(published, [{"instruction": "a", "output": "b"}])
+    assert datasets.get(name) == datasets.find(name) == [home / each.files[-1]]
+    assert load_texts(name, "bytes").prompts == ["a"]
+
+
+def test_one_of_two_equal_files_is_read(home):
+    for below in ("a", "b"):
+        (home / below).mkdir(parents=True)
+        write(home / below / "code_alpaca_2k.json", [{"instruction": "a", "output": "b"}])
+    assert find_texts("codealpaca") == [home / "a" / "code_alpaca_2k.json"]
 
 
 def test_the_parts_of_lmsys_are_read_as_one(home):

@@ -172,7 +172,7 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
 
 @main.group()
 def data() -> None:
-    """Public traces and length data, by name."""
+    """Public traces, lengths and texts, by name."""
 
 
 @data.command("list")
@@ -194,7 +194,7 @@ def data_list(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Download again.")
 def data_get(name: str, force: bool) -> None:
-    """Download a data set into the cache."""
+    """Download a data set into the cache, or say how to get it."""
     from ssjf.workload import datasets
 
     for path in datasets.get(name, force):
@@ -303,6 +303,22 @@ def bench_simulator(as_json: bool) -> None:
     from ssjf.study import bench as measured
 
     found = measured.simulator()
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(pd.DataFrame(found))
+
+
+@bench.command("proxy")
+@click.option("--proxy", "name", default="builtin", show_default=True, help="Folder.")
+@click.option("--json", "as_json", is_flag=True)
+def bench_proxy(name: str, as_json: bool) -> None:
+    """Milliseconds per prompt of a proxy model, by size of prompt and batch."""
+    import pandas as pd
+
+    from ssjf.study import bench_proxy as measured
+
+    found = measured.proxy(name)
     if as_json:
         _print_json(found)
     else:

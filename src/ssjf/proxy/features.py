@@ -1,6 +1,7 @@
 """What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
 
 import re
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -37,7 +38,7 @@ def grams(prompt: str, buckets: int) -> IntArray:
     """
     words = _WORDS.findall(clipped(prompt).lower())[:MOST_WORDS]
     found = {"w" + word for word in words}
-    found.update(f"p{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    found.update(f"p{a} {b}" for a, b in pairwise(words))
     found.update(f"{place}{word}" for place, word in enumerate(words[:3]))
     for word in words[:MOST_SPELLED]:
         spelled = f"<{word}>"

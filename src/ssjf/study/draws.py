@@ -1,9 +1,9 @@
 """Workloads drawn from data: lengths, predictions and arrivals of many small runs, no text.
 
-A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at`` and
-``output_tokens``, ``cls3``, ``cls5``. It is made once from the data set and committed under
-``results/workloads``, named by the hash of what was asked, so that every run can be simulated
-again without the data.
+A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at``,
+``output_tokens`` and one per predictor (``cls3``, ``cls5``, ``predicted_tokens``). It is made
+once from the data set and committed under ``results/workloads``, named by the hash of what was
+asked, so that every run can be simulated again without the data.
 """
 
 from collections.abc import Callable, Iterator
@@ -127,6 +127,27 @@ def _pool(requests, seed) -> pd.DataFrame:
     return _part(data, rows, np.zeros(requests), 0, seed, 0)
 
 
+def _proxy_test(proxy, data, column) -> pd.DataFrame:
+    """A proxy's predictions on the test split of a text data set: hashes and numbers, no text."""
+    from ssjf.proxy import folder
+    from ssjf.workload.splits import prompt_hash
+    from ssjf.workload.texts import load_texts
+
+    texts = load_texts(data, label=column).split("test")
+    predicted = folder.load(proxy).predict(texts.prompts)
+    return pd.DataFrame(
+        {
+            "x": np.float32(0),
+            "seed": np.int32(0),
+            "run": np.int16(0),
+            "arrived_at": 0.0,
+            "output_tokens": texts.output_tokens.astype(np.int16),
+            "predicted_tokens": predicted.tokens.astype(np.float32),
+            "prompt_hash": [prompt_hash(prompt) for prompt in texts.prompts],
+        }
+    )
+
+
 def _part(data: Requests, rows, arrived, x, seed, run) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -147,14 +168,20 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "jobs-sweep": _jobs_sweep,
     "trace-windows": _windows,
     "length-pool": _pool,
+    "proxy-test": _proxy_test,
 }
+
+
+_NOT_PREDICTED = {"x", "seed", "run", "arrived_at", "output_tokens", "prompt_hash"}
 
 
 def to_requests(table: pd.DataFrame) -> Requests:
     """Rows of a draw as a workload (the published model has no prompts: 1 token each)."""
     output = table["output_tokens"].to_numpy(np.int64)
-    classes = {name: table[name].to_numpy(np.float64) for name in ("cls3", "cls5")}
-    return Requests(table["arrived_at"].to_numpy(np.float64), np.ones_like(output), output, classes)
+    names = [name for name in table.columns if name not in _NOT_PREDICTED]
+    predictions = {name: table[name].to_numpy(np.float64) for name in names}
+    arrived = table["arrived_at"].to_numpy(np.float64)
+    return Requests(arrived, np.ones_like(output), output, predictions)
 
 
 def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests]]:

@@ -7,6 +7,7 @@ from ssjf.policy import known_policies
 from ssjf.proxy import known_predictors
 from ssjf.study import claims, experiments, paths
 from ssjf.workload.catalogue import DATASETS
+from ssjf.workload.text_catalogue import TEXTS
 
 
 def _experiments() -> list[str]:
@@ -28,5 +29,5 @@ KINDS: dict[str, Callable[[], list[str]]] = {
     "profiles": lambda: list(builtin_profiles()),
     "notebooks": _notebooks,
     "claims": _claims,
-    "datasets": lambda: list(DATASETS),
+    "datasets": lambda: [*DATASETS, *TEXTS],
 }

@@ -45,6 +45,8 @@ _LOOKS = {
     "hrrn": ("#009E73", "P", "--", "HRRN"),
     "ssjf-aged": ("#56B4E9", "X", "-.", "SSJF, aged"),
     "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
+    "ssjf-light": ("#D55E00", "^", "-", "SSJF (light proxy)"),
+    "ssjf-light-aged": ("#882255", ">", "-.", "SSJF (light proxy), aged"),
     "classes": ("#117733", "<", "-", "SSJF (true class)"),
     "shuffled": ("#661100", "x", "-", "SSJF (shuffled lengths)"),
     "tau": ("#AA3377", "*", "-", "SSJF (length with noise, by τ)"),

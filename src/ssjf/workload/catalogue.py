@@ -1,13 +1,18 @@
 """The data sets known by name: files, checksums, URLs at pinned commits, licences.
 
+A data set is looked for in ``$SSJF_DATA`` (and up to two folders below it), then in the user's
+cache, ``$XDG_CACHE_HOME/ssjf`` or ``~/.cache/ssjf``.
+
 Checksums of the Azure files and the parquet files were computed from them; those of Mooncake
 and BurstGPT are the ones several users of the files record in public. The SSJF authors publish
 none for their two CSVs.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ssjf.request import Requests
 from ssjf.workload import upstream
@@ -40,6 +45,44 @@ class Dataset:
     licence: str
     note: str
     forms: tuple[Form, ...]
+
+    @property
+    def url(self) -> str | None:
+        return self.forms[0].sources[0].url
+
+    @property
+    def names(self) -> list[tuple[str, ...]]:
+        """The names of the files of each form."""
+        return [tuple(source.name for source in form.sources) for form in self.forms]
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
+
+
+def folders() -> list[Path]:
+    """Where data sets are looked for, in this order."""
+    data = os.environ.get("SSJF_DATA")
+    return [*([Path(data)] if data else []), cache_folder()]
+
+
+def search(forms: Sequence[tuple[str, ...]]) -> tuple[int, list[Path]] | None:
+    """Which of the forms (names of files, or patterns) is here first, and its files."""
+    for folder in folders():
+        for place, names in enumerate(forms):
+            found = [_in_folder(folder, name) for name in names]
+            if all(found):
+                return place, [path for paths in found for path in paths]
+    return None
+
+
+def _in_folder(folder: Path, pattern: str) -> list[Path]:
+    """The files that match, of the first folder with any: itself, or up to two below it."""
+    for depth in ("", "*/", "*/*/"):
+        paths = [path for path in sorted(folder.glob(depth + pattern)) if path.is_file()]
+        if paths:
+            return [path for path in paths if path.parent == paths[0].parent]
+    return []
 
 
 RAW = "https://raw.githubusercontent.com"

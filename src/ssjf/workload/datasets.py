@@ -1,8 +1,4 @@
-"""Named data sets: where they are on this machine, and how to get them.
-
-A data set is looked for in ``$SSJF_DATA`` (and up to two folders below it), then in the user's
-cache, ``$XDG_CACHE_HOME/ssjf`` or ``~/.cache/ssjf``.
-"""
+"""Named data sets, of requests and of texts: where they are on this machine, how to get them."""
 
 import hashlib
 import os
@@ -13,18 +9,29 @@ from pathlib import Path
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import Requests
-from ssjf.workload.catalogue import DATASETS, Dataset, Form, Source
+from ssjf.workload.catalogue import (
+    DATASETS,
+    Dataset,
+    Form,
+    Source,
+    cache_folder,
+    folders,
+    search,
+)
+from ssjf.workload.text_catalogue import TEXTS, TextSet, find_texts
 
 TIMEOUT_SECONDS = 30
 
 
 def find(name: str) -> list[Path]:
     """The files of a data set; InputError says where they were looked for."""
-    return _located(name)[1]
+    return find_texts(name) if name in TEXTS else _located(name)[1]
 
 
 def load(name: str) -> Requests:
     """The requests of a data set, its files checked against their known checksums."""
+    if name in TEXTS:
+        raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
     form, paths = _located(name)
     for source, path in zip(form.sources, paths, strict=True):
         _check(name, source, path)
@@ -32,69 +39,56 @@ def load(name: str) -> Requests:
 
 
 def get(name: str, force: bool = False) -> list[Path]:
-    """Download a data set into the cache, where it is not there yet or by ``force``."""
+    """Download a data set into the cache, where it is not there yet or by ``force``.
+
+    Of texts without one published file it is where they are, or InputError says how to get them.
+    """
+    if name in TEXTS:
+        return _get_texts(TEXTS[name], force)
     return [_fetch(name, source, force) for source in _dataset(name).forms[0].sources]
 
 
 def describe_all() -> list[dict[str, object]]:
     """One record per data set: name, kind, licence, note, path (None if not here) and url."""
-    return [_describe(dataset) for dataset in DATASETS.values()]
+    known: list[Dataset | TextSet] = [*DATASETS.values(), *TEXTS.values()]
+    return [_describe(each) for each in known]
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
-
-
-def _describe(dataset: Dataset) -> dict[str, object]:
-    here = _search(dataset)
+def _describe(each: Dataset | TextSet) -> dict[str, object]:
+    here = search(each.names)
     return {
-        "name": dataset.name,
-        "kind": dataset.kind,
-        "licence": dataset.licence,
-        "note": dataset.note,
+        "name": each.name,
+        "kind": each.kind,
+        "licence": each.licence,
+        "note": each.note,
         "path": here[1][0] if here else None,
-        "url": dataset.forms[0].sources[0].url,
+        "url": each.url,
     }
+
+
+def _get_texts(wanted: TextSet, force: bool) -> list[Path]:
+    if wanted.source:
+        return [_fetch(wanted.name, wanted.source, force)]
+    if force:
+        raise InputError(f"text data set {wanted.name} has no file to download; {wanted.how}")
+    return find_texts(wanted.name)
 
 
 def _dataset(name: str) -> Dataset:
     if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
+        raise unknown("data set", name, [*DATASETS, *TEXTS])
     return DATASETS[name]
-
-
-def _folders() -> list[Path]:
-    data = os.environ.get("SSJF_DATA")
-    return [*([Path(data)] if data else []), cache_folder()]
-
-
-def _search(dataset: Dataset) -> tuple[Form, list[Path]] | None:
-    for folder in _folders():
-        for form in dataset.forms:
-            found = (_in_folder(folder, source.name) for source in form.sources)
-            paths = [path for path in found if path]
-            if len(paths) == len(form.sources):
-                return form, paths
-    return None
-
-
-def _in_folder(folder: Path, name: str) -> Path | None:
-    for depth in ("", "*/", "*/*/"):
-        for path in sorted(folder.glob(depth + name)):
-            if path.is_file():
-                return path
-    return None
 
 
 def _located(name: str) -> tuple[Form, list[Path]]:
     dataset = _dataset(name)
-    located = _search(dataset)
-    if located:
-        return located
+    here = search(dataset.names)
+    if here:
+        return dataset.forms[here[0]], here[1]
     sources = dataset.forms[0].sources
     raise InputError(
         f"data set {name} is not here: no {' and '.join(s.name for s in sources)} in "
-        f"{' or '.join(map(str, _folders()))}; run `ssjf data get {name}`, or download "
+        f"{' or '.join(map(str, folders()))}; run `ssjf data get {name}`, or download "
         f"{' and '.join(str(s.url) for s in sources)} by hand and set SSJF_DATA to its folder"
     )
 

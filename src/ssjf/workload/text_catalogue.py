@@ -1,16 +1,15 @@
 """The text data sets known by name: prompts with answers, or with the lengths of answers.
 
-They are looked for where the other data sets are (see datasets), but none is downloaded: some are
-gated, most forbid commercial use, and one was joined from two sources.
+They are looked for where the other data sets are (see catalogue). Only those published as one file
+at a pinned URL are downloaded: the others are gated, too large, or put together from several files.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
-from ssjf.workload.datasets import cache_folder
+from ssjf.workload.catalogue import RAW, Source, folders, search
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,24 @@ class TextSet:
     get: str  # how to have the files, as a sentence
     files: tuple[str, ...]
     sha256: str | None = None  # of files[0]
+    kind = "texts"
+
+    @property
+    def source(self) -> Source | None:
+        """The one published file, where ``url`` is that of one of the files."""
+        name = self.url.rpartition("/")[2]
+        return Source(name, None, self.url) if name in self.files else None
+
+    @property
+    def names(self) -> list[tuple[str, ...]]:
+        """Each name of its files on its own: any one of them will do."""
+        return [(name,) for name in self.files]
+
+    @property
+    def how(self) -> str:
+        """How to have the files, with their licence."""
+        run = f"run `ssjf data get {self.name}`, or " if self.source else ""
+        return f"{run}{self.get} from {self.url} (licence: {self.licence})"
 
 
 GITHUB = "https://github.com"
@@ -44,7 +61,7 @@ _ALL = (
         "halueval",
         "MIT",
         "4,507 general prompts, gpt-3.5-turbo answers of up to 256 tokens",
-        f"{GITHUB}/RUCAIBox/HaluEval/blob/b7253db3cdaa0ab2c382f92b26b390109174f77e/data/general_data.json",
+        f"{RAW}/RUCAIBox/HaluEval/b7253db3cdaa0ab2c382f92b26b390109174f77e/data/general_data.json",
         "download general_data.json",
         ("halueval_chatgpt.parquet", "general_data.json"),
         "f2a0b75658c61d9a082b429adc584c8fce739488ffee9240c84128e6b63db06f",
@@ -53,7 +70,7 @@ _ALL = (
         "codealpaca",
         "CC BY-NC 4.0",
         "2,015 programming prompts, text-davinci-003",
-        f"{GITHUB}/sahil280114/codealpaca/blob/2f78ddc5c682ed6738ad092bbbfa59ba915afcb0/data/code_alpaca_2k.json",
+        f"{RAW}/sahil280114/codealpaca/2f78ddc5c682ed6738ad092bbbfa59ba915afcb0/data/code_alpaca_2k.json",
         "download code_alpaca_2k.json",
         ("codealpaca_2k.parquet", "code_alpaca_2k.json"),
         "a7f6a46876b53e287abd77b6159fccbcf9fcdd350d4a7841c33cc5c7a8732f46",
@@ -107,26 +124,20 @@ def find_texts(name: str) -> list[Path]:
     if name not in TEXTS:
         raise unknown("text data set", name, TEXTS)
     wanted = TEXTS[name]
-    data = os.environ.get("SSJF_DATA")
-    folders = [*([Path(data)] if data else []), cache_folder()]
-    for folder in folders:
-        for file in wanted.files:
-            for depth in ("", "*/", "*/*/"):
-                if paths := sorted(folder.glob(depth + file)):
-                    return _checked(wanted, paths)
+    here = search(wanted.names)
+    if here:
+        return _checked(wanted, here[1])
     raise InputError(
         f"text data set {name} is not here: no {' or '.join(wanted.files)} in "
-        f"{' or '.join(map(str, folders))}; {wanted.get} from {wanted.url} "
-        f"(licence: {wanted.licence})"
+        f"{' or '.join(map(str, folders()))}; {wanted.how}"
     )
 
 
 def _checked(wanted: TextSet, paths: list[Path]) -> list[Path]:
-    if wanted.sha256 and paths[0].name == wanted.files[0]:
-        if hashlib.sha256(paths[0].read_bytes()).hexdigest() != wanted.sha256:
-            raise InputError(
-                f"{paths[0]} is not the file of text data set {wanted.name} that is known: its "
-                f"sha256 must be {wanted.sha256}"
-            )
-        return paths[:1]
+    known = wanted.sha256 if paths[0].name == wanted.files[0] else None
+    if known and hashlib.sha256(paths[0].read_bytes()).hexdigest() != known:
+        raise InputError(
+            f"{paths[0]} is not the file of text data set {wanted.name} that is known: its "
+            f"sha256 must be {known}"
+        )
     return paths

@@ -13,6 +13,7 @@ from ssjf.study.plots.ablation import (
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
+from ssjf.study.plots.proxy import light_proxy, proxy_gain, proxy_quality
 from ssjf.study.plots.quality import agreement, captured, predictor_quality, quality_table
 from ssjf.study.plots.queue import queue
 from ssjf.study.plots.replay import replay_table
@@ -36,9 +37,12 @@ __all__ = [
     "depths",
     "length_boxes",
     "length_table",
+    "light_proxy",
     "llm_gains",
     "means",
     "predictor_quality",
+    "proxy_gain",
+    "proxy_quality",
     "quality_table",
     "queue",
     "replay_table",
