@@ -11,6 +11,11 @@ from ssjf.engine.simulator import simulate
 from ssjf.policy import policy
 from ssjf.study import bench, bench_proxy
 
+PROXY_FIELDS = {
+    "proxy", "prompt_tokens", "batch", "ms_per_prompt", "prompts_per_second", "rss_mb", "load_ms",
+    "first_call_ms",
+}  # fmt: skip
+
 
 def test_every_case_is_measured_once_and_its_figures_agree():
     found = bench.simulator(repeats=1, shrink=100)
@@ -49,8 +54,7 @@ def test_a_proxy_is_measured_in_every_case(monkeypatch):
     cases = [(each["prompt_tokens"], each["batch"]) for each in few]
     assert cases == [(64, 1), (64, 32), (256, 1), (256, 32)]
     for each in few:
-        assert set(each) == {"proxy", "prompt_tokens", "batch", "ms_per_prompt",
-                             "prompts_per_second", "rss_mb", "load_ms", "first_call_ms"}  # fmt: skip
+        assert set(each) == PROXY_FIELDS
         assert each["proxy"] == "builtin" and 20 < each["rss_mb"] < 2000
         assert abs(each["ms_per_prompt"] * each["prompts_per_second"] / 1e3 - 1) < 0.01
         assert each["load_ms"] > 0 and each["first_call_ms"] > 0

@@ -410,7 +410,7 @@ def test_a_published_file_is_found_but_not_another_under_a_known_name(home):
         load_texts("codealpaca")
 
 
-@pytest.mark.parametrize("name", set(TEXTS) - {"halueval", "codealpaca"})
+@pytest.mark.parametrize("name", sorted({*TEXTS} - {"halueval", "codealpaca"}))
 def test_texts_without_one_published_file_are_not_downloaded(name, home):
     each = TEXTS[name]
     for function in (datasets.get, datasets.find):
