@@ -193,7 +193,7 @@ def test_a_profile_that_is_not_there(good, tmp_path):
     assert refused("simulate", good, "--profile", path) == f"profile file {path} does not exist"
     (tmp_path / "folder.toml").mkdir()
     assert refused("simulate", good, "--profile", tmp_path / "folder.toml") == (
-        f"{tmp_path / 'folder.toml'}: Is a directory"
+        f"profile file {tmp_path / 'folder.toml'} cannot be read (Is a directory)"
     )
 
 

@@ -9,7 +9,6 @@ seconds. ``start_up_steps`` are steps that a request spends in its slot, like de
 before its first token. Coefficients are whole picoseconds inside the engine.
 """
 
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -19,6 +18,7 @@ import numpy as np
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
+from ssjf.workload.options import read_toml
 
 PICOSECONDS = 10**12
 
@@ -88,12 +88,7 @@ def profile(name: str) -> Profile:
 
 def from_toml(path: Path) -> Profile:
     """A user's profile: TOML with the fields of ``Profile``; its name defaults to the file's."""
-    try:
-        given = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"profile file {path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"profile file {path} is not TOML: {error}") from None
+    given = read_toml("profile", path)
     known = [f.name for f in fields(Profile)]
     for key, value in given.items():
         if key not in known:

@@ -1,7 +1,6 @@
 """From texts to a proxy folder: split, fit, judge on the test split, save."""
 
 import time
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from ssjf.request import FloatArray
 from ssjf.study import quality, quality_intervals
 from ssjf.study.sidecar import made_with
 from ssjf.study.store import digest
+from ssjf.workload.options import read_toml
 from ssjf.workload.splits import prompt_hash
 from ssjf.workload.texts import Texts, check_trainable, load_texts
 
@@ -44,13 +44,7 @@ def read_spec(name: str) -> ProxySpec:
         if not path.is_file():
             known = [p.stem for p in path.parent.glob("*.toml")]
             raise unknown("proxy spec", name, [*known, "a .toml file"])
-    try:
-        given = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"proxy spec {path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"proxy spec {path} is not TOML: {error}") from None
-    return _spec(path, given)
+    return _spec(path, read_toml("proxy spec", path))
 
 
 def _spec(path: Path, given: dict[str, Any]) -> ProxySpec:

@@ -1,7 +1,9 @@
-"""Checks of numeric options, shared by the arrival processes and the length models."""
+"""Checks of options and of the files that hold them, shared by all layers above."""
 
 import math
+import tomllib
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from ssjf.errors import InputError
@@ -23,3 +25,15 @@ def count(option: str, value: Any) -> int:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_toml(what: str, path: Path) -> dict[str, Any]:
+    """The contents of a TOML file; ``what`` says in an error what the file should have been."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} file {path} is not TOML: {error}") from None
+    except FileNotFoundError:
+        raise InputError(f"{what} file {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{what} file {path} cannot be read ({error.strerror})") from None
