@@ -16,6 +16,7 @@ import click
 from ssjf import __version__
 from ssjf.errors import InputError, unknown
 
+_TRAIN = ("lightgbm", "sklearn")  # packages of the extra of this name
 _HELP_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 
 
@@ -40,9 +41,10 @@ def _sentence(error: Exception) -> str:
             raise error
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError):
-        if (error.name or "ssjf").partition(".")[0] == "ssjf":
+        if not error.name or error.name.partition(".")[0] == "ssjf":
             raise error
-        return f"this needs the package {error.name}; run pip install 'ssjf[notebooks]'"
+        extra = "train" if error.name.partition(".")[0] in _TRAIN else "notebooks"
+        return f"this needs the package {error.name}; run pip install 'ssjf[{extra}]'"
     return str(error)
 
 
@@ -332,8 +334,9 @@ def bench_proxy(name: str, as_json: bool) -> None:
 def train(spec_name: str, data_name: str, out: Path) -> None:
     """Train a proxy model on texts and judge it on their test split."""
     from ssjf.study import train as training
+    from ssjf.study.proxy_spec import read_spec
 
-    card = training.train(training.read_spec(spec_name), data_name, out)
+    card = training.train(read_spec(spec_name), data_name, out)
     click.echo(f"{out}: trained in {card['train_seconds']} s on {card['rows']['train']} prompts")
     for name, (value, *interval) in card["test"].items():
         click.echo(f"  {name}: {value}" + (f" [{interval[0]}, {interval[1]}]" if interval else ""))

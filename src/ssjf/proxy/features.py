@@ -1,6 +1,7 @@
 """What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from zlib import crc32
 
@@ -21,7 +22,9 @@ _CUES = (
     "convert", "rewrite|edit", "how", "what", "why", r"create|generate", r"one|single", r"words?",
     r"steps?", "compare", r"article|blog|letter|e-?mail", r"brief\w*|short", r"detail\w*|long",
 )  # fmt: skip
-_CUE_PATTERNS = [re.compile(rf"\b(?:{cue})\b") for cue in _CUES]
+_CUE_PATTERNS = [re.compile(cue) for cue in _CUES]
+_HYPHENED = re.compile(r"\be-mail\b")  # the one cue of two words
+_MAIL = next(i for i, cue in enumerate(_CUES) if "mail" in cue)
 
 
 def clipped(prompt: str) -> str:
@@ -37,16 +40,24 @@ def grams(prompt: str, buckets: int) -> IntArray:
     4-grams of words. The hash is CRC-32, the same everywhere.
     """
     words = _WORDS.findall(clipped(prompt).lower())[:MOST_WORDS]
-    found = {"w" + word for word in words}
-    found.update(f"p{a} {b}" for a, b in pairwise(words))
-    found.update(f"{place}{word}" for place, word in enumerate(words[:3]))
-    for word in words[:MOST_SPELLED]:
-        spelled = f"<{word}>"
-        for n in (3, 4):
-            found.update(f"c{spelled[i : i + n]}" for i in range(len(spelled) - n + 1))
-    mask = buckets - 1
-    hashed = {crc32(gram.encode("utf-8", "surrogatepass")) & mask for gram in found}
-    return np.array(sorted(hashed), np.int64)
+    whole = [f"w{word}" for word in words]
+    whole += [f"p{a} {b}" for a, b in pairwise(words)]
+    whole += [f"{place}{word}" for place, word in enumerate(words[:3])]
+    hashes = [np.array([_hash(gram) for gram in whole], np.int64)]
+    hashes += [_spelled(word) for word in words[:MOST_SPELLED]]
+    return np.unique(np.concatenate(hashes) & (buckets - 1))
+
+
+def _hash(gram: str) -> int:
+    return crc32(gram.encode("utf-8", "surrogatepass"))
+
+
+@lru_cache(maxsize=50_000)  # a word comes again and again: spelling it is half the work
+def _spelled(word: str) -> IntArray:
+    """Hashes of the letter 3- and 4-grams of a word and its ends."""
+    spelled = f"<{word}>"
+    starts = ((n, i) for n in (3, 4) for i in range(len(spelled) - n + 1))
+    return np.array([_hash(f"c{spelled[i : i + n]}") for n, i in starts], np.int64)
 
 
 def counts(prompt: str) -> FloatArray:
@@ -56,14 +67,24 @@ def counts(prompt: str) -> FloatArray:
     words = _WORDS.findall(lower)
     instruction, _, rest = text.partition("\n\n")
     number = _NUMBER.search(lower)
+    distinct = set(words)
     sizes = [
         len(prompt), len(words), len(instruction), len(rest), text.count("\n"), text.count("?"),
         text.count(","), text.count('"'), sum(map(str.isdigit, text)),
-        sum(map(str.isupper, text)), sum(not c.isascii() for c in text), len(set(words)),
-        int(number[0]) if number else 0,
+        sum(map(str.isupper, text)), len(text) - len(text.encode("ascii", "ignore")),
+        len(distinct), int(number[0]) if number else 0,
     ]  # fmt: skip
-    cues = [float(pattern.search(lower) is not None) for pattern in _CUE_PATTERNS]
+    cues = np.zeros(len(_CUES))
+    cues[[cue for word in distinct for cue in _cues(word)]] = 1
+    if _HYPHENED.search(lower):
+        cues[_MAIL] = 1
     return np.concatenate([np.log1p(np.array(sizes, np.float64)), cues])
+
+
+@lru_cache(maxsize=50_000)
+def _cues(word: str) -> tuple[int, ...]:
+    """The cues that a word is."""
+    return tuple(i for i, pattern in enumerate(_CUE_PATTERNS) if pattern.fullmatch(word))
 
 
 COUNTS = len(counts(""))

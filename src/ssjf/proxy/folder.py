@@ -26,15 +26,25 @@ def builtin_folder() -> Path:
     return Path(str(resources.files("ssjf.proxy") / "builtin"))
 
 
+def check_new(folder: Path) -> None:
+    """InputError unless the folder can be made: it is not there, and what is above is."""
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{folder} is there already; choose a folder that is not")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise InputError(f"cannot write to {folder}: {above} is not a folder")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"cannot write to {folder}: {above} is not yours to write to")
+
+
 def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
     """Write a proxy, whole or not at all; an existing folder is refused.
 
     ``card`` says how it was made: data, configuration, quality.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as packed
 
-    if folder.exists():
-        raise InputError(f"{folder} is there already; choose a folder that is not")
+    check_new(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
@@ -42,8 +52,9 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
         raise InputError(f"cannot write to {folder.parent}: {error.strerror}") from None
     try:
         arrays = {name: np.ascontiguousarray(a) for name, a in proxy.arrays().items()}
-        save_file(arrays, str(partial / WEIGHTS))
-        told = {"format": FORMAT, "kind": kind, "sha256": _sha256(partial / WEIGHTS)} | card
+        data = packed(arrays)
+        (partial / WEIGHTS).write_bytes(data)
+        told = {"format": FORMAT, "kind": kind, "sha256": _sha256(data)} | card
         (partial / CARD).write_text(json.dumps(told, indent=1) + "\n")
         partial.chmod(0o755)
         os.replace(partial, folder)
@@ -56,18 +67,19 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
 def load(name: str | Path) -> Proxy:
     """The proxy in a folder, or ``builtin``; a wrong or edited file is refused."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load as unpacked
 
     folder = builtin_folder() if str(name) == BUILTIN else Path(name)
     told = card(folder)
-    if told["kind"] not in KINDS:
+    if not isinstance(told["kind"], str) or told["kind"] not in KINDS:
         raise unknown(f"kind of proxy in {folder / CARD}:", told["kind"], KINDS)
     weights = folder / WEIGHTS
-    if not weights.is_file() or _sha256(weights) != told["sha256"]:
+    data = weights.read_bytes() if weights.is_file() else b""
+    if _sha256(data) != told["sha256"]:
         raise InputError(f"{weights} is missing or is not the file {CARD} was written for")
     try:
-        return KINDS[told["kind"]].from_arrays(load_file(str(weights)), told)
-    except (SafetensorError, KeyError) as error:
+        return KINDS[told["kind"]].from_arrays(unpacked(data), told)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{weights} does not hold a {told['kind']} proxy ({error})") from None
 
 
@@ -77,8 +89,8 @@ def card(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is no proxy: it has no {CARD} (a trained folder, or builtin)")
     try:
-        told = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        told = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(told, dict) or not {"format", "kind", "sha256"} <= told.keys():
         raise InputError(f"{path} lacks format, kind or sha256: it was not written by ssjf train")
@@ -87,5 +99,5 @@ def card(folder: Path) -> dict[str, Any]:
     return told
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,6 +1,6 @@
 """The light proxy: hashed n-grams and plain counts into linear scores, then boosted trees.
 
-It needs numpy only, half a millisecond a prompt, and no download: the one that is shipped.
+It needs no GPU, half a millisecond for 64 tokens, and no download: the one that is shipped.
 """
 
 from collections.abc import Sequence
@@ -79,9 +79,27 @@ class LightProxy:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> "LightProxy":
-        """The inverse of ``arrays``."""
-        return cls(
-            **{name: arrays[name] for name in _OWN},
-            base=float(arrays["base"][0]),
-            trees=Trees.from_arrays(arrays),
-        )
+        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
+        own = {name: arrays[name] for name in _OWN}
+        _check({**own, "base": arrays["base"]}, len(arrays["idf"]))
+        proxy = cls(**own, base=float(arrays["base"][0]), trees=Trees.from_arrays(arrays))
+        seen = len(proxy.offset) + features.COUNTS + len(proxy.scale)
+        if proxy.trees.feature.max(initial=-1) >= seen:
+            raise ValueError(f"the trees read more than the {seen} columns there are")
+        return proxy
+
+
+def _check(own: dict[str, np.ndarray], buckets: int) -> None:
+    if not buckets or buckets & (buckets - 1):
+        raise ValueError(f"{buckets} buckets; it must be a power of two")
+    scores, dimensions, edges = (len(own[name]) for name in ("offset", "scale", "edges"))
+    shapes = {
+        "idf": (buckets,), "linear": (buckets, scores), "offset": (scores,),
+        "projection": (buckets, dimensions), "scale": (dimensions,), "edges": (edges,),
+        "residuals": (edges + 1, len(LEVELS)), "base": (1,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        if own[name].shape != shape:
+            raise ValueError(f"{name} is of shape {own[name].shape} instead of {shape}")
+        if not np.isfinite(own[name]).all():
+            raise ValueError(f"{name} holds what is not a finite number")

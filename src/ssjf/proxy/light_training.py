@@ -5,34 +5,18 @@ give the residuals of the predicted distribution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from ssjf.proxy import features
 from ssjf.proxy.light import LEVELS, LightProxy
+from ssjf.proxy.light_config import LightConfig
 from ssjf.proxy.trees import from_lightgbm
 from ssjf.request import FloatArray
 
 FOLDS = 5
-
-
-@dataclass(frozen=True)
-class LightConfig:
-    """What can be chosen of a light proxy's training."""
-
-    buckets: int = 2**17
-    dimensions: int = 24
-    ridge: float = 0.5
-    least_prompts: int = 2
-    learning_rate: float = 0.03
-    leaves: int = 31
-    most_trees: int = 2000
-    patience: int = 100
-    bands: int = 5
-    threads: int = 1
-    seed: int = 0
+LEAST_OF_BAND = 30  # validation rows that the residuals of a band come from
 
 
 def fit(
@@ -113,7 +97,7 @@ def _projection(tfidf, config: LightConfig):
 
     svd = TruncatedSVD(config.dimensions, n_iter=4, random_state=config.seed).fit(tfidf)
     components = svd.components_.T
-    scale = np.abs(components).max(axis=0) / 127
+    scale = np.maximum(np.abs(components).max(axis=0), 1e-9) / 127
     return np.rint(components / scale).astype(np.int8), scale
 
 
@@ -140,9 +124,12 @@ def _boost(columns, target, train, validation, config: LightConfig):
 
 
 def _residuals(logs: FloatArray, draws: FloatArray, bands: int):
-    """(edges of the bands of predictions, quantiles of the draws' residuals in each band)."""
+    """(edges of the bands of predictions, quantiles of the draws' residuals in each band);
+    fewer bands where there are few rows."""
+    bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
     edges = np.quantile(logs, np.arange(1, bands) / bands)
     band = np.searchsorted(edges, logs)
     residuals = draws - logs[:, None]
-    rows = [np.nanquantile(residuals[band == k], LEVELS) for k in range(bands)]
-    return edges, np.stack(rows)
+    # Where many predictions are equal a band may be empty: it gets the residuals of all.
+    parts = [residuals[band == k] if (band == k).any() else residuals for k in range(bands)]
+    return edges, np.stack([np.nanquantile(part, LEVELS) for part in parts])

@@ -11,7 +11,9 @@ def leaf_sums(columns, feature, threshold, left, right, value):
     for row in range(len(columns)):
         for tree in range(len(feature)):
             node = 0
-            while feature[tree, node] >= 0:
+            for _ in range(feature.shape[1]):  # no path is longer, so even bad trees end
+                if feature[tree, node] < 0:
+                    break
                 if columns[row, feature[tree, node]] <= threshold[tree, node]:
                     node = left[tree, node]
                 else:

@@ -7,6 +7,8 @@ import numpy as np
 
 from ssjf.request import FloatArray
 
+KINDS = (np.int16, np.float32, np.int16, np.int16, np.float32)
+
 
 @dataclass(frozen=True)
 class Trees:
@@ -36,8 +38,17 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Trees":
-        """The inverse of ``arrays``."""
-        return cls(**{name: arrays[f"trees.{name}"] for name in cls.__dataclass_fields__})
+        """The inverse of ``arrays``; ValueError for arrays that are no trees."""
+        found = [arrays[f"trees.{name}"] for name in cls.__dataclass_fields__]
+        feature, _, left, right, _ = found
+        if feature.ndim != 2 or [(a.shape, a.dtype) for a in found] != [
+            (feature.shape, kind) for kind in KINDS
+        ]:
+            raise ValueError("the trees' arrays are not of one shape and of their types")
+        for children in (left, right):
+            if ((children < 0) | (children >= feature.shape[1])).any():
+                raise ValueError("a tree has a branch to a node that is not there")
+        return cls(*found)
 
 
 def from_lightgbm(booster: Any) -> Trees:
@@ -45,9 +56,8 @@ def from_lightgbm(booster: Any) -> Trees:
     dumped = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
     nodes = [_nodes(root) for root in dumped]
     size = max(map(len, nodes))
-    kinds = (np.int16, np.float32, np.int16, np.int16, np.float32)
     columns = []
-    for place, kind in enumerate(kinds):
+    for place, kind in enumerate(KINDS):
         filled = np.zeros((len(nodes), size), kind)
         for tree, row in enumerate(nodes):
             filled[tree, : len(row)] = [node[place] for node in row]
@@ -65,7 +75,11 @@ def _nodes(root: dict[str, Any]) -> list[tuple[int, float, int, int, float]]:
             continue
         children = len(found), len(found) + 1
         found += [node["left_child"], node["right_child"]]
-        # Rounded up, so that a float32 threshold still holds the value it was cut at.
-        threshold = np.nextafter(np.float32(node["threshold"]), np.float32(np.inf))
-        rows.append((node["split_feature"], float(threshold), *children, 0.0))
+        rows.append((node["split_feature"], _rounded_down(node["threshold"]), *children, 0.0))
     return rows
+
+
+def _rounded_down(value: float) -> float:
+    """The largest float32 of at most ``value``: it parts float32 columns just as ``value`` does."""
+    near = np.float32(value)
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from ssjf.errors import InputError
 from ssjf.proxy.base import Prediction, Proxy
@@ -13,10 +13,10 @@ from ssjf.workload.tables import read_columns
 BATCH = 256
 
 
-def prompts_of(name: str, stdin: TextIO | None = None) -> list[str]:
+def prompts_of(name: str, stdin: BinaryIO | None = None) -> list[str]:
     """The ``prompt`` column of a .jsonl, .csv or .parquet file, or JSONL from ``-``."""
     if name == "-":
-        return _from_lines(stdin or sys.stdin)
+        return _from_lines(stdin or sys.stdin.buffer)
     values = read_columns(Path(name), ["prompt"])["prompt"]
     for row, value in enumerate(values, 1):
         if not isinstance(value, str):
@@ -24,14 +24,14 @@ def prompts_of(name: str, stdin: TextIO | None = None) -> list[str]:
     return values
 
 
-def _from_lines(stdin: TextIO) -> list[str]:
-    prompts = []
+def _from_lines(stdin: BinaryIO) -> list[str]:
     try:
-        for number, line in enumerate(stdin, 1):
-            if line.strip():
-                prompts.append(_prompt(number, line))
+        lines = stdin.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise InputError("standard input is not text in UTF-8") from None
+    prompts = [_prompt(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise InputError("standard input has no rows; at least one is needed")
     return prompts
 
 

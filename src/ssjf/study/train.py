@@ -1,8 +1,9 @@
 """From texts to a proxy folder: split, fit, judge on the test split, save."""
 
+import math
 import time
-from dataclasses import asdict, dataclass, fields
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +11,22 @@ import numpy as np
 
 from ssjf.errors import InputError, unknown
 from ssjf.proxy import folder as proxy_folder
-from ssjf.proxy.light_training import LightConfig, fit
+from ssjf.proxy.light_training import fit
 from ssjf.request import FloatArray
 from ssjf.study import quality, quality_intervals
+from ssjf.study.proxy_spec import ProxySpec
 from ssjf.study.sidecar import made_with
 from ssjf.study.store import digest
-from ssjf.workload.options import read_toml
 from ssjf.workload.splits import prompt_hash
 from ssjf.workload.texts import Texts, check_trainable, load_texts
 
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 
-@dataclass(frozen=True)
-class ProxySpec:
-    """A proxy as asked for: its kind, whose lengths it learns, and its configuration.
-
-    ``labels`` are columns of lengths of one model's answers, several draws of the same;
-    ``also`` are lengths of other models' answers. ``output_tokens`` is a column like others.
-    """
-
-    kind: str
-    labels: tuple[str, ...]
-    also: tuple[str, ...]
-    config: LightConfig
-
-
-def read_spec(name: str) -> ProxySpec:
-    """A spec that comes with the package, by name, or a TOML file of one's own."""
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = Path(str(resources.files("ssjf.proxy") / "specs" / f"{name}.toml"))
-        if not path.is_file():
-            known = [p.stem for p in path.parent.glob("*.toml")]
-            raise unknown("proxy spec", name, [*known, "a .toml file"])
-    return _spec(path, read_toml("proxy spec", path))
-
-
-def _spec(path: Path, given: dict[str, Any]) -> ProxySpec:
-    for key in given:
-        if key not in ("kind", "labels", "also", "config"):
-            raise unknown(f"key of {path}:", key, ("kind", "labels", "also", "config"))
-    if given.get("kind") not in proxy_folder.KINDS:
-        raise unknown(f"kind of proxy in {path}:", given.get("kind"), proxy_folder.KINDS)
-    known = {field.name: type(field.default) for field in fields(LightConfig)}
-    config = given.get("config", {})
-    for key, value in config.items():
-        if key not in known:
-            raise unknown(f"key of config in {path}:", key, known)
-        if type(value) not in (known[key], int) or value < 0:
-            raise InputError(f"{path}: {key} is {value!r}; it must be a number of at least 0")
-    labels = tuple(given.get("labels", ("output_tokens",)))
-    return ProxySpec(given["kind"], labels, tuple(given.get("also", ())), LightConfig(**config))
-
-
 def train(spec: ProxySpec, data: str, out: Path) -> dict[str, Any]:
     """Train, judge on the test split, save to ``out``; returns the proxy's card."""
-    if out.exists():
-        raise InputError(f"{out} is there already; choose a folder that is not")
-    texts = load_texts(data)
+    proxy_folder.check_new(out)
+    texts = load_texts(data, label=_label_to_load(spec))
     check_trainable(texts)
     draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
     with np.errstate(invalid="ignore"):
@@ -78,6 +36,7 @@ def train(spec: ProxySpec, data: str, out: Path) -> dict[str, Any]:
     split = texts.splits()
     masks = {name: (split == name) for name in ("train", "val", "test")}
     _check_rows(data, {name: int((mask & known).sum()) for name, mask in masks.items()})
+    _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
     started = time.perf_counter()
     proxy = fit(texts.prompts, targets, masks["train"], masks["val"], spec.config, draws)
     seconds = time.perf_counter() - started
@@ -97,11 +56,17 @@ def train(spec: ProxySpec, data: str, out: Path) -> dict[str, Any]:
     return card
 
 
+def _label_to_load(spec: ProxySpec) -> str | None:
+    """A label that stands in for ``output_tokens`` where the spec does not ask for these."""
+    return None if "output_tokens" in (*spec.labels, *spec.also) else spec.labels[0]
+
+
 def _logs(texts: Texts, name: str) -> FloatArray:
     """Logarithms of a column of lengths, NaN where it is missing."""
     if name == "output_tokens":
         lengths = texts.output_tokens.astype(np.float64)
     elif name in texts.extra:
+        texts.labelled(name)  # refuses lengths that are none
         lengths = texts.extra[name]
     else:
         raise unknown("label", name, ["output_tokens", *texts.extra])
@@ -116,6 +81,19 @@ def _check_rows(data: str, rows: dict[str, int]) -> None:
                 f"{data} has {count} labelled rows in its {name} split; "
                 f"training needs at least {least[name]}"
             )
+
+
+def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None:
+    """Each column of lengths must have something to learn in the training split."""
+    for name, column in zip(names, targets.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known) < LEAST_ROWS:
+            raise InputError(
+                f"{data} has {len(known)} rows with {name} in its train split; "
+                f"training needs at least {LEAST_ROWS}"
+            )
+        if known.min() == known.max():
+            raise InputError(f"{data}: every {name} is the same; there is nothing to learn")
 
 
 def _data_hash(texts: Texts, spec: ProxySpec) -> str:
@@ -139,7 +117,11 @@ def _judge(proxy: Any, prompts: list[str], draws: FloatArray) -> dict[str, Any]:
         found["noise_ceiling_spearman"] = [quality.noise_ceiling(draws)["others_spearman"]] * 1
     low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
     found["coverage_80"] = [quality_intervals.interval_coverage(draws[:, 0], low, high)]
-    return {name: [round(float(v), 4) for v in values] for name, values in found.items()}
+    return {name: [*map(_rounded, values)] for name, values in found.items()}
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _intervals(truth: FloatArray, tokens: FloatArray, names: list[str]) -> dict[str, list[float]]:

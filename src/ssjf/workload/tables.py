@@ -26,7 +26,7 @@ def read_columns(path: Path, required: Iterable[str], optional: Iterable[str] = 
     """The required columns and those of the optional ones that are there; at least one row."""
     path = Path(path)
     if path.suffix.lower() not in READERS:
-        raise unknown(f"suffix of trace file {path}:", path.suffix, READERS)
+        raise unknown(f"suffix of file {path}:", path.suffix, READERS)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     columns = READERS[path.suffix.lower()](path, list(dict.fromkeys(required)), [*optional])
@@ -92,6 +92,7 @@ def _text(path: Path) -> str:
 
 
 def _read_csv(path: Path, required: list[str], optional: list[str]) -> Columns:
+    csv.field_size_limit(MAX_TOKENS)  # a prompt may be longer than its default of 128 KiB
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -136,6 +137,8 @@ def _read_parquet(path: Path, required: list[str], optional: list[str]) -> Colum
         with parquet.ParquetFile(path) as file:
             wanted = _pick(path, file.schema_arrow.names, required, optional)
             return file.read(columns=wanted).to_pydict()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: a column of text is not in UTF-8") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a readable parquet file ({reason})") from None
