@@ -1,8 +1,10 @@
 """What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +15,7 @@ LONGEST_CHARACTERS = 20_000
 """A longer prompt is cut here, keeping its first and last halves: tasks stand at the ends."""
 MOST_WORDS = 400
 MOST_SPELLED = 160
+LONGEST_REMEMBERED = 32
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
 _NUMBER = re.compile(r"\d{1,4}")
@@ -52,7 +55,13 @@ def _hash(gram: str) -> int:
     return crc32(gram.encode("utf-8", "surrogatepass"))
 
 
-@lru_cache(maxsize=50_000)  # a word comes again and again: spelling it is half the work
+def _remembered(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The function of a word, which remembers words but the very long: they do not come again."""
+    known = lru_cache(maxsize=50_000)(function)
+    return lambda word: (known if len(word) <= LONGEST_REMEMBERED else function)(word)
+
+
+@_remembered  # spelling is half the work
 def _spelled(word: str) -> IntArray:
     """Hashes of the letter 3- and 4-grams of a word and its ends."""
     spelled = f"<{word}>"
@@ -81,7 +90,7 @@ def counts(prompt: str) -> FloatArray:
     return np.concatenate([np.log1p(np.array(sizes, np.float64)), cues])
 
 
-@lru_cache(maxsize=50_000)
+@_remembered
 def _cues(word: str) -> tuple[int, ...]:
     """The cues that a word is."""
     return tuple(i for i, pattern in enumerate(_CUE_PATTERNS) if pattern.fullmatch(word))

@@ -95,7 +95,9 @@ def _projection(tfidf, config: LightConfig):
     """Truncated SVD of the training rows, rounded to int8 with a scale per dimension."""
     from sklearn.decomposition import TruncatedSVD
 
-    svd = TruncatedSVD(config.dimensions, n_iter=4, random_state=config.seed).fit(tfidf)
+    svd = TruncatedSVD(config.dimensions, n_iter=4, random_state=config.seed)
+    with np.errstate(invalid="ignore"):  # its shares of the variance, which may be 0 / 0
+        svd.fit(tfidf)
     components = svd.components_.T
     scale = np.maximum(np.abs(components).max(axis=0), 1e-9) / 127
     return np.rint(components / scale).astype(np.int8), scale

@@ -114,7 +114,9 @@ def _judge(proxy: Any, prompts: list[str], draws: FloatArray) -> dict[str, Any]:
     if draws.shape[1] > 1:
         mean = _intervals(draws.mean(axis=1), predicted.tokens, ["kendall_tau_b", "spearman"])
         found |= {f"{name}_of_mean": value for name, value in mean.items()}
-        found["noise_ceiling_spearman"] = [quality.noise_ceiling(draws)["others_spearman"]] * 1
+        differ = np.ptp(draws, axis=0).all()
+        ceiling = quality.noise_ceiling(draws)["others_spearman"] if differ else np.nan
+        found["noise_ceiling_spearman"] = [ceiling]
     low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
     found["coverage_80"] = [quality_intervals.interval_coverage(draws[:, 0], low, high)]
     return {name: [*map(_rounded, values)] for name, values in found.items()}
