@@ -42,13 +42,19 @@ def grams(prompt: str, buckets: int) -> IntArray:
     Words and signs alone and in pairs, the first three words by place, and the letter 3- and
     4-grams of words. The hash is CRC-32, the same everywhere.
     """
-    words = _WORDS.findall(clipped(prompt).lower())[:MOST_WORDS]
+    words = _ends(_WORDS.findall(clipped(prompt).lower()))
     whole = [f"w{word}" for word in words]
     whole += [f"p{a} {b}" for a, b in pairwise(words)]
     whole += [f"{place}{word}" for place, word in enumerate(words[:3])]
     hashes = [np.array([_hash(gram) for gram in whole], np.int64)]
     hashes += [_spelled(word) for word in words[:MOST_SPELLED]]
     return np.unique(np.concatenate(hashes) & (buckets - 1))
+
+
+def _ends(words: list[str]) -> list[str]:
+    """At most ``MOST_WORDS`` words, from both ends."""
+    half = MOST_WORDS // 2
+    return words if len(words) <= 2 * half else words[:half] + words[-half:]
 
 
 def _hash(gram: str) -> int:

@@ -98,7 +98,8 @@ def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None
 
 def _data_hash(texts: Texts, spec: ProxySpec) -> str:
     """A hash of the prompts and labels trained on, whatever file they came from."""
-    columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in spec.labels]
+    names = (*spec.labels, *spec.also)
+    columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in names]
     return digest({"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns})
 
 
