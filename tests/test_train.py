@@ -195,7 +195,7 @@ def test_an_unknown_label_lists_the_known(tmp_path):
     message = refuses(tmp_path, keys='labels = ["output_tokens", "length"]')
     assert message.startswith("unknown label 'length'; known: ") and "draw, other" in message
     assert "unknown label 'length'" in refuses(tmp_path, keys='also = ["length"]')
-    assert "unknown label 'vicuna7b_len_t00'" in refuses(tmp_path, proxy="light")
+    assert "unknown label 'vicuna7b_len_t00'" in refuses(tmp_path, proxy="light-vicuna")
 
 
 def test_an_existing_folder_is_kept(tmp_path):

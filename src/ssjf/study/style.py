@@ -45,7 +45,7 @@ _LOOKS = {
     "hrrn": ("#009E73", "P", "--", "HRRN"),
     "ssjf-aged": ("#56B4E9", "X", "-.", "SSJF, aged"),
     "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
-    "ssjf-light": ("#D55E00", "^", "-", "SSJF (light proxy)"),
+    "ssjf-light": ("#332288", "p", "-", "SSJF (light proxy)"),
     "ssjf-light-aged": ("#882255", ">", "-.", "SSJF (light proxy), aged"),
     "classes": ("#117733", "<", "-", "SSJF (true class)"),
     "shuffled": ("#661100", "x", "-", "SSJF (shuffled lengths)"),
@@ -53,7 +53,7 @@ _LOOKS = {
     "noise": ("#4477AA", "h", "--", "SSJF (length with noise, by σ)"),
 }
 # What is left for policies that have no fixed look: dark enough on white, unlike those above.
-_SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#6B4C1E", "#7A9A01")
+_SPARE_COLOURS = ("#44AA99", "#6B4C1E", "#7A9A01")
 _SPARE_MARKERS = ("<", ">", "p", "h", "*", "8")
 _SPARE_LINES = ("-", "--", "-.", ":")
 

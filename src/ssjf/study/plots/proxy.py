@@ -73,7 +73,15 @@ def light_proxy(runs: pd.DataFrame, name: str) -> Figure:
 
 
 def _scatter(ax: Axes, truth: np.ndarray, predicted: np.ndarray) -> None:
-    ax.scatter(truth, predicted, s=5, alpha=0.25, color="#D55E00", linewidths=0, rasterized=True)
+    ax.scatter(
+        truth,
+        predicted,
+        s=5,
+        alpha=0.25,
+        color=style.look("ssjf-light")["color"],
+        linewidths=0,
+        rasterized=True,
+    )
     ends = [truth.min(), truth.max()]
     ax.plot(ends, ends, color="#666666", lw=0.9)
     ax.set(xscale="log", yscale="log", xlabel="true length (tokens)")
