@@ -105,7 +105,8 @@ def test_long_words_take_no_memory():
 @pytest.fixture(scope="module")
 def boosted():
     """(a LightGBM regressor, float32 rows): small whole numbers, neighbours, any numbers."""
-    lightgbm = pytest.importorskip("lightgbm")
+    import lightgbm
+
     rng = np.random.default_rng(0)
     near = np.float32(1) + np.arange(8, dtype=np.float32) * np.finfo(np.float32).eps
     rows = np.stack(
@@ -185,7 +186,6 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case():
-    pytest.importorskip("lightgbm")
     rng = np.random.default_rng(1)
     asked = rng.integers(5, 500, 800)
     prompts = [f"Write {n} words about topic {i % 7}." for i, n in enumerate(asked)]

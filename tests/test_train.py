@@ -17,8 +17,6 @@ from ssjf.study import train as training
 from ssjf.study.proxy_spec import read_spec
 from ssjf.workload.splits import split_of
 
-pytest.importorskip("lightgbm")
-pytest.importorskip("sklearn")
 SPEC = """
 kind = "light"
 {}
