@@ -23,5 +23,9 @@ class Prediction:
 class Proxy(Protocol):
     """A trained proxy model."""
 
-    def predict(self, prompts: Sequence[str]) -> Prediction:
-        """Predict the output length of each prompt."""
+    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+        """Predict the output length of each prompt.
+
+        ``llms`` names the LLM that answers each prompt; only a proxy trained to tell LLMs apart
+        reads it.
+        """

@@ -1,4 +1,7 @@
-"""A trained proxy as a folder: ``proxy.json`` and ``weights.safetensors``, checked on loading."""
+"""A trained proxy as a folder: ``proxy.json``, ``weights.safetensors`` and what its kind adds.
+
+Every file is checked on loading.
+"""
 
 import hashlib
 import json
@@ -13,11 +16,10 @@ import numpy as np
 
 from ssjf.errors import InputError, unknown
 from ssjf.proxy.base import Proxy
-from ssjf.proxy.light import LightProxy
+from ssjf.proxy.kinds import KINDS
 
 CARD, WEIGHTS = "proxy.json", "weights.safetensors"
 BUILTIN = "builtin"
-KINDS = {"light": LightProxy}
 FORMAT = 1
 
 
@@ -40,7 +42,8 @@ def check_new(folder: Path) -> None:
 def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
     """Write a proxy, whole or not at all; an existing folder is refused.
 
-    ``card`` says how it was made: data, configuration, quality.
+    ``card`` says how it was made: data, configuration, quality. ``proxy.arrays()`` are the
+    weights; ``proxy.files()``, where the kind has it, the other files by name.
     """
     from safetensors.numpy import save as packed
 
@@ -54,7 +57,12 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
         arrays = {name: np.ascontiguousarray(a) for name, a in proxy.arrays().items()}
         data = packed(arrays)
         (partial / WEIGHTS).write_bytes(data)
-        told = {"format": FORMAT, "kind": kind, "sha256": _sha256(data)} | card
+        others = proxy.files() if hasattr(proxy, "files") else {}
+        for name, content in others.items():
+            (partial / name).write_bytes(content)
+        told = {"format": FORMAT, "kind": kind, "sha256": _sha256(data)}
+        told["files"] = {name: _sha256(content) for name, content in others.items()}
+        told |= card
         (partial / CARD).write_text(json.dumps(told, indent=1) + "\n")
         partial.chmod(0o755)
         os.replace(partial, folder)
@@ -74,13 +82,21 @@ def load(name: str | Path) -> Proxy:
     if not isinstance(told["kind"], str) or told["kind"] not in KINDS:
         raise unknown(f"kind of proxy in {folder / CARD}:", told["kind"], KINDS)
     weights = folder / WEIGHTS
-    data = weights.read_bytes() if weights.is_file() else b""
-    if _sha256(data) != told["sha256"]:
-        raise InputError(f"{weights} is missing or is not the file {CARD} was written for")
+    data = _checked(weights, told["sha256"])
+    for file, sha256 in told.get("files", {}).items():
+        _checked(folder / Path(file).name, sha256)
     try:
-        return KINDS[told["kind"]].from_arrays(unpacked(data), told)
+        kind = KINDS[told["kind"]].proxy
+        return kind.from_arrays(unpacked(data), told | {"folder": folder})
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{weights} does not hold a {told['kind']} proxy ({error})") from None
+
+
+def _checked(file: Path, sha256: str) -> bytes:
+    data = file.read_bytes() if file.is_file() else b""
+    if _sha256(data) != sha256:
+        raise InputError(f"{file} is missing or is not the file {CARD} was written for")
+    return data
 
 
 def card(folder: Path) -> dict[str, Any]:

@@ -11,11 +11,10 @@ import numpy as np
 
 from ssjf.proxy import features
 from ssjf.proxy.base import Prediction
+from ssjf.proxy.spread import LEVELS, Spread, tokens
 from ssjf.proxy.trees import Trees
 from ssjf.request import FloatArray
 
-LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-LONGEST_TOKENS = 1e6
 CHUNK = 1024
 _OWN = ("idf", "linear", "offset", "projection", "scale", "edges", "residuals")
 
@@ -43,17 +42,11 @@ class LightProxy:
     edges: np.ndarray
     residuals: np.ndarray
 
-    def predict(self, prompts: Sequence[str]) -> Prediction:
+    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens: the median-like exp of the predicted logarithm, and quantiles."""
         parts = [self._logs(prompts[i : i + CHUNK]) for i in range(0, len(prompts), CHUNK)]
         logs = np.concatenate(parts) if parts else np.zeros(0)
-        spread = self.residuals[np.searchsorted(self.edges, logs)]
-        quantiles = np.exp(logs[:, None] + spread)
-        return Prediction(
-            np.clip(np.exp(logs), 1, LONGEST_TOKENS),
-            np.clip(quantiles, 1, LONGEST_TOKENS),
-            LEVELS,
-        )
+        return Prediction(tokens(logs), Spread(self.edges, self.residuals).around(logs), LEVELS)
 
     def _logs(self, prompts: Sequence[str]) -> FloatArray:
         return self.base + self.trees.sums(self.columns(prompts))

@@ -5,18 +5,25 @@ give the residuals of the predicted distribution.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from ssjf.proxy import features
-from ssjf.proxy.light import LEVELS, LightProxy
+from ssjf.proxy.light import LightProxy
 from ssjf.proxy.light_config import LightConfig
+from ssjf.proxy.spread import spread
+from ssjf.proxy.training import TrainingRows
 from ssjf.proxy.trees import from_lightgbm
 from ssjf.request import FloatArray
 
 FOLDS = 5
-LEAST_OF_BAND = 30  # validation rows that the residuals of a band come from
+
+
+def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
+    """A light proxy; it takes seconds, so nothing is kept for a killed training."""
+    return fit(rows.prompts, rows.targets, rows.train, rows.validation, config, rows.draws)
 
 
 def fit(
@@ -50,8 +57,10 @@ def fit(
     trees = from_lightgbm(booster)
     logs = base + trees.sums(columns[validation & known])
     single = targets[:, :1] if draws is None else draws[used]
-    edges, residuals = _residuals(logs, single[validation & known], config.bands)
-    return LightProxy(idf, linear, offset, projection, scale, trees, base, edges, residuals)
+    around = spread(logs, single[validation & known], config.bands)
+    return LightProxy(
+        idf, linear, offset, projection, scale, trees, base, around.edges, around.residuals
+    )
 
 
 def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig):
@@ -123,15 +132,3 @@ def _boost(columns, target, train, validation, config: LightConfig):
         callbacks=[lgb.early_stopping(config.patience, verbose=False)],
     )
     return booster, base
-
-
-def _residuals(logs: FloatArray, draws: FloatArray, bands: int):
-    """(edges of the bands of predictions, quantiles of the draws' residuals in each band);
-    fewer bands where there are few rows."""
-    bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
-    edges = np.quantile(logs, np.arange(1, bands) / bands)
-    band = np.searchsorted(edges, logs)
-    residuals = draws - logs[:, None]
-    # Where many predictions are equal a band may be empty: it gets the residuals of all.
-    parts = [residuals[band == k] if (band == k).any() else residuals for k in range(bands)]
-    return edges, np.stack([np.nanquantile(part, LEVELS) for part in parts])

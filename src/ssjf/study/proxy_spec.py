@@ -1,4 +1,4 @@
-"""What a proxy is trained to be, as a TOML file: kind, labels, also and config."""
+"""What a proxy is trained to be, as a TOML file: kind, labels, also, text and config."""
 
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ssjf.errors import InputError, unknown
-from ssjf.proxy.folder import KINDS
-from ssjf.proxy.light_config import LightConfig
+from ssjf.proxy.kinds import KINDS
 from ssjf.workload.options import read_toml
 
-KEYS = ("kind", "labels", "also", "config")
+KEYS = ("kind", "labels", "also", "text", "config")
+TEXTS = ("turn", "history")
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class ProxySpec:
 
     ``labels`` are columns of lengths of one model's answers, several draws of the same;
     ``also`` are lengths of other models' answers. ``output_tokens`` is a column like others.
+    ``text`` is what it reads: the ``turn`` alone, or the ``history`` of the conversation too.
     """
 
     kind: str
     labels: tuple[str, ...]
     also: tuple[str, ...]
-    config: LightConfig
+    text: str
+    config: Any
 
 
 def read_spec(name: str) -> ProxySpec:
@@ -35,10 +37,11 @@ def read_spec(name: str) -> ProxySpec:
         if not path.is_file():
             known = [p.stem for p in path.parent.glob("*.toml")]
             raise unknown("proxy spec", name, [*known, "a .toml file"])
-    return _spec(path, read_toml("proxy spec", path))
+    return spec_of(read_toml("proxy spec", path), path)
 
 
-def _spec(path: Path, given: dict[str, Any]) -> ProxySpec:
+def spec_of(given: dict[str, Any], path: str | Path) -> ProxySpec:
+    """The spec that a table says; ``path`` is what complaints name."""
     for key in given:
         if key not in KEYS:
             raise unknown(f"key of {path}:", key, KEYS)
@@ -47,7 +50,7 @@ def _spec(path: Path, given: dict[str, Any]) -> ProxySpec:
         raise unknown(f"kind of proxy in {path}:", kind, KINDS)
     if not isinstance(config, dict):
         raise InputError(f"{path}: config is {config!r}; it must be a table")
-    known = [field.name for field in fields(LightConfig)]
+    known = [field.name for field in fields(KINDS[kind].config)]
     for key in config:
         if key not in known:
             raise unknown(f"key of config in {path}:", key, known)
@@ -55,13 +58,16 @@ def _spec(path: Path, given: dict[str, Any]) -> ProxySpec:
     also = _names(path, "also", given.get("also", []))
     if not labels:
         raise InputError(f"{path}: labels is empty; at least one column of lengths is needed")
+    text = given.get("text", TEXTS[0])
+    if text not in TEXTS:
+        raise unknown(f"text in {path}:", str(text), TEXTS)
     try:
-        return ProxySpec(kind, labels, also, LightConfig(**config))
+        return ProxySpec(kind, labels, also, text, KINDS[kind].config(**config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _names(path: Path, key: str, value: Any) -> tuple[str, ...]:
+def _names(path: str | Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise InputError(f"{path}: {key} is {value!r}; it must be a list of names of columns")
     return tuple(value)

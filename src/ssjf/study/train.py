@@ -1,6 +1,7 @@
 """From texts to a proxy folder: split, fit, judge on the test split, save."""
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,9 @@ import numpy as np
 
 from ssjf.errors import InputError, unknown
 from ssjf.proxy import folder as proxy_folder
-from ssjf.proxy.light_training import fit
+from ssjf.proxy.base import Prediction, Proxy
+from ssjf.proxy.kinds import KINDS
+from ssjf.proxy.training import TrainingRows
 from ssjf.request import FloatArray
 from ssjf.study import quality, quality_intervals
 from ssjf.study.proxy_spec import ProxySpec
@@ -24,39 +27,64 @@ LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 
 def train(spec: ProxySpec, data: str, out: Path) -> dict[str, Any]:
-    """Train, judge on the test split, save to ``out``; returns the proxy's card."""
+    """Train, judge on the test split, save to ``out``; returns the proxy's card.
+
+    What a killed training has done lies in a folder beside ``out`` and is gone on with.
+    """
     proxy_folder.check_new(out)
-    texts = load_texts(data, label=_label_to_load(spec))
-    check_trainable(texts)
-    draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
-    with np.errstate(invalid="ignore"):
-        known = ~np.isnan(draws).any(axis=1)
-        main = np.where(known, draws.mean(axis=1), np.nan)
-    targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
-    split = texts.splits()
-    masks = {name: (split == name) for name in ("train", "val", "test")}
-    _check_rows(data, {name: int((mask & known).sum()) for name, mask in masks.items()})
-    _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
-    started = time.perf_counter()
-    proxy = fit(texts.prompts, targets, masks["train"], masks["val"], spec.config, draws)
-    seconds = time.perf_counter() - started
-    test = np.flatnonzero(masks["test"] & known)
-    card = {
-        "data": data,
-        "data_hash": _data_hash(texts, spec),
-        "labels": list(spec.labels),
-        "also": list(spec.also),
-        "config": asdict(spec.config),
-        "rows": {name: int((mask & known).sum()) for name, mask in masks.items()},
-        "train_seconds": round(seconds, 1),
-        "test": _judge(proxy, [texts.prompts[i] for i in test], np.exp(draws[test])),
-        "made_with": made_with(),
-    }
+    texts = load_texts(data, label=label_to_load(spec))
+    proxy, card = fit(spec, data, texts, out.with_name(f"{out.name}.training"))
     proxy_folder.save(out, spec.kind, proxy, card)
     return card
 
 
-def _label_to_load(spec: ProxySpec) -> str | None:
+def fit(spec: ProxySpec, data: str, texts: Texts, keep: Path) -> tuple[Proxy, dict[str, Any]]:
+    """A trained proxy and its card; ``keep`` is for checkpoints and removed at the end."""
+    check_trainable(texts)
+    rows, masks = _training_rows(spec, texts)
+    counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
+    _check_rows(data, counts)
+    _check_columns(data, rows.targets[masks["train"]], (spec.labels[0], *spec.also))
+    data_hash = _data_hash(texts, spec)
+    started = time.perf_counter()
+    proxy = KINDS[spec.kind].train(rows, spec.config, keep / digest_of(spec, data_hash))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(keep, ignore_errors=True)
+    test = rows.known(masks["test"])
+    prompts = [rows.prompts[i] for i in test]
+    llms = None if rows.llms is None else [rows.llms[i] for i in test]
+    card = {
+        "data": data,
+        "data_hash": data_hash,
+        "labels": list(spec.labels),
+        "also": list(spec.also),
+        "text": spec.text,
+        "config": asdict(spec.config),
+        "rows": counts,
+        "train_seconds": round(seconds, 1),
+        "test": judge(proxy.predict(prompts, llms), np.exp(rows.draws[test])),
+        "made_with": made_with(),
+    }
+    return proxy, card
+
+
+def digest_of(spec: ProxySpec, data_hash: str) -> str:
+    """What tells one training from another: the same spec on the same rows."""
+    return digest({"spec": asdict(spec), "data": data_hash})
+
+
+def _training_rows(spec: ProxySpec, texts: Texts) -> tuple[TrainingRows, dict[str, np.ndarray]]:
+    """The rows, and the mask of each split."""
+    draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
+    main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
+    targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
+    split = texts.splits()
+    masks = {name: split == name for name in ("train", "val", "test")}
+    read = texts.text(turn_only=spec.text == "turn")
+    return TrainingRows(read, targets, draws, masks["train"], masks["val"], texts.model), masks
+
+
+def label_to_load(spec: ProxySpec) -> str | None:
     """A label that stands in for ``output_tokens`` where the spec does not ask for these."""
     return None if "output_tokens" in (*spec.labels, *spec.also) else spec.labels[0]
 
@@ -103,12 +131,11 @@ def _data_hash(texts: Texts, spec: ProxySpec) -> str:
     return digest({"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns})
 
 
-def _judge(proxy: Any, prompts: list[str], draws: FloatArray) -> dict[str, Any]:
-    """Quality on the test split, each number as [value, low, high].
+def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
+    """Quality on a test split, each number as [value, low, high]; ``draws`` are tokens (n, m).
 
     The first label is predicted; where there are several, the rank of their mean too.
     """
-    predicted = proxy.predict(prompts)
     names = ["mae", "rmse", "r2", "accuracy", "macro_f1", "within_one_class", "kendall_tau_b",
              "spearman", "pairs_2x"]  # fmt: skip
     found = _intervals(np.rint(draws[:, 0]), predicted.tokens, names)
