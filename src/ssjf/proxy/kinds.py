@@ -31,6 +31,24 @@ class Kind:
 
 KINDS = {
     "light": Kind("light_config:LightConfig", "light:LightProxy", "light_training:train"),
+    "encoder": Kind(
+        "encoder_config:EncoderConfig", "encoder:EncoderProxy", "encoder_training:train"
+    ),
+    "tfidf-ridge": Kind(
+        "baselines_config:TfidfRidgeConfig",
+        "baselines_tfidf:TfidfRidgeProxy",
+        "baselines_training:train_tfidf_ridge",
+    ),
+    "prompt-length": Kind(
+        "baselines_config:PromptLengthConfig",
+        "baselines:PromptLengthProxy",
+        "baselines_training:train_prompt_length",
+    ),
+    "constant": Kind(
+        "baselines_config:ConstantConfig",
+        "baselines:ConstantProxy",
+        "baselines_training:train_constant",
+    ),
 }
 
 

@@ -25,24 +25,38 @@ class Spread:
     edges: np.ndarray
     residuals: np.ndarray
 
-    def around(self, logs: FloatArray) -> FloatArray:
-        """Quantiles in tokens, shape (n, levels), around predicted logarithms of shape (n,)."""
-        found = np.exp(logs[:, None] + self.residuals[np.searchsorted(self.edges, logs)])
-        return np.clip(found, 1, LONGEST_TOKENS)
+    def around(self, logs: FloatArray, levels: FloatArray | None = None) -> FloatArray:
+        """Quantiles in tokens, shape (n, levels), around predicted logarithms of shape (n,).
+
+        ``levels`` (n, levels) are logarithms of quantiles that the proxy itself predicts, by
+        default its one number at every level.
+        """
+        base = logs[:, None] if levels is None else levels
+        found = np.exp(base + self.residuals[np.searchsorted(self.edges, logs)])
+        return np.clip(np.maximum.accumulate(found, axis=1), 1, LONGEST_TOKENS)
 
 
-def spread(logs: FloatArray, draws: FloatArray, bands: int) -> Spread:
+def spread(
+    logs: FloatArray, draws: FloatArray, bands: int, levels: FloatArray | None = None
+) -> Spread:
     """The spread of validation rows: predicted logarithms (n,), true ones (n, m), NaN unknown.
 
-    There are fewer bands where there are few rows.
+    With ``levels`` (n, levels), predicted quantiles, it is what these miss by (conformalised
+    quantile regression: Romano et al. 2019). There are fewer bands where there are few rows.
     """
     bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
     edges = np.quantile(logs, np.arange(1, bands) / bands)
     band = np.searchsorted(edges, logs)
-    residuals = draws - logs[:, None]
+    base = np.repeat(logs[:, None], len(LEVELS), axis=1) if levels is None else levels
     # Where many predictions are equal a band may be empty: it gets the residuals of all.
-    parts = [residuals[band == k] if (band == k).any() else residuals for k in range(bands)]
-    return Spread(edges, np.stack([np.nanquantile(part, LEVELS) for part in parts]))
+    parts = [band == k if (band == k).any() else slice(None) for k in range(bands)]
+    return Spread(edges, np.stack([_missed(draws[rows], base[rows]) for rows in parts]))
+
+
+def _missed(draws: FloatArray, base: FloatArray) -> FloatArray:
+    """Of each level, the quantile at that level of true minus predicted."""
+    misses = [np.nanquantile(draws - base[:, [i]], level) for i, level in enumerate(LEVELS)]
+    return np.array(misses)
 
 
 def tokens(logs: FloatArray) -> FloatArray:

@@ -27,9 +27,13 @@ STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
 
 def execute(spec: Spec) -> pd.DataFrame:
     """All rows of a run: one per repetition, or one per request where ``detail`` says so."""
+    if spec["engine"] == "training":
+        from ssjf.study.proxy_runs import predictions
+
+        return predictions(spec)
     engines = {"published": _published, "simulator": _steady}
     if spec["engine"] not in engines:
-        raise unknown("engine", spec["engine"], engines)
+        raise unknown("engine", spec["engine"], [*engines, "training"])
     parts = list(engines[spec["engine"]](spec))
     if spec["detail"] == "requests":
         return pd.concat(parts, ignore_index=True)

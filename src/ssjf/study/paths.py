@@ -38,6 +38,11 @@ def workloads() -> Path:
     return Path(os.environ.get("SSJF_WORKLOADS") or root() / "results" / "workloads")
 
 
+def proxies() -> Path:
+    """Trained proxies (not committed: an encoder takes a hundred megabytes)."""
+    return results() / "proxies"
+
+
 def figures() -> Path:
     """Figures as pdf, svg, png and a json sidecar."""
     return results() / "figures"

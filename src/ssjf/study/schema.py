@@ -6,7 +6,7 @@ import pandas as pd
 from ssjf.errors import InputError, unknown
 
 KEYS = ("x", "seed", "run")
-DETAILS = ("runs", "requests")
+DETAILS = ("runs", "requests", "predictions")
 
 
 def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
@@ -16,7 +16,8 @@ def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
     if detail not in DETAILS:
         raise unknown("detail", detail, DETAILS)
     keys = {"x": _numbers(pa), "seed": _numbers(pa, whole=True), "run": _numbers(pa, whole=True)}
-    columns = keys | (_requests(pa) if detail == "requests" else _runs(pa, rows))
+    of_detail = {"runs": _runs, "requests": _requests, "predictions": _predictions}
+    columns = keys | of_detail[detail](pa, rows)
     for name in columns:
         if name not in rows:
             raise InputError(f"rows of {where}: column {name} is missing")
@@ -46,7 +47,7 @@ def _numbers(pa, low: float = 0, whole: bool = False, nullable: bool = False):
     return pa.Column(checks=pa.Check(fits), nullable=nullable, description=description)
 
 
-def _requests(pa):
+def _requests(pa, rows: pd.DataFrame):
     """One row per request: time stamps in seconds (missing for a job that was lost), lengths."""
     stamps = ("scheduled_at", "first_token_at", "finished_at")
     return {
@@ -54,6 +55,13 @@ def _requests(pa):
         "output_tokens": _numbers(pa, low=1, whole=True),
         **{name: _numbers(pa, nullable=True) for name in stamps},
     }
+
+
+def _predictions(pa, rows: pd.DataFrame):
+    """One row per prompt of a test split: its true length, what was predicted, quantiles."""
+    quantiles = [name for name in rows.columns if name.startswith("q0.")]
+    tokens = {name: _numbers(pa, low=1) for name in ("predicted_tokens", *quantiles)}
+    return {"output_tokens": _numbers(pa, low=1, whole=True), **tokens}
 
 
 def _runs(pa, rows: pd.DataFrame):

@@ -26,13 +26,13 @@ from ssjf.workload.texts import Texts, check_trainable, load_texts
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 
-def train(spec: ProxySpec, data: str, out: Path) -> dict[str, Any]:
+def train(spec: ProxySpec, data: str, out: Path, texts: Texts | None = None) -> dict[str, Any]:
     """Train, judge on the test split, save to ``out``; returns the proxy's card.
 
     What a killed training has done lies in a folder beside ``out`` and is gone on with.
     """
     proxy_folder.check_new(out)
-    texts = load_texts(data, label=label_to_load(spec))
+    texts = load_texts(data, label=label_to_load(spec)) if texts is None else texts
     proxy, card = fit(spec, data, texts, out.with_name(f"{out.name}.training"))
     proxy_folder.save(out, spec.kind, proxy, card)
     return card
@@ -65,6 +65,7 @@ def fit(spec: ProxySpec, data: str, texts: Texts, keep: Path) -> tuple[Proxy, di
         "test": judge(proxy.predict(prompts, llms), np.exp(rows.draws[test])),
         "made_with": made_with(),
     }
+    card |= proxy.told() if hasattr(proxy, "told") else {}
     return proxy, card
 
 
@@ -89,16 +90,20 @@ def label_to_load(spec: ProxySpec) -> str | None:
     return None if "output_tokens" in (*spec.labels, *spec.also) else spec.labels[0]
 
 
-def _logs(texts: Texts, name: str) -> FloatArray:
-    """Logarithms of a column of lengths, NaN where it is missing."""
+def lengths(texts: Texts, name: str) -> FloatArray:
+    """A column of lengths in tokens, NaN where it is missing."""
     if name == "output_tokens":
-        lengths = texts.output_tokens.astype(np.float64)
+        found = texts.output_tokens.astype(np.float64)
     elif name in texts.extra:
         texts.labelled(name)  # refuses lengths that are none
-        lengths = texts.extra[name]
+        found = texts.extra[name]
     else:
         raise unknown("label", name, ["output_tokens", *texts.extra])
-    return np.log(np.where(lengths >= 1, lengths, np.nan))
+    return np.where(found >= 1, found, np.nan)
+
+
+def _logs(texts: Texts, name: str) -> FloatArray:
+    return np.log(lengths(texts, name))
 
 
 def _check_rows(data: str, rows: dict[str, int]) -> None:

@@ -1,0 +1,50 @@
+"""What can be chosen of the baselines' training, and within which limits."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ssjf.errors import InputError
+
+LIMITS = {
+    "ridge": (1e-6, 1e6), "least_prompts": (1, 10**6), "most_terms": (1, 2**24), "bands": (1, 100),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TfidfRidgeConfig:
+    """Terms are kept that ``least_prompts`` prompts hold, at most the ``most_terms`` of most."""
+
+    ridge: float = 1.0
+    least_prompts: int = 2
+    most_terms: int = 2**17
+    bands: int = 5
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class PromptLengthConfig:
+    """``bands`` of predicted length have residuals of their own."""
+
+    bands: int = 5
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class ConstantConfig:
+    """There is nothing to choose."""
+
+
+def _check(config: Any) -> None:
+    """InputError unless every field is a number of its kind within ``LIMITS``."""
+    for field in fields(config):
+        value, (low, high) = getattr(config, field.name), LIMITS[field.name]
+        kinds = (int, float) if isinstance(field.default, float) else (int,)
+        if type(value) not in kinds or not low <= value <= high:
+            number = "number" if float in kinds else "whole number"
+            raise InputError(
+                f"{field.name} is {value!r}; it must be a {number} from {low} to {high}"
+            )
