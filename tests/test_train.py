@@ -158,9 +158,9 @@ def refuses(tmp_path, rows=None, text=None, keys="", proxy=None, out="out"):
 
 
 SPECS = {
-    "no kind": ("", "unknown kind of proxy in", "None; known: light"),
-    "kind": ('kind = "bert"', "unknown kind of proxy in", "'bert'; known: light"),
-    "kind of no name": ('kind = ["light"]', "unknown kind of proxy in", "known: light"),
+    "no kind": ("", "unknown kind of proxy in", "None; known: constant, encoder"),
+    "kind": ('kind = "bert"', "unknown kind of proxy in", "'bert'; known: constant, encoder"),
+    "kind of no name": ('kind = ["light"]', "unknown kind of proxy in", "known: constant, encoder"),
     "key": ('kind = "light"\nspeed = 3', "unknown key of", "'speed'; known: also, config, k"),
     "config key": ('kind = "light"\n[config]\ntrees = 3', "unknown key of config in", "most_trees"),
     "config": ('kind = "light"\nconfig = 3', "config is 3; it must be a table", ""),

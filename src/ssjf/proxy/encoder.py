@@ -47,18 +47,23 @@ class EncoderProxy:
         return Prediction(tokens(said.logs), quantiles, LEVELS)
 
     def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
-        """What the head says, shape (n, outputs).
+        """What the head says, shape (n, outputs)."""
+        return self._run("said", prompts, llms)
 
-        Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and
-        a prediction must not depend on what else is asked. On a CPU batches save little.
-        """
+    def vectors(self, prompts: Sequence[str]) -> FloatArray:
+        """What the encoder makes of each prompt, shape (n, hidden): where alike lie near."""
+        return self._run("vector", prompts, None)
+
+    def _run(self, output: str, prompts: Sequence[str], llms: Sequence[str] | None) -> FloatArray:
+        """Prompts are read one by one: 8-bit arithmetic scales over all that it reads together,
+        and a prediction must not depend on what else is asked. On a CPU batches save little."""
         ids = self.reader.ids(prompts)
         told = one_hot(llms or [""] * len(ids), self.llms)
         run = self.session.run
         parts = [
-            run(None, self._inputs(each, llm)) for each, llm in zip(ids, told, strict=True)
-        ]  # fmt: skip
-        return np.concatenate([part[0] for part in parts]).astype(np.float64)
+            run([output], self._inputs(each, llm))[0] for each, llm in zip(ids, told, strict=True)
+        ]
+        return np.concatenate(parts).astype(np.float64)
 
     def _inputs(self, ids: np.ndarray, llm: np.ndarray) -> dict[str, np.ndarray]:
         inputs = {"ids": ids[None]}

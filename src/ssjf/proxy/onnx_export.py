@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 17
-INPUTS, OUTPUT = ("ids", "llm"), "said"
+INPUTS, OUTPUTS = ("ids", "llm"), ("said", "vector")
 
 
 class _OnePrompt(nn.Module):
-    """One prompt without padding: ids (1, tokens) and llm (1, llms) to the head's outputs."""
+    """One prompt without padding: ids (1, tokens) and llm (1, llms) to what the head says,
+    (1, outputs), and the encoder's vector, (1, hidden)."""
 
     def __init__(self, net: Any, outputs: int) -> None:
         super().__init__()
         self.net, self.outputs = net, outputs
 
-    def forward(self, ids: Tensor, llm: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, llm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         llm = torch.zeros(1, 0) if llm is None else llm
-        return self.net(ids, torch.ones_like(ids), llm)[:, : self.outputs]
+        vector = self.net.vectors(ids, torch.ones_like(ids))
+        return self.net.said(vector, llm)[:, : self.outputs], vector
 
 
 def exported(net: Any, outputs: int, llms: int, int8: bool) -> bytes:
@@ -34,7 +36,7 @@ def exported(net: Any, outputs: int, llms: int, int8: bool) -> bytes:
         torch.onnx.export(
             _OnePrompt(net, outputs).eval(), example[: 1 + bool(llms)], held,
             input_names=list(INPUTS[: 1 + bool(llms)]),
-            output_names=[OUTPUT], dynamic_axes={"ids": {1: "tokens"}}, opset_version=OPSET,
+            output_names=list(OUTPUTS), dynamic_axes={"ids": {1: "tokens"}}, opset_version=OPSET,
             dynamo=False,
         )  # fmt: skip
     return _quantised(held.getvalue()) if int8 else held.getvalue()
