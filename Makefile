@@ -5,19 +5,23 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help report test lab resimulate lint clean
+.PHONY: help report test lab resimulate retrain lint clean
 
 help:
 	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
 	@echo "make test        set up, run all tests"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make resimulate  do every stored run again from its own workload and compare"
+	@echo "make retrain     train every proxy anew, into results/scratch/retrained (needs the texts)"
 
 report: $(VENV)/.notebooks
 	$(BIN)/ssjf report
 
 resimulate: $(VENV)/.notebooks
 	$(BIN)/ssjf run all --again
+
+retrain: $(VENV)/.test
+	SSJF_RESULTS=results/scratch/retrained $(BIN)/ssjf run trainings
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2

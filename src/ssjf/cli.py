@@ -97,7 +97,10 @@ def _print_table(frame: Any) -> None:
 @click.option("--seeds", type=int, help="Repeat with so many seeds (default: the experiment's).")
 @click.option("--again", is_flag=True, help="Simulate the stored runs again and compare.")
 def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
-    """Do the missing runs of EXPERIMENT (or `all`); finished ones are kept."""
+    """Do the missing runs of EXPERIMENT; finished ones are kept.
+
+    `all` is every simulation, `trainings` every training of a proxy.
+    """
     from ssjf.study import runner
 
     for name, value in (("jobs", jobs), ("seeds", 1 if seeds is None else seeds)):

@@ -12,6 +12,7 @@ from ssjf.proxy.reading import Reader, one_hot
 from ssjf.proxy.training import TrainingRows
 from ssjf.request import IntArray
 
+GRAIN = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
 WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
 
 
@@ -21,7 +22,7 @@ class Examples:
 
     draws: (n, m) logarithms, NaN where unknown. also: (n, a) standardised logarithms, NaN where
     unknown. llm: (n, l) one-hot. train, validation: indices; a training row may lack its draws
-    and teach by ``also`` alone, a validation row has them.
+    and teach by ``also`` alone, a validation row has them. widest: ids of the longest row.
     """
 
     ids: list[IntArray]
@@ -30,6 +31,7 @@ class Examples:
     llm: Tensor
     train: IntArray
     validation: IntArray
+    widest: int
 
     @classmethod
     def of(cls, rows: TrainingRows, reader: Reader, llms: Sequence[str]) -> "Examples":
@@ -42,21 +44,26 @@ class Examples:
             seen = also[rows.train]
             also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
         taught = rows.train & ~np.isnan(rows.targets).all(axis=1)
+        ids = reader.ids([rows.prompts[i] for i in used])
         return cls(
-            reader.ids([rows.prompts[i] for i in used]),
+            ids,
             torch.tensor(draws, dtype=torch.float32),
             torch.tensor(also[used], dtype=torch.float32),
             torch.tensor(one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)),
             np.array([place[i] for i in np.flatnonzero(taught)], np.int64),
             np.array([place[i] for i in rows.known(rows.validation)], np.int64),
+            max(map(len, ids)),
         )
 
     def padded(self, rows: IntArray) -> tuple[Tensor, Tensor]:
-        """Ids and mask of a batch, shape (b, longest)."""
-        ids = [torch.from_numpy(self.ids[row]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        lengths = torch.tensor([len(each) for each in ids])
-        return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+        """Ids and mask of a batch, shape (b, its longest rounded up to a multiple of GRAIN)."""
+        lengths = np.array([len(self.ids[row]) for row in rows])
+        width = min(-(-int(lengths.max()) // GRAIN) * GRAIN, self.widest)
+        ids = np.zeros((len(rows), width), np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : lengths[place]] = self.ids[row]
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
     def batches(self, size: int, head: str, seed: Sequence[int]) -> list[IntArray]:
         """The training rows in the order of an epoch; the same for the same seed.

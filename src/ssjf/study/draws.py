@@ -6,7 +6,9 @@ once from the data set and committed under ``results/workloads``, named by the h
 asked, so that every run can be simulated again without the data.
 """
 
+import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pyarrow as pa
 from ssjf.errors import InputError, unknown
 from ssjf.request import Requests
 from ssjf.study import paths
-from ssjf.study.store import digest, write_parquet
+from ssjf.study.pools import predicted
+from ssjf.study.store import canonical, digest, write_parquet
 from ssjf.workload import datasets
 
 Options = dict[str, Any]
@@ -31,6 +34,8 @@ def draw(options: Options) -> pd.DataFrame:
     if "seeds" in options:
         rest = {key: value for key, value in options.items() if key != "seeds"}
         return pd.concat([draw(rest | {"seed": seed}) for seed in options["seeds"]])
+    if options["draw"] in LIVE:
+        return _live(canonical(options))
     path = draw_path(options)
     if not path.exists():
         write_parquet(make(options), path)
@@ -42,6 +47,11 @@ def draw(options: Options) -> pd.DataFrame:
             f"the draw {path} is not a readable parquet file ({reason}); restore it, or delete it "
             "to make it again from the data set"
         ) from None
+
+
+@cache
+def _live(options: str) -> pd.DataFrame:
+    return make(json.loads(options))
 
 
 def draw_path(options: Options) -> Path:
@@ -148,6 +158,22 @@ def _proxy_test(proxy, data, column) -> pd.DataFrame:
     )
 
 
+def _predicted_sweep(pool, rates, keep, runs, jobs, seed) -> pd.DataFrame:
+    """The rate sweep over a pool of predicted requests, drawn as the authors draw theirs."""
+    requests = draw(pool).drop(columns=["x", "seed", "run", "arrived_at", "prompt_hash"])
+    state = np.random.RandomState(seed)
+    parts = []
+    for rate in rates:
+        for run in range(runs):
+            arrived = whole_second_poisson(state, rate, jobs)
+            rows = state.choice(len(requests), len(arrived), replace=False)
+            if rate in keep:
+                keys = {"x": np.float32(rate), "seed": np.int32(seed), "run": np.int16(run)}
+                part = pd.DataFrame(keys, index=range(jobs)).assign(arrived_at=arrived)
+                parts.append(part.join(requests.iloc[rows].reset_index(drop=True)))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _part(data: Requests, rows, arrived, x, seed, run) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -169,7 +195,11 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "trace-windows": _windows,
     "length-pool": _pool,
     "proxy-test": _proxy_test,
+    "predicted": predicted,
+    "predicted-sweep": _predicted_sweep,
 }
+LIVE = ("predicted", "predicted-sweep")
+"""Draws that are not stored: they are made of committed raw runs whenever they are asked for."""
 
 
 _NOT_PREDICTED = {"x", "seed", "run", "arrived_at", "output_tokens", "prompt_hash"}

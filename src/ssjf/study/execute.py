@@ -1,6 +1,7 @@
 """From a specification to its rows: build the workload, serve it, measure."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,24 +17,33 @@ from ssjf.proxy import predict
 from ssjf.request import Completions, Requests
 from ssjf.study import metrics, theory
 from ssjf.study.draws import draw, small_runs, to_requests, whole_second_poisson
+from ssjf.study.experiments import WORKLOAD_KEYS
 from ssjf.workload import lengths
 from ssjf.workload.boxes import llm_boxes
 
 Spec = dict[str, Any]
 Run = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 
+APART = {
+    "training": "proxy_runs:predictions",
+    "transfer": "transfer:measured",
+    "drift": "drift:measured",
+    "cost": "proxy_cost:costs",
+    "latency": "proxy_cost:latencies",
+}
+"""Engines with a module of their own, imported when they run, and what in it gives the rows."""
+
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
 
 
 def execute(spec: Spec) -> pd.DataFrame:
     """All rows of a run: one per repetition, or one per request where ``detail`` says so."""
-    if spec["engine"] == "training":
-        from ssjf.study.proxy_runs import predictions
-
-        return predictions(spec)
+    if spec["engine"] in APART:
+        module, function = APART[spec["engine"]].split(":")
+        return getattr(import_module(f"ssjf.study.{module}"), function)(spec)
     engines = {"published": _published, "simulator": _steady}
     if spec["engine"] not in engines:
-        raise unknown("engine", spec["engine"], [*engines, "training"])
+        raise unknown("engine", spec["engine"], [*engines, *APART])
     parts = list(engines[spec["engine"]](spec))
     if spec["detail"] == "requests":
         return pd.concat(parts, ignore_index=True)
@@ -87,7 +97,9 @@ def _small_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
     if workload["draw"] == "llm-boxes":
         yield from _box_runs(workload, quirks)
         return
-    options = {key: value for key, value in workload.items() if key not in ("scales", "label")}
+    options = {
+        key: value for key, value in workload.items() if key not in ("scales", *WORKLOAD_KEYS)
+    }
     for x, seed, run, requests in small_runs(draw(options)):
         if workload["draw"] == "trace-windows":
             for scale in workload["scales"]:

@@ -16,6 +16,10 @@ from ssjf.study import store
 Spec = dict[str, Any]
 
 
+WORKLOAD_KEYS = {"label": "workload", "round": "round"}
+"""Keys of a workload that only name it, and the columns of rows that they become."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One TOML file: what it is about, and what its runs share and sweep."""
@@ -84,7 +88,7 @@ def _read(name: str, text: str) -> Experiment:
 def experiment(name: str) -> Experiment:
     """An experiment by name; unknown names raise, listing the known ones."""
     if name not in experiments():
-        raise unknown("experiment", name, [*experiments(), "all"])
+        raise unknown("experiment", name, [*experiments(), "all", "trainings"])
     return experiments()[name]
 
 
@@ -105,8 +109,9 @@ def _labelled(name: str, spec: Spec) -> pd.DataFrame:
     keys = {key: spec[key] for key in experiment(name).grid if key != "workload"}
     for key, value in (keys | {"series": spec["series"], "protocol": spec["protocol"]}).items():
         loaded[key] = _plain(value)
-    if "label" in spec["workload"]:
-        loaded["workload"] = spec["workload"]["label"]
+    for key, column in WORKLOAD_KEYS.items():
+        if key in spec["workload"]:
+            loaded[column] = spec["workload"][key]
     return loaded
 
 

@@ -11,6 +11,7 @@ from ssjf.study import bootstrap
 from ssjf.study.bootstrap import Estimate
 from ssjf.study.estimates import COMPARISONS, replicates
 from ssjf.study.experiments import rows
+from ssjf.study.judged import judged
 from ssjf.study.metrics import throughput_25
 
 Load = Callable[[str], pd.DataFrame]
@@ -46,8 +47,20 @@ def _run_metrics(run: pd.DataFrame) -> pd.Series:
 def measure(options: dict[str, Any], load: Load = runs_of) -> Estimate:
     """A measure as a claim writes it: experiment, series, metric, how, and where."""
     options = dict(options)
-    frame = load(options.pop("experiment"))
+    name = options.pop("experiment")
+    if "quality" in options or "mean" in options:
+        return _of_rows(rows(name), **options)
+    frame = load(name)
     return _shrinks(frame, **options) if "shrinks" in options else compared(frame, **options)
+
+
+def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = "") -> Estimate:
+    """Of a series' rows: a measure of its predictions, or the mean of a column."""
+    part = frame[frame["series"] == series]
+    if mean:
+        return bootstrap.interval(part[mean])
+    found = judged(part).set_index("metric").loc[quality]
+    return Estimate(*map(float, found[["value", "low", "high"]]))
 
 
 def compared(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ssjf.errors import InputError
 from ssjf.proxy import folder
@@ -18,10 +19,11 @@ from ssjf.proxy.kinds import KINDS
 from ssjf.study import paths, train
 from ssjf.study.proxy_spec import ProxySpec, spec_of
 from ssjf.study.store import digest, writable
-from ssjf.workload.splits import prompt_hash
+from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts, load_texts
 
 Spec = dict[str, Any]
+CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
 
 
@@ -31,24 +33,40 @@ def proxy_folder(spec: Spec) -> Path:
 
 
 def predictions(spec: Spec) -> pd.DataFrame:
-    """Train (unless that was done) and predict the test split."""
-    asked = _asked(spec)
-    texts = load_texts(spec["workload"]["data"], label=train.label_to_load(asked))
+    """Train (unless that was done) and predict the test split, or the fold that is asked for."""
+    asked, workload = _asked(spec), spec["workload"]
+    texts = load_texts(workload["data"], label=train.label_to_load(asked))
+    split = _split(texts, workload)
     out = proxy_folder(spec)
     if not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
-        train.train(asked, spec["workload"]["data"], out, texts)
-    return rows_of(folder.load(out), asked, texts, spec.get("seed", 0))
+        train.train(asked, workload["data"], out, texts, split)
+    told = rows_of(folder.load(out), asked, texts, split, spec.get("seed", 0))
+    return told.assign(train_seconds=np.float32(folder.card(out)["train_seconds"]))
 
 
-def rows_of(proxy: Any, asked: ProxySpec, texts: Texts, seed: int) -> pd.DataFrame:
-    """One row per labelled prompt of the test split."""
+def _split(texts: Texts, workload: Spec) -> NDArray[np.str_]:
+    if "folds" not in workload:
+        return texts.splits()
+    folds, fold = workload["folds"], workload["fold"]
+    return np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
+
+
+def rows_of(
+    proxy: Any, asked: ProxySpec, texts: Texts, split: NDArray[np.str_], seed: int
+) -> pd.DataFrame:
+    """One row per labelled prompt of the test split.
+
+    Classes part at the paper's percentiles of the training split's lengths.
+    """
     lengths = np.stack([train.lengths(texts, name) for name in asked.labels], axis=1)
-    test = np.flatnonzero((texts.splits() == "test") & ~np.isnan(lengths).any(axis=1))
+    known = ~np.isnan(lengths).any(axis=1)
+    test = np.flatnonzero((split == "test") & known)
     read = texts.text(turn_only=asked.text == "turn")
     llms = [texts.model[i] for i in test] if texts.model else None
     said = proxy.predict([read[i] for i in test], llms)
+    edges = np.percentile(lengths[(split == "train") & known, 0], CLASS_PERCENTILES)
     draws = {f"draw_{i}": lengths[test, i].astype(np.int32) for i in range(1, lengths.shape[1])}
     quantiles = {
         f"q{level:g}": said.quantiles[:, i].astype(np.float32)
@@ -64,10 +82,16 @@ def rows_of(proxy: Any, asked: ProxySpec, texts: Texts, seed: int) -> pd.DataFra
             "turn": texts.turn[test].astype(np.int16),
             "output_tokens": lengths[test, 0].astype(np.int32),
             **draws,
+            "true_class": _classes(edges, lengths[test, 0]),
+            "predicted_class": _classes(edges, said.tokens),
             "predicted_tokens": said.tokens.astype(np.float32),
             **quantiles,
         }
     )
+
+
+def _classes(edges: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    return np.searchsorted(edges, tokens, side="right").astype(np.int8)
 
 
 def _asked(spec: Spec) -> ProxySpec:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,30 +15,46 @@ import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
-from ssjf.study import draws, store
+from ssjf.study import draws, llm_lengths, store
 from ssjf.study.execute import execute
-from ssjf.study.experiments import experiment, experiments
+from ssjf.study.experiments import WORKLOAD_KEYS, experiment, experiments
 
 Spec = dict[str, Any]
 T = TypeVar("T")
 
+ONE_BY_ONE = ("training", "cost", "latency")
+"""Engines whose runs need the ones before, or the machine to themselves."""
+GROUPS = {"all": ("published", "simulator", "transfer"), "trainings": ("training",)}
+"""Names for the runs of several experiments, by engine: what can be simulated again anywhere, and
+what needs the texts."""
+
 
 def run(name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True) -> list[str]:
-    """Do all runs of an experiment (or of ``all``) that are missing; returns their ids."""
+    """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids."""
     specs = _specs(name, seeds)
     store.sweep_temporary({spec["experiment"] for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
     with tqdm(total=len(specs), desc=name, unit="run", disable=None if progress else True) as bar:
         bar.update(len(specs) - len(missing))
-        for _ in _each(_do, missing, jobs):
+        alone = [spec for spec in missing if spec["engine"] in ONE_BY_ONE]
+        for _ in _each(_do, [spec for spec in missing if spec not in alone], jobs):
+            bar.update()
+        for _ in _each(_do, alone, jobs=1):
             bar.update()
     return [store.digest(spec) for spec in missing]
 
 
 def _specs(name: str, seeds: int | None) -> list[Spec]:
-    names = list(experiments()) if name == "all" else [experiment(name).name]
-    return [spec for each in names for spec in experiment(each).specs(seeds)]
+    if name not in GROUPS:
+        return experiment(name).specs(seeds)
+    everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
+    return [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
+
+
+def _on_gpu(spec: Spec) -> bool:
+    """Runs on a GPU are asked for by the name of their experiment."""
+    return spec.get("proxy", {}).get("config", {}).get("device") == "cuda"
 
 
 def _prepare(specs: list[Spec]) -> None:
@@ -46,7 +63,7 @@ def _prepare(specs: list[Spec]) -> None:
         workload = spec["workload"]
         options = workload.get("pool", workload)
         if options.get("draw") in draws.KINDS:
-            draws.draw({k: v for k, v in options.items() if k not in ("scales", "label")})
+            draws.draw({k: v for k, v in options.items() if k not in ("scales", *WORKLOAD_KEYS)})
 
 
 def _do(spec: Spec) -> None:
@@ -92,11 +109,24 @@ def _end_with_the_parent() -> None:
 def simulate_again(
     name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True
 ) -> list[str]:
-    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
-    specs = _specs(name, seeds)
+    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ.
+
+    Runs whose data set is not on this machine are left out, which is said.
+    """
+    specs = _with_data(_specs(name, seeds))
     found = _each(_differs, specs, jobs)
     bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=None if progress else True)
     return sorted(run_id for run_id in bar if run_id)
+
+
+def _with_data(specs: list[Spec]) -> list[Spec]:
+    """The specifications but for those made from the lengths of many LLMs, if these are absent."""
+    lacking = [spec for spec in specs if spec["engine"] == "transfer"]
+    why = llm_lengths.absent() if lacking else None
+    if why is None:
+        return specs
+    tqdm.write(f"{lacking[0]['experiment']}: {len(lacking)} runs left out: {why}", sys.stderr)
+    return [spec for spec in specs if spec not in lacking]
 
 
 def _differs(spec: Spec) -> str | None:

@@ -6,7 +6,7 @@ import pandas as pd
 from ssjf.errors import InputError, unknown
 
 KEYS = ("x", "seed", "run")
-DETAILS = ("runs", "requests", "predictions")
+DETAILS = ("runs", "requests", "predictions", "measurements")
 
 
 def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
@@ -17,7 +17,7 @@ def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
         raise unknown("detail", detail, DETAILS)
     keys = {"x": _numbers(pa), "seed": _numbers(pa, whole=True), "run": _numbers(pa, whole=True)}
     of_detail = {"runs": _runs, "requests": _requests, "predictions": _predictions}
-    columns = keys | of_detail[detail](pa, rows)
+    columns = keys | of_detail[detail](pa, rows) if detail in of_detail else _measured(pa, rows)
     for name in columns:
         if name not in rows:
             raise InputError(f"rows of {where}: column {name} is missing")
@@ -68,3 +68,15 @@ def _runs(pa, rows: pd.DataFrame):
     """One row per run: metrics, which are numbers and not negative."""
     metrics = [name for name in rows.columns if name not in KEYS]
     return {name: _numbers(pa, nullable=True) for name in metrics} | {"jct_mean": _numbers(pa)}
+
+
+def _measured(pa, rows: pd.DataFrame):
+    """One row per measurement, in columns of its own: names, and numbers that may be missing."""
+    numbers = _numbers(pa, low=-np.inf, nullable=True)
+    names = pa.Column(checks=pa.Check(_are_names), description="names, or numbers")
+    numeric = pd.api.types.is_numeric_dtype
+    return {name: numbers if numeric(rows[name]) else names for name in rows.columns}
+
+
+def _are_names(values: pd.Series) -> pd.Series:
+    return values.map(lambda value: isinstance(value, str) and bool(value))

@@ -52,6 +52,21 @@ _LOOKS = {
     "tau": ("#AA3377", "*", "-", "SSJF (length with noise, by τ)"),
     "noise": ("#4477AA", "h", "--", "SSJF (length with noise, by σ)"),
 }
+# Proxies are told apart by words beside their points as well: colour, marker, label
+_PROXIES = {
+    "constant": ("#BBBBBB", "o", "constant"),
+    "prompt-length": ("#88CCEE", "s", "prompt length"),
+    "tfidf-ridge": ("#44AA99", "^", "TF-IDF + ridge"),
+    "light": ("#332288", "p", "light (shipped)"),
+    "encoder-frozen": ("#DDAADD", "v", "MiniLM, frozen"),
+    "encoder": ("#AA4499", "D", "MiniLM, tuned"),
+    "retrieval": ("#999933", "P", "retrieval, MiniLM"),
+    "retrieval-tuned": ("#6B4C1E", "X", "retrieval, tuned MiniLM"),
+    "second-draw": ("#777777", "d", "a second answer"),
+    "other-draws": ("#222222", "*", "mean of three more answers"),
+}
+_HEAD = ("#CC6677", "h")  # heads of one encoder share a look: they are told apart by words
+
 # What is left for policies that have no fixed look: dark enough on white, unlike those above.
 _SPARE_COLOURS = ("#44AA99", "#6B4C1E", "#7A9A01")
 _SPARE_MARKERS = ("<", ">", "p", "h", "*", "8")
@@ -67,6 +82,15 @@ def look(policy: str) -> dict[str, str]:
     fixed = _LOOKS.get(policy) or _LOOKS.get(policy.partition(":")[0])
     colour, marker, line, label = fixed or _spare(policy)
     return {"color": colour, "marker": marker, "linestyle": line, "label": label}
+
+
+def proxy_look(series: str) -> dict[str, str]:
+    """Colour, marker and label of a proxy (``proxy:NAME`` or NAME) or of a head (``head:NAME``)."""
+    kind, _, name = series.rpartition(":")
+    colour, marker, label = _PROXIES.get(name, (*_HEAD, name))
+    if kind == "head":
+        colour, marker, label = *_HEAD, name
+    return {"color": colour, "marker": marker, "label": label}
 
 
 def palette(policies: Iterable[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssjf.errors import InputError, unknown
 from ssjf.proxy import folder as proxy_folder
@@ -26,26 +27,33 @@ from ssjf.workload.texts import Texts, check_trainable, load_texts
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 
-def train(spec: ProxySpec, data: str, out: Path, texts: Texts | None = None) -> dict[str, Any]:
+def train(
+    spec: ProxySpec, data: str, out: Path, texts: Texts | None = None,
+    split: NDArray[np.str_] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train, judge on the test split, save to ``out``; returns the proxy's card.
 
-    What a killed training has done lies in a folder beside ``out`` and is gone on with.
+    What a killed training has done lies in a folder beside ``out`` and is gone on with. ``texts``
+    are those of ``data`` if they are read already; ``split`` (n,) overrides their splits.
     """
     proxy_folder.check_new(out)
     texts = load_texts(data, label=label_to_load(spec)) if texts is None else texts
-    proxy, card = fit(spec, data, texts, out.with_name(f"{out.name}.training"))
+    split = texts.splits() if split is None else split
+    proxy, card = fit(spec, data, texts, split, out.with_name(f"{out.name}.training"))
     proxy_folder.save(out, spec.kind, proxy, card)
     return card
 
 
-def fit(spec: ProxySpec, data: str, texts: Texts, keep: Path) -> tuple[Proxy, dict[str, Any]]:
+def fit(
+    spec: ProxySpec, data: str, texts: Texts, split: NDArray[np.str_], keep: Path
+) -> tuple[Proxy, dict[str, Any]]:
     """A trained proxy and its card; ``keep`` is for checkpoints and removed at the end."""
     check_trainable(texts)
-    rows, masks = _training_rows(spec, texts)
+    rows, masks = _training_rows(spec, texts, split)
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
     _check_rows(data, counts)
     _check_columns(data, rows.targets[masks["train"]], (spec.labels[0], *spec.also))
-    data_hash = _data_hash(texts, spec)
+    data_hash = _data_hash(texts, spec, split)
     started = time.perf_counter()
     proxy = KINDS[spec.kind].train(rows, spec.config, keep / digest_of(spec, data_hash))
     seconds = time.perf_counter() - started
@@ -74,12 +82,13 @@ def digest_of(spec: ProxySpec, data_hash: str) -> str:
     return digest({"spec": asdict(spec), "data": data_hash})
 
 
-def _training_rows(spec: ProxySpec, texts: Texts) -> tuple[TrainingRows, dict[str, np.ndarray]]:
+def _training_rows(
+    spec: ProxySpec, texts: Texts, split: NDArray[np.str_]
+) -> tuple[TrainingRows, dict[str, np.ndarray]]:
     """The rows, and the mask of each split."""
     draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
     main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
     targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
-    split = texts.splits()
     masks = {name: split == name for name in ("train", "val", "test")}
     read = texts.text(turn_only=spec.text == "turn")
     return TrainingRows(read, targets, draws, masks["train"], masks["val"], texts.model), masks
@@ -129,11 +138,13 @@ def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None
             raise InputError(f"{data}: every {name} is the same; there is nothing to learn")
 
 
-def _data_hash(texts: Texts, spec: ProxySpec) -> str:
+def _data_hash(texts: Texts, spec: ProxySpec, split: NDArray[np.str_]) -> str:
     """A hash of the prompts and labels trained on, whatever file they came from."""
     names = (*spec.labels, *spec.also)
     columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in names]
-    return digest({"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns})
+    told = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns}
+    ours = np.array_equal(split, texts.splits())
+    return digest(told if ours else told | {"split": split.tolist()})
 
 
 def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:

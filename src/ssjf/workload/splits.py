@@ -33,6 +33,12 @@ def split_of(prompt: str) -> str:
     return "train" if percent < 80 else "val" if percent < 90 else "test"
 
 
+def fold_of(prompt: str, folds: int, fold: int) -> str:
+    """The split of a prompt in one of ``folds`` cross-validations: every prompt is tested once."""
+    away = (int(prompt_hash(prompt)[:8], 16) - fold) % folds
+    return "test" if away == 0 else "val" if away == 1 else "train"
+
+
 def distinct(prompts: Iterable[str]) -> IntArray:
     """The indices of the first of each normalised prompt, in order."""
     first: dict[str, int] = {}

@@ -13,13 +13,39 @@ from ssjf.study.plots.ablation import (
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
+from ssjf.study.plots.heads import (
+    confusions,
+    heads,
+    heads_published,
+    heads_quality,
+    residuals,
+)
+from ssjf.study.plots.proxies import (
+    choice,
+    frontier,
+    overhead,
+    proxies_quality,
+    quality_gain,
+)
 from ssjf.study.plots.proxy import light_proxy, proxy_gain, proxy_quality
 from ssjf.study.plots.quality import agreement, captured, predictor_quality, quality_table
 from ssjf.study.plots.queue import queue
+from ssjf.study.plots.reliability import coverage_by_band, reliability
 from ssjf.study.plots.replay import replay_table
+from ssjf.study.plots.rounds import rounds, rounds_quality, rounds_table
 from ssjf.study.plots.steady import steady_map, steady_table
 from ssjf.study.plots.sweeps import azure, batch_size, sweep, sweep_table
 from ssjf.study.plots.tail import tail, tail_price, tail_table
+from ssjf.study.plots.transfer import (
+    by_likeness,
+    learned_map,
+    likeness_map,
+    listed_llms,
+    measured,
+    shipped_dots,
+)
+from ssjf.study.plots.transfer_curves import few_shot
+from ssjf.study.plots.transfer_tables import few_shot_table, transfer_summary
 
 __all__ = [
     "ablation",
@@ -33,20 +59,43 @@ __all__ = [
     "azure",
     "basis",
     "batch_size",
+    "by_likeness",
     "captured",
+    "choice",
+    "confusions",
+    "coverage_by_band",
     "depths",
+    "few_shot",
+    "few_shot_table",
+    "frontier",
+    "heads",
+    "heads_published",
+    "heads_quality",
+    "learned_map",
     "length_boxes",
     "length_table",
     "light_proxy",
+    "likeness_map",
+    "listed_llms",
     "llm_gains",
     "means",
+    "measured",
+    "overhead",
     "predictor_quality",
+    "proxies_quality",
     "proxy_gain",
     "proxy_quality",
+    "quality_gain",
     "quality_table",
     "queue",
+    "reliability",
     "replay_table",
     "replicates",
+    "residuals",
+    "rounds",
+    "rounds_quality",
+    "rounds_table",
+    "shipped_dots",
     "steady_map",
     "steady_table",
     "sweep",
@@ -55,4 +104,5 @@ __all__ = [
     "tail_price",
     "tail_table",
     "together",
+    "transfer_summary",
 ]

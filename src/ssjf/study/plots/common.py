@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssjf.study import paths, style
+from ssjf.study.judged import WORDS
 
 WIDTH_INCHES = 7.0
 MODES = {
@@ -93,3 +94,12 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     words = {"mode": MODES, "series": style.labels(frame["series"].unique())}
     found = {key: frame[key].map(words[key]) for key in words if key in frame}
     return frame.assign(**found).rename(columns={"series": "policy"})
+
+
+def with_bars(found: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
+    """What ``judged`` found as one row per series and one column per measure: value [low, high]."""
+    kept = found[found["metric"].isin(metrics)]
+    cells = kept.assign(text=[f"{v:.3g} [{a:.3g}, {b:.3g}]" for v, a, b in
+                              kept[["value", "low", "high"]].itertuples(index=False)])  # fmt: skip
+    wide = cells.pivot_table("text", "series", "metric", "first", sort=False)
+    return wide[list(metrics)].rename(columns=WORDS).reset_index()

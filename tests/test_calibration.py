@@ -1,0 +1,301 @@
+"""Online calibration: right about lengths, blind to nothing new, and never of another order."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from ssjf.errors import InputError
+from ssjf.proxy.calibration import BANDS, FEWEST, METHODS, Calibrator
+from ssjf.proxy.calibration_curve import LEAST_SLOPE, PRIOR, Curve
+from ssjf.proxy.spread import LEAST_OF_BAND, LEVELS
+
+LEARNING = [method for method in METHODS if method != "none"]
+every = pytest.mark.parametrize("method", METHODS)
+learning = pytest.mark.parametrize("method", LEARNING)
+lengths = st.floats(1e-3, 1e7)
+points = st.lists(st.tuples(lengths, lengths), max_size=60)
+
+
+def taught(pairs, window=1000, method="isotonic"):
+    found = Calibrator(window, method)
+    for predicted, output in pairs:
+        found.observe(predicted, output)
+    return found
+
+
+def stream(n, distort=lambda x: x, noise=0.0, seed=0):
+    """n pairs: predictions, and lengths that are a function of them times an error."""
+    rng = np.random.default_rng(seed)
+    predicted = np.exp(rng.normal(5, 0.8, n))
+    return [*zip(predicted, distort(predicted) * np.exp(rng.normal(0, noise, n)), strict=True)]
+
+
+# The order
+
+
+@settings(max_examples=200, deadline=None)
+@given(points, st.lists(lengths, min_size=2, max_size=20), st.sampled_from(METHODS))
+def test_the_order_of_predictions_is_kept_and_no_tie_is_made(pairs, asked, method):
+    asked = np.unique(asked)
+    asked = asked[np.append(True, asked[1:] > asked[:-1] * (1 + 1e-9))]
+    found = taught(pairs, method=method).calibrate(asked)
+    assert (np.diff(found) > 0).all() and (found > 0).all() and np.isfinite(found).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(points, st.lists(lengths, min_size=1, max_size=9), st.sampled_from(METHODS))
+def test_equal_predictions_stay_equal(pairs, asked, method):
+    found = taught(pairs, method=method).calibrate([*asked, *asked])
+    assert np.array_equal(*np.split(found, 2))
+
+
+@learning
+def test_a_rank_correlation_does_not_change_at_all(method):
+    """What a calibrator can never do for SSJF: its order is that of the predictions."""
+    pairs = np.array(stream(400, noise=1.0))
+    found = taught(pairs, method=method).calibrate(pairs[:, 0])
+    before, after = (kendalltau(x, pairs[:, 1]).statistic for x in (pairs[:, 0], found))
+    assert before == after
+    assert not np.allclose(found, pairs[:, 0])
+
+
+# What it learns
+
+
+DISTORTIONS = {
+    "factor": lambda x: 3 * x,
+    "power": lambda x: 2 * x**0.6,
+    "steeper": lambda x: x**1.5 / 9,
+    "step": lambda x: np.where(x < 150, 20.0, 400.0) * x**0.1,
+}
+
+
+@learning
+@pytest.mark.parametrize("distort", DISTORTIONS.values(), ids=DISTORTIONS)
+def test_a_monotone_distortion_is_undone(method, distort):
+    """Without noise, within 3 % over the middle 90 % of the predictions (a step is steep)."""
+    found = taught(stream(3000, distort), 5000, method)
+    asked = np.quantile([p for p, _ in stream(3000)], np.linspace(0.05, 0.95, 50))
+    miss = abs(np.log(found.calibrate(asked) / distort(asked)))
+    assert np.median(miss) < 0.03
+    if distort is not DISTORTIONS["step"]:
+        assert miss.max() < (0.03 if method == "isotonic" else 0.1)
+
+
+def test_noise_is_averaged_away():
+    truth = DISTORTIONS["power"]
+    pairs = stream(3000, truth, noise=0.5)
+    found = taught(pairs, 5000)
+    asked = np.array([p for p, _ in stream(300, seed=1)])
+    before, after = (abs(np.log(x / truth(asked))).mean() for x in (asked, found.calibrate(asked)))
+    assert after < 0.08 < 0.5 < before
+
+
+@learning
+def test_it_forgets_once_the_window_has_passed(method):
+    """The very same as a calibrator that has never seen what came before."""
+    window, asked = 200, np.exp(np.linspace(3, 7, 30))
+    old, new = stream(500, lambda x: 5 * x), stream(window, lambda x: x / 2, seed=1)
+    both, fresh = taught([*old, *new], window, method), taught(new, window, method)
+    assert np.array_equal(both.calibrate(asked), fresh.calibrate(asked))
+    assert np.array_equal(both.around(asked), fresh.around(asked))
+    assert len(both) == window
+    half = taught([*old, *new[: window // 4]], window, method)
+    assert np.median(half.calibrate(asked) / asked) > 1  # a quarter of the window does not do it
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=60))
+def test_a_window_of_ties_holds_the_last_ones(pairs):
+    """Many equal numbers: the sorted copy loses exactly what the window loses."""
+    found = taught(pairs, 10)
+    assert found._sorted == sorted((float(p), float(y)) for p, y in pairs[-10:])
+
+
+def test_few_observations_correct_little():
+    pairs = stream(400, lambda x: 4 * x)
+    asked = np.array([10.0, 150.0, 900.0])
+    assert np.array_equal(taught(pairs[: FEWEST - 1]).calibrate(asked), asked)
+    assert taught(pairs[:FEWEST]).calibrate(asked[1]) == pytest.approx(4 * asked[1], rel=0.3)
+    logs = np.log(np.array(sorted(pairs[:PRIOR])))
+    curve = Curve(*logs.T, "isotonic")
+    assert curve.weight == 0.5 and Curve(*np.tile(logs, (200, 1)).T, "isotonic").weight == (
+        1 - LEAST_SLOPE
+    )
+
+
+@every
+def test_constant_input(method):
+    """Equal predictions have one answer: near the lengths' geometric mean."""
+    found = taught([(100, y) for y in [150, 250] * 500], method=method)
+    expected = 100 if method == "none" else math.sqrt(150 * 250)
+    assert found.calibrate([100.0])[0] == pytest.approx(expected, rel=0.05)
+    assert np.isfinite(found.around([100.0])).all()
+    same = taught([(100, 300)] * 1000, method=method)
+    assert same.calibrate([100.0])[0] == pytest.approx(100 if method == "none" else 300)
+    assert np.diff(same.calibrate([99.0, 100.0, 101.0])).min() > 0
+
+
+def test_none_corrects_nothing():
+    asked = np.exp(np.linspace(0, 9, 50))
+    assert np.array_equal(
+        taught(stream(99, lambda x: 9 * x), method="none").calibrate(asked), asked
+    )
+
+
+def test_it_is_deterministic_and_fits_only_when_it_is_asked():
+    pairs = stream(300, noise=0.5)
+    asked = [50.0, 100.0]
+    often = Calibrator()
+    for pair in pairs:
+        often.observe(*pair)
+        often.calibrate(asked)
+    assert np.array_equal(often.calibrate(asked), taught(pairs).calibrate(asked))
+    assert taught(pairs)._curve is None
+
+
+# Intervals
+
+
+@every
+def test_intervals_cover_what_they_say(method):
+    """Even where the predictions are wrong by a factor, and for a narrow and a wide half."""
+    pairs = np.array(stream(4000, lambda x: x**1.3, noise=0.4))
+    pairs[:, 1] *= np.where(
+        pairs[:, 0] > 150, np.exp(np.random.default_rng(1).normal(0, 1, 4000)), 1
+    )
+    found = taught(pairs[:2000], 2000, method)
+    quantiles, truth = found.around(pairs[2000:, 0]), pairs[2000:, 1]
+    assert quantiles.shape == (2000, len(LEVELS)) and (np.diff(quantiles, axis=1) >= 0).all()
+    for part in (pairs[2000:, 0] < 100, pairs[2000:, 0] > 250):
+        below = (truth[part, None] <= quantiles[part]).mean(axis=0)
+        assert np.allclose(below, LEVELS, atol=0.08)
+
+
+def test_intervals_of_a_small_window_are_not_too_narrow():
+    """A fit that is judged by its own points would cover 80 % by far less: averaged over draws."""
+    covered = []
+    for seed in range(60):
+        pairs = np.array(stream(240, noise=0.6, seed=seed))
+        quantiles = taught(pairs[:40]).around(pairs[40:, 0])
+        low, high = (quantiles[:, LEVELS.index(p)] for p in (0.1, 0.9))
+        covered.append(((low <= pairs[40:, 1]) & (pairs[40:, 1] <= high)).mean())
+    assert 0.74 < np.mean(covered) < 0.9
+
+
+def test_there_is_no_interval_before_anything_is_known():
+    few = taught(stream(LEAST_OF_BAND - 1))
+    assert np.isnan(few.around([5.0, 9.0])).all()
+    few.observe(5, 9)
+    assert np.isfinite(few.around([5.0, 9.0])).all()
+    assert BANDS * LEAST_OF_BAND <= 1000
+
+
+# Odd numbers
+
+
+ODD = [math.nan, math.inf, -math.inf, 0, -3, None, "a", [], 10**400, np.nan, -0.0]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_what_is_no_length_is_ignored_and_counted(odd):
+    found = taught(stream(100))
+    before = found.calibrate([5.0, 50.0])
+    found.observe(odd, 5)
+    found.observe(5, odd)
+    assert found.ignored == 2 and len(found) == 100
+    assert np.array_equal(found.calibrate([5.0, 50.0]), before)
+
+
+@every
+def test_what_is_no_length_stays_as_it_is(method):
+    found = taught(stream(100, lambda x: 2 * x), method=method)
+    asked = np.array([np.nan, np.inf, -np.inf, 0.0, -3.0])
+    assert np.array_equal(found.calibrate(asked), asked, equal_nan=True)
+    assert np.isnan(found.around(asked)).all()
+    assert found.calibrate([]).shape == (0,) and found.around([]).shape == (0, len(LEVELS))
+    assert found.calibrate(np.ones((2, 3))).shape == (2, 3) and found.calibrate(5).shape == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(), st.floats()), max_size=60),
+    st.lists(st.floats(), max_size=9),
+    st.sampled_from(METHODS),
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_number_makes_it_raise(pairs, asked, method):
+    found = taught(pairs, 50, method)
+    assert len(found) + found.ignored == len(pairs) or len(found) == 50
+    found.calibrate(asked)
+    found.around(asked)
+
+
+# What is remembered
+
+
+@every
+def test_a_state_goes_through_json(method):
+    found = taught([*stream(150, lambda x: 2 * x, noise=0.3), (math.nan, 3)], 100, method)
+    again = Calibrator.from_state(json.loads(json.dumps(found.state())))
+    asked = np.exp(np.linspace(0, 9, 40))
+    assert np.array_equal(again.calibrate(asked), found.calibrate(asked))
+    assert np.array_equal(again.around(asked), found.around(asked))
+    assert again.state() == found.state() and again.ignored == 1
+    for each in (found, again):
+        each.observe(7, 70)
+    assert again.state() == found.state()
+
+
+GOOD = Calibrator(10).state()
+BAD = {
+    "no object": ([], "it must be an object of format 1"),
+    "other format": (GOOD | {"format": 2}, "it must be an object of format 1"),
+    "no window": ({k: v for k, v in GOOD.items() if k != "window"}, "window is missing"),
+    "window": (GOOD | {"window": 2.5}, "window is 2.5; it must be a whole number from 10"),
+    "method": (GOOD | {"method": "magic"}, "unknown calibration method 'magic'; known: isotonic"),
+    "method of no name": (GOOD | {"method": []}, "unknown calibration method"),
+    "count": (GOOD | {"ignored": -1}, "ignored is -1, which is no count"),
+    "no list": (GOOD | {"output_tokens": 5}, "output_tokens must be a list of lengths"),
+    "text": (GOOD | {"output_tokens": ["5"]}, "output_tokens holds '5', which is no length"),
+    "true": (GOOD | {"predicted_tokens": [True]}, "predicted_tokens holds True, which is no"),
+    "nan": (GOOD | {"predicted_tokens": [math.nan]}, "holds nan, which is no length"),
+    "zero": (GOOD | {"predicted_tokens": [0]}, "holds 0, which is no length"),
+    "huge": (GOOD | {"predicted_tokens": [10**400]}, "which is no length"),
+    "uneven": (GOOD | {"output_tokens": [5]}, "0 predicted_tokens and 1 output_tokens"),
+    "too many": (GOOD | {"output_tokens": [5] * 11, "predicted_tokens": [5] * 11},
+                 "11 observations do not fit a window of 10"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "why"), BAD.values(), ids=BAD)
+def test_a_wrong_state_is_refused_in_one_sentence(state, why):
+    with pytest.raises(InputError) as refused:
+        Calibrator.from_state(state)
+    assert why in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("window", [9, 10**5 + 1, 50.0, True, "50", None])
+def test_a_window_has_limits(window):
+    with pytest.raises(InputError, match="it must be a whole number from 10 to 100000"):
+        Calibrator(window)
+
+
+def test_an_unknown_method_lists_the_known():
+    with pytest.raises(
+        InputError, match="unknown calibration method 'line'; known: isotonic, none"
+    ):
+        Calibrator(method="line")
+
+
+def test_importing_it_is_light():
+    code = "import sys, ssjf.proxy.calibration; print(*{n.split('.')[0] for n in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"sklearn", "scipy", "pandas", "numba", "torch"} & {*done.stdout.split()}
