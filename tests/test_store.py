@@ -190,7 +190,7 @@ def test_good_rows_are_written_and_no_rows_are_not():
 
 def test_an_unknown_detail_lists_the_known_ones():
     with pytest.raises(
-        InputError, match="unknown detail 'steps'; known: predictions, requests, runs"
+        InputError, match="unknown detail 'steps'; known: measurements, predictions, requests, runs"
     ):
         store.save(STEADY | {"detail": "steps"}, RUNS, 1.0)
 

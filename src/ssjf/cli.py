@@ -16,7 +16,10 @@ import click
 from ssjf import __version__
 from ssjf.errors import InputError, unknown
 
-_TRAIN = ("lightgbm", "sklearn")  # packages of the extra of this name
+# Packages of the extra of this name.
+_TRAIN = (
+    "faiss", "lightgbm", "onnx", "onnxruntime", "sklearn", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 _HELP_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 
 
@@ -324,6 +327,25 @@ def bench_proxy(name: str, as_json: bool) -> None:
     from ssjf.study import bench_proxy as measured
 
     found = measured.proxy(name)
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(pd.DataFrame(found))
+
+
+@bench.command("retrieval")
+@click.option(
+    "--vectors", "sizes", multiple=True, type=click.IntRange(1000, 10**7),
+    help="How many are searched (default: 10,000, 100,000 and 1,000,000; minutes).",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True)
+def bench_retrieval(sizes: tuple[int, ...], as_json: bool) -> None:
+    """Milliseconds per search of past prompts, and how many of the nearest it finds."""
+    import pandas as pd
+
+    from ssjf.study import bench_retrieval as measured
+
+    found = measured.retrieval(sizes or measured.SIZES)
     if as_json:
         _print_json(found)
     else:

@@ -34,6 +34,11 @@ KINDS = {
     "encoder": Kind(
         "encoder_config:EncoderConfig", "encoder:EncoderProxy", "encoder_training:train"
     ),
+    "retrieval": Kind(
+        "retrieval_config:RetrievalConfig",
+        "retrieval:RetrievalProxy",
+        "retrieval_training:train",
+    ),
     "tfidf-ridge": Kind(
         "baselines_config:TfidfRidgeConfig",
         "baselines_tfidf:TfidfRidgeProxy",

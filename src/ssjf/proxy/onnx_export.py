@@ -28,7 +28,8 @@ class _OnePrompt(nn.Module):
 
 
 def exported(net: Any, outputs: int, llms: int, int8: bool) -> bytes:
-    """The bytes of a model.onnx; ``int8`` quantises the weights (dynamic, per tensor)."""
+    """The bytes of a model.onnx; ``int8`` quantises the weights (dynamic, per channel: per
+    tensor costs MiniLM 0.004 of rank correlation)."""
     example = (torch.ones(1, 8, dtype=torch.int64), torch.zeros(1, llms))
     held: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -51,5 +52,5 @@ def _quantised(model: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         before.write_bytes(model)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8)
+        quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
         return after.read_bytes()

@@ -26,6 +26,7 @@ from ssjf.request import FloatArray, IntArray
 READ_AT_ONCE = 128  # validation rows
 LONGEST_GRADIENT = 1.0
 LLM_DROPPED = 0.1  # share of rows not told their LLM, so that an unknown one can be served
+RANKER_PARTS = 4
 PHASES = ("tuning", "head")
 
 
@@ -142,9 +143,15 @@ class Trainer:
             llm = llm * (torch.rand(len(rows), 1, device=device) >= dropped)
         if self.vectors is not None:
             return self.net.said(self.vectors[torch.from_numpy(rows)].to(device), llm)
-        ids, mask = (each.to(device) for each in self.examples.padded(rows))
-        with self._precision(device.type):
-            return self.net(ids, mask, llm)
+        # A ranker's batch holds short and long prompts: read in parts, little of it is padding.
+        parts = RANKER_PARTS if self.config.head in RANKERS else 1
+        order = np.argsort([len(self.examples.ids[row]) for row in rows], kind="stable")
+        said = []
+        for part in np.array_split(order, min(parts, len(order))):
+            ids, mask = (each.to(device) for each in self.examples.padded(rows[part]))
+            with self._precision(device.type):
+                said.append(self.net(ids, mask, llm[torch.from_numpy(part)]))
+        return torch.cat(said)[torch.from_numpy(np.argsort(order, kind="stable"))]
 
     def _precision(self, device: str) -> Any:
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")

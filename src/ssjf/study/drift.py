@@ -23,7 +23,7 @@ from ssjf.study.experiments import rows
 
 Spec = dict[str, Any]
 STREAMS = {"prompts": 0, "arrivals": 1, "llms": 2}
-BINS = 20  # of requests by arrival, for the course of the error
+BINS = 30  # of requests by arrival about the middle, for the course of the error
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def _by_time(spec: Spec, done: Completions, predicted: FloatArray) -> dict[str, 
     """Mean JCT (s) and mean absolute error of the log length, by part of the run.
 
     ``before``: from the warm-up to the middle; ``after``: from there; ``settled``: the last
-    quarter.
+    quarter. ``log_error_00``…: the error in bins of n / 400 requests, the eleventh the first
+    after the middle.
     """
     n = len(done)
     jct = done.finished_at - done.requests.arrived_at
@@ -134,8 +135,9 @@ def _by_time(spec: Spec, done: Completions, predicted: FloatArray) -> dict[str, 
     }
     found = {f"jct_mean_{name}": float(jct[part].mean()) for name, part in parts.items()}
     found |= {f"log_error_{name}": float(error[part].mean()) for name, part in parts.items()}
-    course = enumerate(np.array_split(error, BINS))
-    return found | {f"log_error_{place:02d}": float(part.mean()) for place, part in course}
+    size = n // 400
+    course = error[n // 2 - 10 * size :][: BINS * size].reshape(BINS, size).mean(axis=1)
+    return found | {f"log_error_{place:02d}": float(mean) for place, mean in enumerate(course)}
 
 
 def _rng(seed: int, stream: str) -> np.random.Generator:

@@ -28,6 +28,7 @@ APART = {
     "training": "proxy_runs:predictions",
     "transfer": "transfer:measured",
     "drift": "drift:measured",
+    "second-answers": "second_answers:rows",
     "cost": "proxy_cost:costs",
     "latency": "proxy_cost:latencies",
 }

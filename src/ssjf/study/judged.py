@@ -44,8 +44,15 @@ def of(frame: pd.DataFrame) -> dict[str, float]:
         "r2": float(1 - (missed**2).mean() / truth.var()),
         **class_quality(frame["true_class"], frame["predicted_class"]),
         **_precision_and_recall(frame["true_class"], frame["predicted_class"]),
-        "coverage_80": interval_coverage(truth, frame[LOW], frame[HIGH]),
+        **_coverage(frame),
     }
+
+
+def _coverage(frame: pd.DataFrame) -> dict[str, float]:
+    """Of the 80 % interval, where one was predicted."""
+    if LOW not in frame or frame[LOW].isna().any():
+        return {}
+    return {"coverage_80": interval_coverage(frame["output_tokens"], frame[LOW], frame[HIGH])}
 
 
 def judged(runs: pd.DataFrame, by: tuple[str, ...] = ("series",)) -> pd.DataFrame:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 ONE_BY_ONE = ("training", "cost", "latency")
 """Engines whose runs need the ones before, or the machine to themselves."""
-GROUPS = {"all": ("published", "simulator", "transfer"), "trainings": ("training",)}
+GROUPS = {"all": ("transfer", "published", "simulator", "drift"), "trainings": ("training",)}
 """Names for the runs of several experiments, by engine: what can be simulated again anywhere, and
 what needs the texts."""
 
@@ -49,7 +49,10 @@ def _specs(name: str, seeds: int | None) -> list[Spec]:
     if name not in GROUPS:
         return experiment(name).specs(seeds)
     everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
-    return [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
+    wanted = [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
+    return sorted(
+        wanted, key=lambda spec: GROUPS[name].index(spec["engine"])
+    )  # drift needs transfer
 
 
 def _on_gpu(spec: Spec) -> bool:

@@ -13,6 +13,8 @@ from ssjf.study.plots.ablation import (
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
+from ssjf.study.plots.drift import drift_course, drift_estimates, drift_gain, drift_table
+from ssjf.study.plots.elsewhere import bands_quality, ceilings, datasets, datasets_quality
 from ssjf.study.plots.heads import (
     confusions,
     heads,
@@ -57,14 +59,22 @@ __all__ = [
     "agreement",
     "authors",
     "azure",
+    "bands_quality",
     "basis",
     "batch_size",
     "by_likeness",
     "captured",
+    "ceilings",
     "choice",
     "confusions",
     "coverage_by_band",
+    "datasets",
+    "datasets_quality",
     "depths",
+    "drift_course",
+    "drift_estimates",
+    "drift_gain",
+    "drift_table",
     "few_shot",
     "few_shot_table",
     "frontier",

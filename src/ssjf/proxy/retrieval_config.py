@@ -1,0 +1,75 @@
+"""What can be chosen of a retrieval proxy, and within which limits."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ssjf.errors import InputError, unknown
+
+CHOICES = {"pooling": ("cls", "mean"), "average": ("logs", "tokens")}
+LIMITS = {
+    "longest_tokens": (8, 8192), "dimensions": (0, 8192), "epochs": (1, 1000),
+    "neighbours": (1, 1000), "temperature": (1e-6, 1e6), "least_similarity": (-1, 1),
+    "capacity": (1, 10**7), "bands": (1, 100), "seed": (0, 2**31 - 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """A data base of past prompts; see ``CHOICES`` and ``LIMITS``. All of it is ours.
+
+    encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
+        folder), or the folder of a trained encoder proxy. Of the former ``pooling``,
+        ``longest_tokens`` and ``int8`` can be chosen; the latter reads as it was trained to.
+    dimensions: at most so many has the space that is searched, onto which a linear map learnt
+        from the training rows (in at most ``epochs``) brings the encoder's vectors; 0 searches
+        these themselves.
+    neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature);
+        half of a large cosine's range, 0.05, suits thousands of rows, 0.1 hundreds.
+    average: what the weights average, logarithms of lengths or lengths.
+    least_similarity: below this cosine of the nearest the MLP, of layers ``hidden``, answers.
+    capacity: only the last so many prompts are remembered.
+    """
+
+    encoder: str = "minilm"
+    pooling: str = "mean"
+    longest_tokens: int = 256
+    int8: bool = True
+    dimensions: int = 128
+    epochs: int = 8
+    neighbours: int = 100
+    temperature: float = 0.05
+    average: str = "logs"
+    least_similarity: float = 0.5
+    hidden: tuple[int, ...] = (128,)
+    capacity: int = 10**6
+    bands: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.hidden, list):  # TOML and JSON have lists
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.default)
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise unknown(name, str(value), CHOICES[name])
+    elif name in LIMITS:
+        low, high = LIMITS[name]
+        kinds = (int, float) if isinstance(default, float) else (int,)
+        if type(value) not in kinds or not low <= value <= high:
+            number = "number" if float in kinds else "whole number"
+            raise InputError(f"{name} is {value!r}; it must be a {number} from {low} to {high}")
+    elif name == "hidden":
+        sizes = value if isinstance(value, tuple) else (None,)
+        if len(sizes) > 8 or any(type(size) is not int or not 1 <= size <= 8192 for size in sizes):
+            raise InputError(
+                f"hidden is {value!r}; it must be at most 8 whole numbers from 1 to 8192"
+            )
+    elif type(value) is not type(default) or value == "":
+        raise InputError(f"{name} is {value!r}; it must be {_WORDS[type(default)]}")
+
+
+_WORDS = {bool: "true or false", str: "text"}

@@ -1,0 +1,548 @@
+"""Retrieval: the data base of vectors, what its neighbours say, and what training promises."""
+
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+import tiny_backbone
+from commands import refused, ssjf
+from ssjf.errors import InputError
+from ssjf.proxy import folder, retrieval_index
+from ssjf.proxy.retrieval import RetrievalProxy
+from ssjf.proxy.retrieval_config import LIMITS, RetrievalConfig
+from ssjf.proxy.retrieval_fallback import Mlp, fitted
+from ssjf.proxy.retrieval_index import VectorIndex
+from ssjf.proxy.retrieval_training import train
+from ssjf.proxy.spread import LEVELS
+from ssjf.proxy.training import TrainingRows
+from ssjf.study import bench_retrieval
+
+ODD = {
+    "empty": "",
+    "1 MB": "a list of words " * 2**16,
+    "Chinese": "请用中文写一篇关于机器学习的短文。",
+    "emoji": "👩‍👩‍👧‍👦🇨🇳🙂" * 9,
+    "lone surrogates": "a \ud800 b \udfff",
+    "zero bytes": "a\0b \0",
+}
+THINGS = ("sea", "moon", "code", "python", "poem", "list")
+ASKS = {"write a short": 20, "explain why the": 80, "write a long": 300}
+
+
+def vectors_of(rng, n, dimensions=16):
+    found = rng.normal(size=(n, dimensions)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def brute_force(vectors, query, k):
+    """Cosines and rows of the k nearest, of vectors as they are stored: in float16."""
+    cosines = vectors.astype(np.float16).astype(np.float64) @ query.astype(np.float64)
+    nearest = np.argsort(-cosines)[:k]
+    return cosines[nearest], nearest
+
+
+# The data base
+
+
+def assert_exact(index, vectors, logs, queries, k):
+    """The index finds what looking at every vector finds."""
+    for query in queries:
+        found, lengths = index.search(query, k)
+        cosines, nearest = brute_force(vectors, query, k)
+        assert np.allclose(found, cosines, atol=1e-5) and len(found) == min(k, len(vectors))
+        assert np.allclose(lengths[:, 0], logs[nearest], atol=1e-6)
+
+
+def test_search_is_that_of_brute_force():
+    rng = np.random.default_rng(0)
+    vectors, logs = vectors_of(rng, 3000), rng.normal(size=3000)
+    index = VectorIndex(16, 1, 5000)
+    index.add(vectors, logs[:, None])
+    assert index.lists == 1 and len(index) == 3000
+    assert_exact(index, vectors, logs, vectors_of(rng, 50), 25)
+
+
+def test_lists_are_made_as_it_grows_and_all_of_them_are_brute_force(monkeypatch):
+    monkeypatch.setattr(retrieval_index, "EXACT_VECTORS", 500)
+    monkeypatch.setattr(retrieval_index, "LISTS_PROBED", 10**6)
+    rng = np.random.default_rng(1)
+    vectors, logs = vectors_of(rng, 4000), rng.normal(size=4000)
+    index, lists = VectorIndex(16, 1, 5000), []
+    for start in range(0, 4000, 250):
+        index.add(vectors[start : start + 250], logs[start : start + 250, None])
+        lists.append(index.lists)
+    assert lists[:2] == [1, 1] and lists == sorted(lists) and len(set(lists)) == 3
+    assert_exact(index, vectors, logs, vectors_of(rng, 50), 25)
+    index.forget(np.arange(1000))
+    again = VectorIndex.from_bytes(index.to_bytes(), 16, 5000)
+    assert again.lists == index.lists
+    assert_exact(again, vectors[1000:], logs[1000:], vectors_of(rng, 50), 25)
+
+
+def test_few_lists_find_nearly_all_where_vectors_lie_in_clusters(monkeypatch):
+    monkeypatch.setattr(retrieval_index, "EXACT_VECTORS", 500)
+    vectors, queries = bench_retrieval.clustered(6000, 1, 32), bench_retrieval.clustered(50, 2, 32)
+    index = VectorIndex(32, 1, 6000)
+    index.add(vectors, np.zeros((6000, 1)))
+    assert index.lists > 2 * retrieval_index.LISTS_PROBED
+    shares = [bench_retrieval.recall(index.search(q, 20)[0], vectors @ q, 20) for q in queries]
+    assert 0.8 < np.mean(shares) <= 1
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(1, 9)),
+        st.tuples(st.just("forget"), st.integers(-3, 60)),
+        st.tuples(st.just("save"), st.just(0)),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.integers(1, 20))
+def test_any_course_of_adding_and_forgetting_is_that_of_a_dictionary(steps, capacity):
+    """Kept are, of the last ``capacity`` added, those not forgotten."""
+    rng = np.random.default_rng(2)
+    index, known, count = VectorIndex(4, 2, capacity), {}, 0
+    for what, number in steps:
+        if what == "add":
+            vectors = vectors_of(rng, number, 4)
+            ids = index.add(vectors, np.arange(count, count + number)[:, None])
+            assert ids.tolist() == list(range(count, count + number))
+            known |= dict(zip(ids.tolist(), vectors, strict=True))
+            count += number
+            known = {i: known[i] for i in known if i >= count - capacity}
+        elif what == "forget":
+            assert index.forget([number, number]) == (number in known)
+            known.pop(number, None)
+        else:
+            index = VectorIndex.from_bytes(index.to_bytes(), 4, capacity)
+        assert len(index) == len(known)
+        cosines, logs = index.search(vectors_of(rng, 1, 4)[0], 50)
+        assert sorted(logs[:, 0].tolist()) == sorted(known)
+        assert np.isnan(logs[:, 1]).all() and np.all(np.diff(cosines) <= 0)
+
+
+def test_bytes_that_are_no_data_base_are_refused():
+    from safetensors.numpy import load, save
+
+    index = VectorIndex(4, 1, 9)
+    index.add(vectors_of(np.random.default_rng(3), 3, 4), np.zeros((3, 1)))
+    parts = load(index.to_bytes())
+    for dimensions, changed in (
+        (5, {}), (4, {"ids": parts["ids"][:2]}), (4, {"logs": parts["logs"][:2]}),
+        (4, {"ids": np.array([0, 1, 10])}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="do not fit together"):
+            VectorIndex.from_bytes(save(parts | changed), dimensions, 9)
+    with pytest.raises(ValueError, match="not those of a faiss index"):
+        VectorIndex.from_bytes(save(parts | {"faiss": parts["faiss"][:40]}), 4, 9)
+
+
+def test_several_threads_may_learn_forget_and_search():
+    rng = np.random.default_rng(4)
+    index, wrong = VectorIndex(8, 1, 300), []
+
+    def work(seed):
+        vectors = vectors_of(np.random.default_rng(seed), 200, 8)
+        for start in range(0, 200, 10):
+            ids = index.add(vectors[start : start + 10], np.full((10, 1), float(seed)))
+            if not np.array_equal(ids, np.arange(ids[0], ids[0] + 10)):
+                wrong.append(ids)
+            index.forget(ids[:5])
+            if len(index.search(vectors[0], 7)[0]) != 7 and len(index) > 50:
+                wrong.append(start)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(index) == 150 == len(index.search(vectors_of(rng, 1, 8)[0], 400)[0])
+
+
+# The MLP
+
+
+def test_the_mlp_is_that_of_scikit_learn():
+    from sklearn.neural_network import MLPRegressor
+
+    rng = np.random.default_rng(5)
+    vectors, logs = vectors_of(rng, 400), rng.normal(5, 1, 400)
+    mlp = fitted(vectors, logs, (8, 4), 0)
+    other = MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=1).fit(vectors, logs)
+    other.coefs_, other.intercepts_ = ([*each] for each in zip(*mlp.layers, strict=True))
+    assert np.allclose(mlp.logs(vectors), other.predict(4 * vectors), atol=1e-4)
+    again = Mlp.from_arrays(mlp.arrays())
+    assert np.array_equal(again.logs(vectors), mlp.logs(vectors))
+    with pytest.raises(ValueError, match="do not follow each other"):
+        Mlp.from_arrays(mlp.arrays() | {"mlp.1.weights": np.zeros((9, 4), np.float32)})
+
+
+# The proxy
+
+
+def asked(n=400):
+    """Prompts as long to answer as they are phrased, and two draws of each length."""
+    rng = np.random.default_rng(6)
+    asks = [[*ASKS][i] for i in rng.integers(0, 3, n)]
+    prompts = [f"{ask} {rng.choice(THINGS)} {i} {rng.choice(THINGS)}" for i, ask in enumerate(asks)]
+    logs = np.log([ASKS[ask] for ask in asks])[:, None] + rng.normal(0, 0.2, (n, 2))
+    return prompts, logs
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(tiny_backbone.make(tmp_path_factory.mktemp("backbone") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    prompts, logs = asked()
+    part = np.arange(len(prompts)) % 10
+    return TrainingRows(prompts, logs.mean(axis=1)[:, None], logs, part < 6, part // 2 == 3)
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return RetrievalConfig(tiny, longest_tokens=32, dimensions=8, neighbours=9, hidden=(8,),
+                           least_similarity=-1.0, epochs=4)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(rows, config):
+    """Nobody may teach it: it is shared."""
+    return train(rows, config)
+
+
+def with_config(proxy, **changes):
+    """The same proxy with its own memory, otherwise configured."""
+    config = dataclasses.replace(proxy.config, **changes)
+    dimensions = proxy.fallback.layers[0][0].shape[0]
+    memory = VectorIndex.from_bytes(proxy.memory.to_bytes(), dimensions, proxy.config.capacity)
+    return dataclasses.replace(proxy, config=config, memory=memory)
+
+
+def said(proxy, prompts):
+    """Average lengths of the neighbours, before anything is calibrated."""
+    return np.exp(proxy.retrieved(proxy.vectors(prompts)).logs)
+
+
+def test_a_planted_rule_is_learned(trained, rows):
+    held = ~(rows.train | rows.validation)
+    predicted = trained.predict([p for p, test in zip(rows.prompts, held, strict=True) if test])
+    assert spearmanr(predicted.tokens, rows.targets[held, 0])[0] > 0.8
+    low, high = (predicted.quantiles[:, LEVELS.index(p)] for p in (0.1, 0.9))
+    truth = np.exp(rows.draws[held])
+    assert 0.6 < np.mean((low[:, None] <= truth) & (truth <= high[:, None])) < 0.97
+    assert np.all(np.diff(predicted.quantiles, axis=1) >= 0)
+
+
+def test_the_map_brings_alike_lengths_together(trained, rows, config):
+    """A map is taken only where it errs less on the validation rows than the one it began as."""
+    errors = trained.found["map_errors"]
+    assert errors[trained.found["map_epoch"]] == min(errors) < 0.8 * errors[0]
+    assert trained.map.shape == (32, 8) and trained.vectors(["a"]).shape == (1, 8)
+    plain = train(rows, dataclasses.replace(config, dimensions=0))
+    assert plain.map is None and plain.found == {"fallback_share": 0.0}
+    assert np.array_equal(plain.vectors(["a"]), plain.encoder.of(["a"]))
+
+
+@pytest.mark.parametrize("average", ["logs", "tokens"])
+def test_weights_are_a_softmax_between_the_nearest_and_the_plain_mean(trained, rows, average):
+    prompts = rows.prompts[-20:]
+    nearest = with_config(trained, temperature=1e-6, average=average)
+    plain = with_config(trained, temperature=1e6, average=average)
+    between = with_config(trained, temperature=0.1, average=average)
+    near, lengths = trained.neighbours(prompts)
+    assert near.shape == (20, 9) and lengths.shape == (20, 9, 2)
+    assert np.allclose(
+        between.weights(near), np.exp(near / 0.1) / np.exp(near / 0.1).sum(1)[:, None]
+    )
+    means = np.exp(np.log(lengths).mean(axis=2))
+    assert np.allclose(said(nearest, prompts), means[:, 0])
+    mean = means.mean(axis=1) if average == "tokens" else np.exp(np.log(means).mean(axis=1))
+    assert np.allclose(said(plain, prompts), mean, rtol=1e-4)
+
+
+def test_quantiles_before_calibration_are_those_of_the_neighbours(trained, rows):
+    plain = with_config(trained, temperature=1e6)
+    _, lengths = plain.neighbours(rows.prompts[:20])
+    expected = [np.quantile(np.log(row), LEVELS, method="inverted_cdf") for row in lengths]
+    levels = plain.retrieved(plain.vectors(rows.prompts[:20])).levels
+    steps = np.sort(np.log(lengths).reshape(20, -1), axis=1)
+    at = [np.searchsorted(row, level - 1e-9) for row, level in zip(steps, levels, strict=True)]
+    exact = [np.searchsorted(row, level - 1e-9) for row, level in zip(steps, expected, strict=True)]
+    assert np.abs(np.array(at) - exact).max() <= 1  # weights are equal but for a millionth
+
+
+def test_it_learns_and_forgets(trained):
+    proxy = with_config(trained, temperature=1e-6)
+    new = ["write a story about a moon of python", "list list list"]
+    before = said(proxy, new)
+    ids = proxy.learn(new, [7, 4000])
+    assert np.allclose(said(proxy, new), [7, 4000])
+    assert proxy.neighbours(new)[1][:, 0, 0] == pytest.approx([7, 4000])
+    assert np.isnan(proxy.neighbours(new)[1][:, 0, 1]).all()
+    assert proxy.forget(ids) == 2 and proxy.forget(ids) == 0
+    assert np.array_equal(said(proxy, new), before)
+    assert len(proxy.learn([], [])) == 0
+
+
+def test_beyond_its_capacity_the_oldest_are_forgotten(trained, rows, config):
+    proxy = train(rows, dataclasses.replace(config, capacity=50, neighbours=60))
+    taught = rows.draws[rows.train]
+    _, lengths = proxy.neighbours(["a"])
+    assert len(proxy.memory) == 50 and np.isnan(lengths[0, 50:]).all()
+    kept = np.sort(np.log(lengths[0, :50, 0]))
+    assert np.allclose(kept, np.sort(taught[-50:, 0]), atol=1e-6)
+    proxy.learn([f"moon {i}" for i in range(50)], np.arange(1, 51))
+    assert sorted(np.round(proxy.neighbours(["a"])[1][0, :50, 0])) == [*range(1, 51)]
+
+
+WRONG = {
+    "a length of 0": (["a"], [0]), "a negative length": (["a"], [-3]),
+    "no number": (["a"], [np.nan]), "infinite": (["a"], [np.inf]), "none": (["a"], []),
+    "too many": (["a"], [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompts", "lengths"), WRONG.values(), ids=WRONG)
+def test_what_is_no_length_is_not_learnt(trained, prompts, lengths):
+    with pytest.raises(InputError, match=r"as many|output_tokens must be numbers from 1"):
+        trained.learn(prompts, lengths)
+
+
+def test_the_mlp_answers_when_nothing_is_remembered_or_alike(trained, rows):
+    prompts = rows.prompts[:30]
+    expected = np.exp(trained.fallback.logs(trained.vectors(prompts)))
+    empty = with_config(trained)
+    assert empty.forget(np.arange(len(rows.prompts))) == rows.train.sum()
+    near, lengths = empty.neighbours(prompts)
+    assert np.isnan(near).all() and np.isnan(lengths).all()
+    strict = with_config(trained, least_similarity=1.0)
+    strict.forget(np.arange(len(rows.prompts)))
+    for proxy in (empty, strict):
+        predicted = proxy.predict(prompts)
+        assert np.allclose(predicted.tokens, expected)
+        assert np.isfinite(predicted.quantiles).all()
+        assert np.allclose(predicted.quantiles, trained.far.around(np.log(expected)))
+
+
+def test_the_threshold_parts_what_is_retrieved_from_what_is_not(trained, rows):
+    prompts = rows.prompts[-80:]
+    first = trained.neighbours(prompts)[0][:, 0]
+    least = float(np.median(first))
+    tokens = with_config(trained, least_similarity=least).predict(prompts).tokens
+    other = np.exp(trained.fallback.logs(trained.vectors(prompts)))
+    assert np.allclose(tokens, np.where(first >= least, said(trained, prompts), other))
+
+
+@pytest.mark.parametrize("prompt", ODD.values(), ids=ODD)
+def test_any_prompt_is_predicted(trained, prompt):
+    predicted = trained.predict([prompt])
+    assert np.isfinite(predicted.tokens).all() and predicted.tokens >= 1
+    assert np.all(np.diff(predicted.quantiles) >= 0) and predicted.quantiles.min() >= 1
+
+
+def test_one_prompt_at_a_time_or_all_at_once(trained, rows):
+    some = [*ODD.values(), *rows.prompts[:60]]
+    together, alone = trained.predict(some), [trained.predict([prompt]) for prompt in some]
+    assert together.tokens.tolist() == [one.tokens[0] for one in alone]
+    assert np.array_equal(together.quantiles, np.concatenate([one.quantiles for one in alone]))
+    assert trained.predict([]).quantiles.shape == (0, len(LEVELS))
+
+
+def test_the_same_rows_give_the_same_proxy_and_test_rows_influence_nothing(trained, rows, config):
+    held = ~(rows.train | rows.validation)
+    prompts = ["" if test else p for p, test in zip(rows.prompts, held, strict=True)]
+    targets = np.where(held[:, None], 99, rows.targets)
+    other = dataclasses.replace(rows, prompts=prompts, targets=targets)
+    again = train(other, config)
+    for name, each in trained.arrays().items():
+        assert np.array_equal(again.arrays()[name], each), name
+    assert again.files() == trained.files()
+
+
+def test_validation_rows_are_not_remembered(trained, rows):
+    assert len(trained.memory) == rows.train.sum()
+    _, lengths = with_config(trained, neighbours=1000).neighbours(["a"])
+    known = np.sort(np.log(lengths[0, : rows.train.sum()]).ravel())
+    assert np.allclose(known, np.sort(rows.draws[rows.train].ravel()), atol=1e-6)
+
+
+# Its folder
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    where = tmp_path_factory.mktemp("saved") / "proxy"
+    card = {"config": dataclasses.asdict(trained.config)} | trained.told()
+    return folder.save(where, "retrieval", trained, card)
+
+
+def test_a_saved_proxy_predicts_the_same_and_goes_on_learning(trained, saved, rows):
+    again = folder.load(saved)
+    assert isinstance(again, RetrievalProxy)
+    some = [*ODD.values(), *rows.prompts]
+    for one, other in (
+        (trained.predict(some), again.predict(some)),
+        (with_config(trained, temperature=0.5).predict(some),
+         with_config(again, temperature=0.5).predict(some)),
+    ):  # fmt: skip
+        assert np.array_equal(one.tokens, other.tokens)
+        assert np.array_equal(one.quantiles, other.quantiles)
+    assert again.learn(["a"], [5]).tolist() == [rows.train.sum()]
+
+
+def test_no_file_of_it_holds_a_prompt_or_a_pickle(saved, rows):
+    for path in saved.iterdir():
+        content = path.read_bytes()
+        assert rows.prompts[0].encode() not in content, path
+    assert {path.name for path in saved.iterdir()} == {
+        "proxy.json", "weights.safetensors", "model.onnx", "tokenizer.json", "memory.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["memory.safetensors", "model.onnx", "tokenizer.json"])
+def test_an_edited_or_missing_file_is_refused(saved, tmp_path, name):
+    import shutil
+
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name} is missing or is not the file"):
+        folder.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=f"{name} is missing or is not the file"):
+        folder.load(copy)
+
+
+@pytest.mark.parametrize("name", ["memory.safetensors", "model.onnx", "tokenizer.json"])
+def test_another_file_under_a_right_hash_is_refused(saved, tmp_path, name):
+    import hashlib
+    import shutil
+
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    (copy / name).write_bytes(b"something else")
+    card = json.loads((copy / "proxy.json").read_text())
+    card["files"][name] = hashlib.sha256(b"something else").hexdigest()
+    (copy / "proxy.json").write_text(json.dumps(card))
+    with pytest.raises(InputError) as refusal:
+        folder.load(copy)
+    assert "\n" not in str(refusal.value)
+
+
+# Which encoder
+
+
+def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
+    from ssjf.proxy import encoder_training
+    from ssjf.proxy.encoder_config import EncoderConfig
+
+    tuning = EncoderConfig(tiny, hidden=(), longest_tokens=24, cut="tail", epochs=1, tuned_epochs=1,
+                           llm=True, int8=False, precision="float32")  # fmt: skip
+    told = dataclasses.replace(rows, llms=["a", "b"] * (len(rows.prompts) // 2))
+    tuned = encoder_training.train(told, tuning)
+    card = {"config": dataclasses.asdict(tuning)} | tuned.told()
+    where = folder.save(tmp_path / "encoder", "encoder", tuned, card)
+    proxy = train(rows, dataclasses.replace(config, encoder=str(where), dimensions=0))
+    expected = tuned.vectors(rows.prompts[:5])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(proxy.vectors(rows.prompts[:5]), expected, atol=1e-6)
+    assert proxy.told()["reads"] == {"longest_tokens": 24, "cut": "tail"}
+    card = {"config": dataclasses.asdict(proxy.config)} | proxy.told()
+    own = folder.save(tmp_path / "own", "retrieval", proxy, card)
+    where.rename(tmp_path / "elsewhere")  # the folder needs no other
+    assert np.array_equal(
+        folder.load(own).predict(rows.prompts[:9]).tokens, proxy.predict(rows.prompts[:9]).tokens
+    )
+
+
+def test_what_is_no_encoder_is_refused(rows, config):
+    with pytest.raises(InputError, match="not of the kind encoder"):
+        train(rows, dataclasses.replace(config, encoder=str(folder.builtin_folder())))
+    with pytest.raises(InputError, match=r"longest_tokens is 128; .* reads at most 64"):
+        train(rows, dataclasses.replace(config, longest_tokens=128))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        train(rows, dataclasses.replace(config, encoder="/nowhere"))
+
+
+REFUSED = {
+    "pooling": ("max", "unknown pooling 'max'; known: cls, mean"),
+    "average": ("mean", "unknown average 'mean'; known: logs, tokens"),
+    "encoder": ("", "encoder is ''; it must be text"),
+    "int8": (1, "int8 is 1; it must be true or false"),
+    "hidden": ((0,), "hidden is (0,); it must be at most 8 whole numbers from 1 to 8192"),
+    "temperature": (float("nan"), "temperature is nan; it must be a number from 1e-06"),
+    "neighbours": (2.5, "neighbours is 2.5; it must be a whole number from 1 to 1000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "why"), [(k, *v) for k, v in REFUSED.items()])
+def test_a_wrong_config_is_refused(key, value, why):
+    with pytest.raises(InputError) as refusal:
+        RetrievalConfig(**{key: value})
+    assert str(refusal.value).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(k, end) for k, (low, high) in LIMITS.items() for end in (low - 1, high + 1)]
+)
+def test_a_config_has_limits(key, value):
+    with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
+        RetrievalConfig(**{key: value})
+
+
+# The command line
+
+
+def test_training_from_the_command_line(tiny, tmp_path):
+    prompts, logs = asked()
+    source, spec = tmp_path / "texts.jsonl", tmp_path / "small.toml"
+    lengths = np.rint(np.exp(logs[:, 0])).astype(int).tolist()
+    pairs = zip(prompts, lengths, strict=True)
+    source.write_text(
+        "".join(json.dumps({"prompt": p, "output_tokens": n}) + "\n" for p, n in pairs)
+    )
+    spec.write_text(
+        'kind = "retrieval"\n[config]\nlongest_tokens = 32\ndimensions = 8\nneighbours = 9\n'
+        f'hidden = [8]\nepochs = 4\nencoder = "{tiny}"\n'
+    )
+    done = ssjf("train", "--proxy", spec, "--data", source, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    told = folder.card(tmp_path / "out")
+    assert told["test"]["spearman"][0] > 0.7 and 0 <= told["found"]["fallback_share"] <= 1
+    lines = ssjf("predict", "--proxy", tmp_path / "out", "--input", source).stdout.split()
+    expected = folder.load(tmp_path / "out").predict(prompts).tokens
+    assert [*map(float, lines)] == pytest.approx(expected, abs=0.051)
+
+
+def test_the_bench_measures_what_it_says(monkeypatch):
+    found = bench_retrieval.retrieval([1000])
+    monkeypatch.setattr(bench_retrieval, "retrieval", lambda sizes: found)
+    result = ssjf("bench", "retrieval", "--vectors", 1000, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout) == found
+    (each,) = found
+    assert (each["vectors"], each["dimensions"], each["lists"]) == (1000, 384, 1)
+    assert each["recall"] == 1 and each["ms"] > 0 and each["build_seconds"] >= 0
+    assert 768 < each["bytes_per_vector"] < 2000 and each["rss_mb"] > each["vectors_mb"]
+    assert "999 is not in the range" in refused("bench", "retrieval", "--vectors", 999)
+
+
+def test_vectors_of_the_bench_lie_as_prompts_do():
+    """The medians that its docstring names, of MiniLM's vectors of Alpaca, to within 0.07."""
+    vectors, queries = bench_retrieval.clustered(10_000, 1), bench_retrieval.clustered(200, 2)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    cosines = -np.sort(-(queries @ vectors.T), axis=1)
+    assert np.median(cosines[:, [0, 9, 99]], axis=0) == pytest.approx([0.65, 0.49, 0.35], abs=0.07)
+    assert np.array_equal(bench_retrieval.clustered(200, 2), queries)
