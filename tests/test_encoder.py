@@ -430,3 +430,33 @@ def test_minilm_comes_with_its_package_and_needs_no_network(monkeypatch):
     assert model.config.hidden_size == 384
     ids = Reader.of(tokenizer_json, 512, "head").ids(["Hello world"])[0]
     assert ids.tolist() == [101, 7592, 2088, 102]  # [CLS] hello world [SEP] of uncased BERT
+
+
+def test_answers_are_counted_by_the_tokenizer_that_is_named(tmp_path, tiny):
+    spec, data, out = tmp_path / "s.toml", tmp_path / "d.jsonl", tmp_path / "out"
+    spec.write_text(SPEC.format(tiny).replace("epochs = 8", "epochs = 3"))
+    texts = sorted(set(prompts(900)))
+    data.write_text("".join(
+        json.dumps({"prompt": p, "response": "word " * int(n)}) + "\n"
+        for p, n in zip(texts, np.exp(logs(texts))[:, 0].tolist(), strict=True)))  # fmt: skip
+    command = ["train", "--proxy", spec, "--data", data, "--out", out]
+    assert "name the tokenizer" in one_sentence(ssjf(*command))
+    assert ssjf(*command, "--tokenizer", "whitespace").exit_code == 0
+    assert json.loads((out / "proxy.json").read_text())["length_tokenizer"] == "whitespace"
+
+
+def test_the_llm_can_be_named_when_predicting(config, tmp_path):
+    texts = prompts()
+    llms = ["terse" if i % 2 else "wordy" for i in range(N)]
+    draws = logs(texts) + np.array([[-1.0 if name == "terse" else 1.0] for name in llms])
+    asked_for = replace(config, llm=True, epochs=3, tuned_epochs=3)
+    proxy = train(rows(draws=draws, targets=draws, llms=llms), asked_for)
+    out = folder.save(tmp_path / "p", "encoder", proxy, card(proxy, asked_for))
+    data = tmp_path / "in.jsonl"
+    data.write_text(json.dumps({"prompt": "write a poem"}) + "\n")
+    ask = ["predict", "--proxy", out, "--input", data]
+    terse, wordy = (float(ssjf(*ask, "--llm", name).stdout) for name in ("terse", "wordy"))
+    assert terse < wordy
+    assert "known: terse, wordy" in one_sentence(ssjf(*ask, "--llm", "new"))
+    builtin = ["predict", "--input", data, "--llm", "terse"]
+    assert "not trained to tell LLMs apart" in one_sentence(ssjf(*builtin))

@@ -134,11 +134,11 @@ def test_a_sweep_over_a_pool_is_drawn_as_the_authors_draw(here):
 def test_precision_recall_and_confusion_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     true, said = pd.Series(rng.integers(0, 4, 300)), pd.Series(rng.integers(0, 3, 300))
-    found = judged._precision_and_recall(true, said)
+    found = judged.precision_and_recall(true.to_numpy(), said.to_numpy())
     precision, recall, _, _ = precision_recall_fscore_support(
         true, said, average="macro", zero_division=0
     )
-    assert found == pytest.approx({"precision": precision, "recall": recall})
+    assert found == pytest.approx((precision, recall))
     matrix = judged.confusion(pd.DataFrame({"true_class": true, "predicted_class": said}))
     assert matrix.sum(axis=1) == pytest.approx(np.ones(4))
     assert matrix[2, 1] == pytest.approx(((true == 2) & (said == 1)).sum() / (true == 2).sum())

@@ -17,9 +17,10 @@ from ssjf import __version__
 from ssjf.errors import InputError, unknown
 
 # Packages of the extra of this name.
-_TRAIN = (
-    "faiss", "lightgbm", "onnx", "onnxruntime", "sklearn", "tokenizers", "torch", "transformers",
-)  # fmt: skip
+_EXTRAS = {
+    "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
+    "proxy": ("onnxruntime", "tokenizers", "faiss"),
+}
 _HELP_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 
 
@@ -46,7 +47,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         if not error.name or error.name.partition(".")[0] == "ssjf":
             raise error
-        extra = "train" if error.name.partition(".")[0] in _TRAIN else "notebooks"
+        package = error.name.partition(".")[0]
+        found = [extra for extra, packages in _EXTRAS.items() if package in packages]
+        extra = found[0] if found else "notebooks"
         return f"this needs the package {error.name}; run pip install 'ssjf[{extra}]'"
     return str(error)
 
@@ -353,15 +356,25 @@ def bench_retrieval(sizes: tuple[int, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--proxy", "spec_name", default="light", show_default=True, help="Spec or .toml.")
+@click.option(
+    "--proxy",
+    "spec_name",
+    default="light",
+    show_default=True,
+    help="light, encoder, retrieval, … or a .toml file of your own.",
+)
 @click.option("--data", "data_name", required=True, help="A text data set, or a file of texts.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
-def train(spec_name: str, data_name: str, out: Path) -> None:
-    """Train a proxy model on texts and judge it on their test split."""
+@click.option("--tokenizer", help="Counts the answers if the data have no lengths: cl100k_base, ….")
+def train(spec_name: str, data_name: str, out: Path, tokenizer: str | None) -> None:
+    """Train a proxy model on texts and judge it on their test split.
+
+    A training that was killed goes on where it was when it is asked for again.
+    """
     from ssjf.study import train as training
     from ssjf.study.proxy_spec import read_spec
 
-    card = training.train(read_spec(spec_name), data_name, out)
+    card = training.train(read_spec(spec_name), data_name, out, tokenizer=tokenizer)
     click.echo(f"{out}: trained in {card['train_seconds']} s on {card['rows']['train']} prompts")
     for name, (value, *interval) in card["test"].items():
         click.echo(f"  {name}: {value}" + (f" [{interval[0]}, {interval[1]}]" if interval else ""))
@@ -370,14 +383,16 @@ def train(spec_name: str, data_name: str, out: Path) -> None:
 @main.command()
 @click.option("--proxy", "proxy_name", default="builtin", show_default=True, help="Folder.")
 @click.option("--input", "source", required=True, help="jsonl, csv or parquet; - is JSONL.")
+@click.option("--llm", help="Which LLM answers, for a proxy that was trained on several.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line, with quantiles.")
-def predict(proxy_name: str, source: str, as_json: bool) -> None:
+def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> None:
     """Predict the output length of every prompt, in input order."""
     from ssjf.proxy import folder
     from ssjf.study import predicting
 
     proxy = folder.load(proxy_name)
-    for found in predicting.predictions(proxy, predicting.prompts_of(source)):
+    predicting.check_llm(proxy, llm)
+    for found in predicting.predictions(proxy, predicting.prompts_of(source), llm):
         click.echo(json.dumps(found) if as_json else f"{found['predicted_tokens']:g}")
 
 

@@ -124,7 +124,8 @@ def _sigma_for(target: float, truth: FloatArray, noise: FloatArray) -> float:
 def _kendall(a: FloatArray, b: FloatArray) -> float:
     from scipy.stats import kendalltau  # takes long to import: only where it is asked
 
-    return float(kendalltau(a, b, method="asymptotic").statistic)
+    method = "asymptotic" if len(a) > 2 else "auto"  # of two SciPy finds no variance
+    return float(kendalltau(a, b, method=method).statistic)
 
 
 def _column(requests: Requests, value: str, rng: Generator) -> FloatArray:

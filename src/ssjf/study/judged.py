@@ -4,11 +4,13 @@
 quantiles ``q0.05``…, classes, and the conversation that a prompt opens or belongs to.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pandas as pd
 
 from ssjf.request import IntArray
-from ssjf.study.quality import class_quality, rank_quality
+from ssjf.study.quality import class_quality, rank
 from ssjf.study.quality_intervals import interval_coverage, resampled
 
 RESAMPLES = 200
@@ -30,45 +32,73 @@ WORDS = {
 }
 
 
-def of(frame: pd.DataFrame) -> dict[str, float]:
-    """All measures of one series' predictions; the ranks of the mean where there are draws."""
-    truth = frame["output_tokens"].to_numpy(np.float64)
-    said = frame["predicted_tokens"].to_numpy(np.float64)
-    ranks, missed = rank_quality(truth, said), said - truth
-    mean = {"spearman_of_mean": rank_quality(_mean_of_draws(frame), said)["spearman"]}
-    return {
-        **ranks,
-        **(mean if "draw_1" in frame else {}),
-        "mae": float(abs(missed).mean()),
-        "rmse": float(np.sqrt((missed**2).mean())),
-        "r2": float(1 - (missed**2).mean() / truth.var()),
-        **class_quality(frame["true_class"], frame["predicted_class"]),
-        **_precision_and_recall(frame["true_class"], frame["predicted_class"]),
-        **_coverage(frame),
-    }
+Arrays = dict[str, np.ndarray]
+Measure = Callable[[Arrays], float]
 
 
-def _coverage(frame: pd.DataFrame) -> dict[str, float]:
-    """Of the 80 % interval, where one was predicted."""
-    if LOW not in frame or frame[LOW].isna().any():
-        return {}
-    return {"coverage_80": interval_coverage(frame["output_tokens"], frame[LOW], frame[HIGH])}
+def _rank(name: str, truth: str = "truth") -> Measure:
+    return lambda a: rank(name, a[truth], a["said"])
 
 
-def judged(runs: pd.DataFrame, by: tuple[str, ...] = ("series",)) -> pd.DataFrame:
-    """Columns ``by``, metric, value, low, high: 95 % bootstrap intervals over conversations."""
-    parts = [_judged(part).assign(**dict(zip(by, key, strict=True)))
+def _class(name: str) -> Measure:
+    return lambda a: class_quality(a["true_class"], a["predicted_class"])[name]
+
+
+MEASURES: dict[str, Measure] = {
+    "kendall_tau_b": _rank("kendall_tau_b"),
+    "spearman": _rank("spearman"),
+    "spearman_of_mean": _rank("spearman", "mean"),
+    "pairs_2x": _rank("pairs_2x"),
+    "mae": lambda a: float(abs(a["said"] - a["truth"]).mean()),
+    "rmse": lambda a: float(np.sqrt(((a["said"] - a["truth"]) ** 2).mean())),
+    "r2": lambda a: float(1 - ((a["said"] - a["truth"]) ** 2).mean() / a["truth"].var()),
+    "accuracy": _class("accuracy"),
+    "macro_f1": _class("macro_f1"),
+    "precision": lambda a: precision_and_recall(a["true_class"], a["predicted_class"])[0],
+    "recall": lambda a: precision_and_recall(a["true_class"], a["predicted_class"])[1],
+    "within_one_class": _class("within_one_class"),
+    "coverage_80": lambda a: interval_coverage(a["truth"], a["low"], a["high"]),
+}
+
+
+def judged(
+    runs: pd.DataFrame, by: tuple[str, ...] = ("series",), metrics: Iterable[str] = MEASURES
+) -> pd.DataFrame:
+    """Columns ``by``, metric, value, low, high: 95 % bootstrap intervals over conversations.
+
+    A measure is left out where the rows do not tell it: the mean of draws, the interval.
+    """
+    parts = [_judged(part, metrics).assign(**dict(zip(by, key, strict=True)))
              for key, part in runs.groupby([*by], sort=False)]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
-def _judged(part: pd.DataFrame) -> pd.DataFrame:
-    part = part.reset_index(drop=True)
+def _judged(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    arrays = _arrays(part)
+    lacking = {"spearman_of_mean": "mean", "coverage_80": "low"}
+    asked = [name for name in metrics if lacking.get(name, "truth") in arrays]
 
     def measure(rows: IntArray) -> dict[str, float]:
-        return of(part.iloc[rows])
+        taken = {name: array[rows] for name, array in arrays.items()}
+        return {name: MEASURES[name](taken) for name in asked}
 
     return resampled(measure, len(part), part["conversation"].to_numpy(), resamples=RESAMPLES)
+
+
+def _arrays(part: pd.DataFrame) -> Arrays:
+    """The columns that measures read; ``mean`` of all draws, ``low`` and ``high`` if told."""
+    draws = [name for name in part if str(name).startswith("draw_")]
+    found = {
+        "truth": part["output_tokens"],
+        "said": part["predicted_tokens"],
+        "true_class": part["true_class"],
+        "predicted_class": part["predicted_class"],
+    }
+    if draws and part[draws].notna().all(axis=None):
+        found["mean"] = part[["output_tokens", *draws]].mean(axis=1)
+    if LOW in part and part[LOW].notna().all():
+        found |= {"low": part[LOW], "high": part[HIGH]}
+    return {name: column.to_numpy(np.float64) for name, column in found.items()}
 
 
 def confusion(part: pd.DataFrame) -> np.ndarray:
@@ -80,18 +110,10 @@ def confusion(part: pd.DataFrame) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _mean_of_draws(frame: pd.DataFrame) -> np.ndarray:
-    draws = [name for name in frame if str(name).startswith("draw_")]
-    return frame[["output_tokens", *draws]].to_numpy(np.float64).mean(axis=1)
-
-
-def _precision_and_recall(true: pd.Series, said: pd.Series) -> dict[str, float]:
+def precision_and_recall(true: np.ndarray, said: np.ndarray) -> tuple[float, float]:
     """Plain means over the classes that occur among the true ones; 0 where none is predicted."""
     ids = np.unique(true)
     hits = np.array([((true == i) & (said == i)).sum() for i in ids])
     predicted = np.array([(said == i).sum() for i in ids])
     occur = np.array([(true == i).sum() for i in ids])
-    return {
-        "precision": float((hits / np.maximum(predicted, 1)).mean()),
-        "recall": float((hits / occur).mean()),
-    }
+    return float((hits / np.maximum(predicted, 1)).mean()), float((hits / occur).mean())

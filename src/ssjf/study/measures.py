@@ -59,7 +59,7 @@ def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = ""
     part = frame[frame["series"] == series]
     if mean:
         return bootstrap.interval(part[mean])
-    found = judged(part).set_index("metric").loc[quality]
+    found = judged(part, metrics=[quality]).set_index("metric").loc[quality]
     return Estimate(*map(float, found[["value", "low", "high"]]))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssjf.errors import InputError
+from ssjf.errors import InputError, unknown
 from ssjf.proxy.base import Prediction, Proxy
 from ssjf.workload.tables import read_columns
 
@@ -45,10 +45,22 @@ def _prompt(number: int, line: str) -> str:
     return row["prompt"]
 
 
-def predictions(proxy: Proxy, prompts: list[str]) -> Iterator[dict[str, Any]]:
+def check_llm(proxy: Proxy, llm: str | None) -> None:
+    """InputError for an LLM that the proxy was not trained to tell."""
+    known = getattr(proxy, "llms", ())
+    if llm is not None and not known:
+        raise InputError(f"this proxy was not trained to tell LLMs apart; leave out --llm {llm}")
+    if llm is not None and llm not in known:
+        raise unknown("LLM", llm, known)
+
+
+def predictions(
+    proxy: Proxy, prompts: list[str], llm: str | None = None
+) -> Iterator[dict[str, Any]]:
     """One object per prompt, in order: predicted_tokens, and quantiles by level."""
     for start in range(0, len(prompts), BATCH):
-        predicted = proxy.predict(prompts[start : start + BATCH])
+        part = prompts[start : start + BATCH]
+        predicted = proxy.predict(part, None if llm is None else [llm] * len(part))
         for row in range(len(predicted.tokens)):
             yield _object(predicted, row)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ssjf.errors import InputError
+from ssjf.errors import InputError, unknown
 from ssjf.proxy.predictors import PAPER_THRESHOLDS
 from ssjf.request import FloatArray, IntArray
 
@@ -70,11 +70,18 @@ def rank_quality(truth: ArrayLike, score: ArrayLike) -> dict[str, float]:
     of the pairs whose true lengths are at least 2x apart that the score orders rightly; a tie
     counts half. It is exact, in O(n log n).
     """
+    return {name: rank(name, truth, score) for name in RANK_METRICS}
+
+
+def rank(name: str, truth: ArrayLike, score: ArrayLike) -> float:
+    """One of ``RANK_METRICS``."""
+    if name not in RANK_METRICS:
+        raise unknown("rank metric", name, RANK_METRICS)
     true, found = columns(truth=truth, score=score)
     above_zero(true)
-    metrics = {"kendall_tau_b": _kendall, "spearman": _spearman}
-    correlations = {name: _correlation(metric, true, found) for name, metric in metrics.items()}
-    return correlations | {"pairs_2x": _pairs_2x(true, found)}
+    if name == "pairs_2x":
+        return _pairs_2x(true, found)
+    return _correlation({"kendall_tau_b": _kendall, "spearman": _spearman}[name], true, found)
 
 
 def by_band(truth: ArrayLike, predicted: ArrayLike, edges: Sequence[float] = BANDS) -> pd.DataFrame:

@@ -29,25 +29,30 @@ LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 def train(
     spec: ProxySpec, data: str, out: Path, texts: Texts | None = None,
-    split: NDArray[np.str_] | None = None,
+    split: NDArray[np.str_] | None = None, tokenizer: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train, judge on the test split, save to ``out``; returns the proxy's card.
 
     What a killed training has done lies in a folder beside ``out`` and is gone on with. ``texts``
     are those of ``data`` if they are read already; ``split`` (n,) overrides their splits.
+    ``tokenizer`` counts the answers where the data have no lengths.
     """
     proxy_folder.check_new(out)
-    texts = load_texts(data, label=label_to_load(spec)) if texts is None else texts
+    if texts is None:
+        texts = load_texts(data, tokenizer=tokenizer, label=label_to_load(spec))
     split = texts.splits() if split is None else split
-    proxy, card = fit(spec, data, texts, split, out.with_name(f"{out.name}.training"))
+    keep = out.with_name(f"{out.name}.training")
+    proxy, card = fit(spec, data, texts, split, keep)
+    card |= {"length_tokenizer": tokenizer} if tokenizer else {}
     proxy_folder.save(out, spec.kind, proxy, card)
+    shutil.rmtree(keep, ignore_errors=True)
     return card
 
 
 def fit(
     spec: ProxySpec, data: str, texts: Texts, split: NDArray[np.str_], keep: Path
 ) -> tuple[Proxy, dict[str, Any]]:
-    """A trained proxy and its card; ``keep`` is for checkpoints and removed at the end."""
+    """A trained proxy and its card; ``keep`` is for checkpoints."""
     check_trainable(texts)
     rows, masks = _training_rows(spec, texts, split)
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
@@ -57,7 +62,6 @@ def fit(
     started = time.perf_counter()
     proxy = KINDS[spec.kind].train(rows, spec.config, keep / digest_of(spec, data_hash))
     seconds = time.perf_counter() - started
-    shutil.rmtree(keep, ignore_errors=True)
     test = rows.known(masks["test"])
     prompts = [rows.prompts[i] for i in test]
     llms = None if rows.llms is None else [rows.llms[i] for i in test]

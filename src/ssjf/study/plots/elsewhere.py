@@ -32,7 +32,7 @@ def datasets_quality(runs: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for label, title in DATA.items():
         part = runs[runs["workload"] == label]
-        table = with_bars(judged(part), METRICS)
+        table = with_bars(judged(part, metrics=METRICS), METRICS)
         table.insert(0, "data", title)
         table.insert(1, "test prompts", len(part) // part["series"].nunique())
         parts.append(table)
@@ -77,7 +77,9 @@ def ceilings(runs: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
     parts = [_as(one, guess, edges, name) for name, guess in said.items()]
     parts.append(again.assign(series="gpt-3.5-turbo (Open Assistant): a second answer"))
     parts += [_authors(column, name) for column, name in AUTHORS.items()]
-    return with_bars(judged(pd.concat(parts)), RANKS).rename(columns={"series": "predictor"})
+    return with_bars(judged(pd.concat(parts), metrics=RANKS), RANKS).rename(
+        columns={"series": "predictor"}
+    )
 
 
 AUTHORS = {
@@ -119,7 +121,7 @@ def datasets(runs: pd.DataFrame) -> Figure:
             look = style.proxy_look(series)
             for row, label in enumerate(DATA):
                 part = runs[(runs["series"] == series) & (runs["workload"] == label)]
-                found = judged(part).set_index("metric").loc["kendall_tau_b"]
+                found = judged(part, metrics=["kendall_tau_b"]).iloc[0]
                 bars = np.abs([[found["value"] - found["low"]], [found["high"] - found["value"]]])
                 ax.errorbar(found["value"], row + 0.12 * (place - 1.5), xerr=bars,
                             color=look["color"], marker=look["marker"], linestyle="none",

@@ -40,7 +40,7 @@ POOL = {"draw": "length-pool", "requests": 100000, "seed": 42}  # the authors' o
 
 def heads_quality(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per head: measures with their 95 % intervals, as text."""
-    table = with_bars(judged(runs), IN_TABLE)
+    table = with_bars(judged(runs, metrics=IN_TABLE), IN_TABLE)
     return table.assign(head=table["series"].map(PAPER)).set_index("head").drop(columns="series")
 
 
@@ -66,7 +66,7 @@ def _named(series: str) -> str:
 
 def heads(runs: pd.DataFrame, gain: pd.DataFrame) -> Figure:
     """Kendall's tau-b of every head, and the share of the oracle's gain it captures."""
-    taus = judged(runs).query("metric == 'kendall_tau_b'").sort_values("value")
+    taus = judged(runs, metrics=["kendall_tau_b"]).sort_values("value")
     shares = shares_of(gain).query("slots == 1 and rho == 0.9").set_index("series")
     order = list(taus["series"])
     with style.context():

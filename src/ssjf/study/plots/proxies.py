@@ -31,15 +31,16 @@ def shares_of(gain: pd.DataFrame) -> pd.DataFrame:
 
 def proxies_quality(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per proxy: measures with their 95 % intervals, as text."""
-    table = with_bars(judged(runs), QUALITY)
+    table = with_bars(judged(runs, metrics=QUALITY), QUALITY)
     names = [style.proxy_look(series)["label"] for series in table["series"]]
     return table.assign(proxy=names).set_index("proxy").drop(columns="series")
 
 
 def choice(runs: pd.DataFrame, gain: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
     """Which proxy to choose: quality, cost, share of the oracle's gain and what the tail pays."""
-    ranks = judged(runs).query("metric == 'spearman'").set_index("series")
-    taus = judged(runs).query("metric == 'kendall_tau_b'").set_index("series")["value"]
+    found = judged(runs, metrics=["spearman", "kendall_tau_b"]).set_index("series")
+    ranks = found[found["metric"] == "spearman"]
+    taus = found[found["metric"] == "kendall_tau_b"]["value"]
     shares = shares_of(gain).query(AT).set_index("series")
     tails = against(gain, ["slots", "rho"], "jct_p99").query(AT).set_index("series")
     times = cost.query("batch == 1").pivot_table(

@@ -16,6 +16,12 @@ from ssjf.study.plots.common import facets
 
 ROUNDS = 5
 WORKLOADS = {"sharegpt": "ShareGPT (ChatGPT)", "moss": "MOSS (gpt-3.5-turbo)"}
+MEASURED = {
+    "accuracy": "accuracy, 5 classes",
+    "macro_f1": "macro F1",
+    "kendall_tau_b": "Kendall's τ-b",
+    "spearman": "Spearman's ρ",
+}
 LOOKS = {
     "light-turn": ("#332288", "p", "-", "light, the turn alone"),
     "light-history": ("#332288", "p", ":", "light, whole history"),
@@ -27,16 +33,14 @@ LOOKS = {
 def rounds_quality(runs: pd.DataFrame) -> pd.DataFrame:
     """Columns workload, turn, series, metric, value, low, high: rounds 1 to 5."""
     kept = runs[runs["turn"] <= ROUNDS]
-    return judged(kept, ("workload", "turn", "series"))
+    return judged(kept, ("workload", "turn", "series"), MEASURED)
 
 
 def rounds_table(quality: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
     """A row per data, predictor and round: accuracy, macro F1, ranks, and JCT reduction (%)."""
-    measures = {"accuracy": "accuracy, 5 classes", "macro_f1": "macro F1",
-                "kendall_tau_b": "Kendall's τ-b", "spearman": "Spearman's ρ"}  # fmt: skip
     keys = ["workload", "series", "turn"]
-    wide = quality[quality["metric"].isin(measures)].pivot_table("value", keys, "metric", "first")
-    found = wide.rename(columns=measures)[[*measures.values()]].reset_index()
+    wide = quality[quality["metric"].isin(MEASURED)].pivot_table("value", keys, "metric", "first")
+    found = wide.rename(columns=MEASURED)[[*MEASURED.values()]].reset_index()
     jct = against(gain, ["workload", "round"])
     jct["series"] = jct["series"].str.removeprefix("proxy:")
     jct = jct.rename(columns={"round": "turn", "value": "mean JCT reduction (%)"})
