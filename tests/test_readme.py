@@ -49,7 +49,9 @@ def test_its_python_works(tmp_path, monkeypatch, capsys):
     assert float(capsys.readouterr().out) > 0
 
 
-@pytest.mark.parametrize("command", ["make report", "make test", "make resimulate", "make lab"])
+@pytest.mark.parametrize(
+    "command", ["make report", "make test", "make resimulate", "make retrain", "make lab"]
+)
 def test_the_make_targets_it_names_exist(command):
     assert command in README
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.M)
