@@ -35,7 +35,7 @@ class RetrievalConfig:
     longest_tokens: int = 256
     int8: bool = True
     dimensions: int = 128
-    epochs: int = 8
+    epochs: int = 10
     neighbours: int = 100
     temperature: float = 0.05
     average: str = "logs"

@@ -16,7 +16,7 @@ from ssjf.request import FloatArray
 
 MOST_ROWS = 2**14  # beyond, so many drawn at random teach it: each step compares with all
 STEPS, BATCHES = 8, (32, 512)  # least steps of an epoch, and the batches within which they are made
-LEARNING_RATE, DROPOUT = 2e-3, 0.2
+LEARNING_RATE, DROPOUT = 2e-3, 0.3
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def learnt(
     for epoch in range(config.epochs + 1):
         if epoch:
             for rows in torch.randperm(len(logs), generator=order).split(batch):
-                kept = torch.rand(vectors.shape[1], generator=order) >= DROPOUT
+                kept = torch.rand(vectors.shape, generator=order) >= DROPOUT
                 space = normalize((vectors * kept) @ map_)
                 loss = mse_loss(_mean(space[rows], space, logs, config, rows), logs[rows])
                 optimizer.zero_grad()
