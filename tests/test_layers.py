@@ -16,7 +16,10 @@ LAYERS = {
     "errors": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "study": 5,
     "cli": 6,
 }  # fmt: skip
-OF_TORCH = {f"ssjf.proxy.{name}" for name in ("network", "examples", "trainer", "onnx_export")}
+OF_TORCH = {
+    f"ssjf.proxy.{name}"
+    for name in ("network", "examples", "trainer", "onnx_export", "retrieval_map")
+}
 HEAVY = ("torch", "vllm", "numba", "pandas", "scipy", "pyarrow", "matplotlib")
 
 

@@ -157,7 +157,7 @@ def test_several_threads_may_learn_forget_and_search():
             if not np.array_equal(ids, np.arange(ids[0], ids[0] + 10)):
                 wrong.append(ids)
             index.forget(ids[:5])
-            if len(index.search(vectors[0], 7)[0]) != 7 and len(index) > 50:
+            if len(index.search(vectors[0], 5)[0]) != 5:
                 wrong.append(start)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
@@ -173,12 +173,14 @@ def test_several_threads_may_learn_forget_and_search():
 
 
 def test_the_mlp_is_that_of_scikit_learn():
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
     rng = np.random.default_rng(5)
     vectors, logs = vectors_of(rng, 400), rng.normal(5, 1, 400)
     mlp = fitted(vectors, logs, (8, 4), 0)
-    other = MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=1).fit(vectors, logs)
+    with pytest.warns(ConvergenceWarning):
+        other = MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=1).fit(vectors, logs)
     other.coefs_, other.intercepts_ = ([*each] for each in zip(*mlp.layers, strict=True))
     assert np.allclose(mlp.logs(vectors), other.predict(4 * vectors), atol=1e-4)
     again = Mlp.from_arrays(mlp.arrays())
@@ -249,7 +251,7 @@ def test_a_planted_rule_is_learned(trained, rows):
 def test_the_map_brings_alike_lengths_together(trained, rows, config):
     """A map is taken only where it errs less on the validation rows than the one it began as."""
     errors = trained.found["map_errors"]
-    assert errors[trained.found["map_epoch"]] == min(errors) < 0.8 * errors[0]
+    assert errors[trained.found["map_epoch"]] == min(errors) < errors[0]
     assert trained.map.shape == (32, 8) and trained.vectors(["a"]).shape == (1, 8)
     plain = train(rows, dataclasses.replace(config, dimensions=0))
     assert plain.map is None and plain.found == {"fallback_share": 0.0}

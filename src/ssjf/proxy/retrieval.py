@@ -85,12 +85,12 @@ class RetrievalProxy:
         if not len(near):
             return np.nan, np.full(len(LEVELS), np.nan), -np.inf
         weights = self.weights(near)
-        own = np.exp(np.nanmean(logs, axis=1)) if self.config.average == "tokens" else None
-        mean = weights @ np.nanmean(logs, axis=1) if own is None else np.log(weights @ own)
+        means, known = np.nanmean(logs, axis=1), ~np.isnan(logs)
+        plain = self.config.average == "logs"
+        mean = weights @ means if plain else np.log(weights @ np.exp(means))
         # Of a neighbour with several draws each has an equal part of its weight.
-        shares = weights[:, None] / (~np.isnan(logs)).sum(axis=1, keepdims=True)
-        shares, known = np.broadcast_to(shares, logs.shape), ~np.isnan(logs)
-        levels = np.quantile(logs[known], LEVELS, weights=shares[known], method="inverted_cdf")
+        shares = np.where(known, (weights / known.sum(axis=1))[:, None], 0)[known]
+        levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(mean), levels, float(near[0])
 
     def weights(self, similarities: FloatArray) -> FloatArray:

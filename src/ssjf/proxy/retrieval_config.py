@@ -17,14 +17,17 @@ LIMITS = {
 class RetrievalConfig:
     """A data base of past prompts; see ``CHOICES`` and ``LIMITS``. All of it is ours.
 
+    What is set here erred least on the validation split of ``alpaca-vicuna``: there the mean of
+    logarithms, for one, has a rank correlation of 0.757 with the greedy length, that of lengths
+    0.753; without the map it is 0.670.
+
     encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
         folder), or the folder of a trained encoder proxy. Of the former ``pooling``,
         ``longest_tokens`` and ``int8`` can be chosen; the latter reads as it was trained to.
     dimensions: at most so many has the space that is searched, onto which a linear map learnt
         from the training rows (in at most ``epochs``) brings the encoder's vectors; 0 searches
         these themselves.
-    neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature);
-        half of a large cosine's range, 0.05, suits thousands of rows, 0.1 hundreds.
+    neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature).
     average: what the weights average, logarithms of lengths or lengths.
     least_similarity: below this cosine of the nearest the MLP, of layers ``hidden``, answers.
     capacity: only the last so many prompts are remembered.
@@ -36,10 +39,10 @@ class RetrievalConfig:
     int8: bool = True
     dimensions: int = 128
     epochs: int = 10
-    neighbours: int = 100
-    temperature: float = 0.05
+    neighbours: int = 50
+    temperature: float = 0.1
     average: str = "logs"
-    least_similarity: float = 0.5
+    least_similarity: float = 0.55
     hidden: tuple[int, ...] = (128,)
     capacity: int = 10**6
     bands: int = 5

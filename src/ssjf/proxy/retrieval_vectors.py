@@ -43,7 +43,10 @@ class Vectors:
 
     @cached_property
     def _session(self) -> Any:
-        return open_session(self.model)
+        session = open_session(self.model)
+        if "vector" not in {each.name for each in session.get_outputs()}:
+            raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
+        return session
 
     def files(self) -> dict[str, bytes]:
         """The model and its tokenizer, as in the folder of an encoder."""

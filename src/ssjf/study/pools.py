@@ -51,7 +51,8 @@ def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataF
     told = told.assign(key=told["prompt_hash"] if alone else keys)
     shared = ["output_tokens", *_drawn(told)]
     truth = told.groupby("key", sort=True)[shared].first()
-    return truth.join(told.pivot_table("predicted_tokens", "key", "series", "first"))
+    said = told.pivot_table("predicted_tokens", "key", "series", "first")
+    return truth.join(said.dropna(), how="inner")  # a series may lack prompts that others have
 
 
 def _drawn(frame: pd.DataFrame) -> list[str]:

@@ -76,7 +76,8 @@ def heads(runs: pd.DataFrame, gain: pd.DataFrame) -> Figure:
         _dots(right, shares.loc[[f"head:{name}" for name in order]])
         left.set_yticks(np.arange(len(order)), [PAPER[name] for name in order])
         left.set_xlabel("Kendall's τ-b")
-        right.set_xlabel("share of the oracle's gain (%), 1 slot, ρ 0.9")
+        right.set(xlabel="share of the oracle's gain (%)", title="1 slot, ρ 0.9")
+        left.set_title("test split")
     return fig
 
 

@@ -20,6 +20,13 @@ from ssjf.study.plots.common import facets, with_bars
 from ssjf.study.plots.quality import agreement, captured
 
 QUALITY = ("spearman", "spearman_of_mean", "kendall_tau_b", "pairs_2x", "mae", "coverage_80")
+BESIDE = {  # where a word stands beside its point, in points of print, where several meet
+    "encoder": ((-9, -4), "right"),
+    "encoder-frozen": ((-9, -4), "right"),
+    "light": ((0, -15), "center"),
+    "retrieval-tuned": ((4, 9), "center"),
+    "retrieval": ((6, -17), "center"),
+}
 AT = "slots == 1 and rho == 0.9"
 
 
@@ -121,11 +128,12 @@ def frontier(gain: pd.DataFrame, cost: pd.DataFrame) -> Figure:
             bars = np.abs([[row["value"] - row["low"]], [row["high"] - row["value"]]])
             ax.errorbar(milliseconds, row["value"], bars, color=look["color"], markersize=7,
                         marker=look["marker"], linestyle="none")  # fmt: skip
-            ax.annotate(look["label"], (milliseconds, row["value"]), xytext=(7, 4),
+            aside, side = BESIDE.get(str(series), ((8, 4), "left"))
+            ax.annotate(look["label"], (milliseconds, row["value"]), xytext=aside, ha=side,
                         textcoords="offset points", fontsize=9)  # fmt: skip
         ax.set(xscale="log", xlabel="milliseconds for a prompt of 64 tokens (one CPU thread)")
         ax.set(ylabel="share of the oracle's gain (%)", ylim=(-6, 100))
-        ax.margins(x=0.2)
+        ax.margins(x=0.25)
     return fig
 
 
