@@ -87,6 +87,10 @@ def test_workers_end_when_their_parent_alone_is_killed(tmp_path):
 
 
 def test_an_interrupt_ends_it_without_a_traceback_and_keeps_what_is_done(tmp_path):
-    child, stderr = killed_midway(tmp_path, how=signal.SIGINT)
+    for attempt in range(5):  # on a busy machine all may be done before the interrupt comes
+        results = tmp_path / str(attempt)
+        child, stderr = killed_midway(results, how=signal.SIGINT)
+        if child.returncode != 0:
+            break
     assert child.returncode == 1 and "Traceback" not in stderr
-    assert finished(tmp_path) and not [*tmp_path.rglob(".*")]
+    assert finished(results) and not [*results.rglob(".*")]

@@ -184,7 +184,9 @@ def ranked(scale: Scale, scores: FloatArray, logs: FloatArray) -> Scale:
     """The scale with a ranker's map: quantiles of validation scores to those of lengths."""
     at = np.linspace(0, 1, 101)
     xs, first = np.unique(np.quantile(scores, at), return_index=True)
-    ys = np.quantile(logs, at)[first]
+    # Of points that nearly meet the first is kept: a slope between them could be infinite.
+    apart = np.flatnonzero(np.diff(xs, prepend=-np.inf) > 1e-6 * np.ptp(xs))
+    xs, ys = xs[apart], np.quantile(logs, at)[first[apart]]
     if len(xs) < 2:  # all scores alike order nothing
         return scale
     ys = np.maximum.accumulate(ys + 1e-6 * np.arange(len(ys)))  # rises even where lengths tie
