@@ -281,6 +281,21 @@ def test_any_text_has_a_prediction(trained, name):
     assert np.isfinite(said.tokens).all() and np.isfinite(said.quantiles).all()
 
 
+@pytest.mark.parametrize("shipped", [True, False])
+def test_to_predict_the_packages_of_training_need_not_be_there(saved, shipped):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'sklearn', 'lightgbm', 'onnx'):\n"
+        "    sys.modules[name] = None\n"  # so its import is refused
+        "from ssjf.cli import main; main(sys.argv[1:])"
+    )
+    name = "builtin" if shipped else str(saved)
+    command = [sys.executable, "-c", code, "predict", "--proxy", name, "--input", "-"]
+    done = subprocess.run(command, input='{"prompt": "a story"}\n', capture_output=True, text=True)
+    expected = folder.load(name).predict(["a story"]).tokens[0]
+    assert float(done.stdout) == pytest.approx(expected, abs=0.051), done.stderr
+
+
 def test_no_prompts_have_no_predictions(trained):
     assert len(trained.predict([]).tokens) == 0
 

@@ -19,7 +19,7 @@ from ssjf.proxy.heads import (
 )
 from ssjf.proxy.losses import LEAST_RATIO, LOSSES, MARGIN, loss_of
 from ssjf.proxy.spread import LEVELS, spread
-from ssjf.study.quality_intervals import pinball_loss
+from ssjf.study.quality_distribution import pinball_loss
 
 RNG = np.random.default_rng(7)
 LENGTHS = RNG.integers(1, 900, 400)

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +116,40 @@ def test_a_broken_link_is_not_replaced(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is there already"):
         save(tmp_path / "link", "light", small(), {})
+
+
+def test_only_what_the_dead_of_this_machine_left_is_swept(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        dead = process.pid
+    here = platform.node()
+    kept = [f".tmp-{here}-{os.getpid()}-live_001", f".tmp-{here}-1-init0001",
+            f".tmp-{here}.else-{dead}-another0", ".tmp-ab12_xyz", f".tmp-{here}-{dead}",
+            f".tmp-{here}-{10**30}-toolarge", f"tmp-{here}-{dead}-ab12_xyz"]  # fmt: skip
+    for name in [*kept, f".tmp-{here}-{dead}-ab12_xyz"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / WEIGHTS).write_text("half")
+    save(tmp_path / "mine", "light", small(), {})
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "mine"])
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path, monkeypatch):
+    """Two save beside each other at once: the second finishes while the first writes."""
+    replace = os.replace
+
+    def between(*paths):
+        monkeypatch.setattr(os, "replace", replace)
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import pathlib, test_proxy_folder as t\n"
+            "t.save(pathlib.Path(sys.argv[2]), 'light', t.small(1), {})"
+        )
+        tests = os.path.dirname(__file__)
+        subprocess.run([sys.executable, "-c", code, tests, tmp_path / "second"], check=True)
+        return replace(*paths)
+
+    monkeypatch.setattr(os, "replace", between)
+    save(tmp_path / "first", "light", small(), {})
+    assert sorted(os.listdir(tmp_path)) == ["first", "second"]
+    assert all(load(tmp_path / name).predict(PROMPTS).tokens.all() for name in ("first", "second"))
 
 
 # What is refused

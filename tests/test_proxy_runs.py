@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import (
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from ssjf.errors import InputError
 from ssjf.study import draws, experiments, judged, paths, pools, proxy_runs, runner, store
@@ -131,6 +136,15 @@ def test_a_sweep_over_a_pool_is_drawn_as_the_authors_draw(here):
     assert not draws.draw_path(options).exists(), "it is made of raw runs, not stored"
 
 
+def test_errors_are_those_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    arrays = {"truth": rng.integers(1, 400, 300).astype(float), "said": rng.uniform(0, 400, 300)}
+    expected = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "r2": r2_score}
+    for name, score in expected.items():
+        found = judged.MEASURES[name](arrays)
+        assert found == pytest.approx(score(arrays["truth"], arrays["said"]))
+
+
 def test_precision_recall_and_confusion_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     true, said = pd.Series(rng.integers(0, 4, 300)), pd.Series(rng.integers(0, 3, 300))
@@ -161,6 +175,16 @@ def test_a_series_that_another_needs_must_be_trained(here):
         proxy_runs._asked(lacking)
     there = proxy_runs._resolved(spec, "proxy:light")
     assert Path(there).name.startswith("light-") and (Path(there) / "proxy.json").is_file()
+
+
+def test_a_group_of_runs_holds_neither_what_needs_a_gpu_nor_another_groups_runs():
+    everything = [spec for each in experiments.experiments().values() for spec in each.specs()]
+    on_gpu = {store.digest(spec) for spec in everything if '"cuda"' in json.dumps(spec)}
+    trained = {store.digest(spec) for spec in everything if spec["engine"] == "training"}
+    found = {name: {*map(store.digest, runner._specs(name, None))} for name in runner.GROUPS}
+    assert on_gpu and on_gpu <= trained, "there are trainings that need a GPU"
+    assert found["trainings"] == trained - on_gpu
+    assert found["all"] and found["all"].isdisjoint(trained)
 
 
 # --- what is committed -------------------------------------------------------------------------

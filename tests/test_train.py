@@ -278,7 +278,9 @@ def test_a_kill_at_the_worst_moment_leaves_no_folder(tmp_path):
     arguments = ["train", "--proxy", str(small), "--data", str(source), "--out", str(out)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
     assert done.returncode == -signal.SIGKILL and not out.exists()
+    assert [*out.parent.glob(".tmp-*")], "what it had written is still there"
     with pytest.raises(InputError, match="is no proxy"):
         load(out)
     assert ssjf(*arguments).exit_code == 0
     assert load(out).predict(["Write 9 words"]).tokens[0] >= 1
+    assert os.listdir(out.parent) == ["out"]

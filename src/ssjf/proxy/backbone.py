@@ -43,6 +43,13 @@ def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
     return tokenizer.backend_tokenizer.to_str(), model.float()
 
 
+def check_reads(name: str, model: Any, longest_tokens: int) -> None:
+    """InputError unless a backbone reads so many tokens."""
+    most = getattr(model.config, "max_position_embeddings", longest_tokens)
+    if longest_tokens > most:
+        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
+
+
 def _place(name: str) -> str:
     if name in PACKAGED:
         spec = find_spec(PACKAGED[name])

@@ -1,9 +1,8 @@
 """What can be chosen of the baselines' training, and within which limits."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from ssjf.errors import InputError
+from ssjf.proxy.limits import check
 
 LIMITS = {
     "ridge": (1e-6, 1e6), "least_prompts": (1, 10**6), "most_terms": (1, 2**24), "bands": (1, 100),
@@ -20,7 +19,7 @@ class TfidfRidgeConfig:
     bands: int = 5
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self, LIMITS)
 
 
 @dataclass(frozen=True)
@@ -30,21 +29,9 @@ class PromptLengthConfig:
     bands: int = 5
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self, LIMITS)
 
 
 @dataclass(frozen=True)
 class ConstantConfig:
     """There is nothing to choose."""
-
-
-def _check(config: Any) -> None:
-    """InputError unless every field is a number of its kind within ``LIMITS``."""
-    for field in fields(config):
-        value, (low, high) = getattr(config, field.name), LIMITS[field.name]
-        kinds = (int, float) if isinstance(field.default, float) else (int,)
-        if type(value) not in kinds or not low <= value <= high:
-            number = "number" if float in kinds else "whole number"
-            raise InputError(
-                f"{field.name} is {value!r}; it must be a {number} from {low} to {high}"
-            )

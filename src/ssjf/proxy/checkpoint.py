@@ -49,3 +49,31 @@ def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
         return None
     newest = max(found, key=lambda path: (path / PROGRESS).stat().st_mtime_ns)
     return Progress(**json.loads((newest / PROGRESS).read_text())), load_file(newest / STATE)
+
+
+def packed(net: Any, best: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """The tensors of a network, of the best it has been and of its optimizer, by name."""
+    from torch import as_tensor
+
+    tensors = {f"net.{name}": each for name, each in net.state_dict().items()}
+    tensors |= {f"best.{name}": each for name, each in best.items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"opt.{i}.{name}": as_tensor(each) for name, each in state.items()}
+    return tensors
+
+
+def unpacked(tensors: dict[str, Any], net: Any, optimizer: Any) -> dict[str, Any]:
+    """The inverse of ``packed``: fills the network and its optimizer, returns the best."""
+    net.load_state_dict(part(tensors, "net"))
+    state: dict[int, dict[str, Any]] = {}
+    for name, each in part(tensors, "opt").items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = each
+    told = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": told["param_groups"]})
+    return part(tensors, "best")
+
+
+def part(tensors: dict[str, Any], name: str) -> dict[str, Any]:
+    """``net``, ``best`` or ``opt`` of what was packed."""
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}

@@ -11,7 +11,7 @@ from ssjf.proxy.base import Prediction
 from ssjf.proxy.heads import HEADS, Scale
 from ssjf.proxy.reading import Reader, one_hot
 from ssjf.proxy.spread import LEVELS, Spread, tokens
-from ssjf.request import FloatArray
+from ssjf.request import FloatArray, IntArray
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 
@@ -48,26 +48,8 @@ class EncoderProxy:
 
     def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
         """What the head says, shape (n, outputs)."""
-        return self._run("said", prompts, llms)
-
-    def vectors(self, prompts: Sequence[str]) -> FloatArray:
-        """What the encoder makes of each prompt, shape (n, hidden): where alike lie near."""
-        return self._run("vector", prompts, None)
-
-    def _run(self, output: str, prompts: Sequence[str], llms: Sequence[str] | None) -> FloatArray:
-        """Prompts are read one by one: 8-bit arithmetic scales over all that it reads together,
-        and a prediction must not depend on what else is asked. On a CPU batches save little."""
-        ids = self.reader.ids(prompts)
-        told = one_hot(llms or [""] * len(ids), self.llms)
-        run = self.session.run
-        parts = [
-            run([output], self._inputs(each, llm))[0] for each, llm in zip(ids, told, strict=True)
-        ]
-        return np.concatenate(parts).astype(np.float64)
-
-    def _inputs(self, ids: np.ndarray, llm: np.ndarray) -> dict[str, np.ndarray]:
-        inputs = {"ids": ids[None]}
-        return inputs | {"llm": llm[None]} if self.llms else inputs
+        told = one_hot(llms or [""] * len(prompts), self.llms)
+        return output("said", self.session, self.reader.ids(prompts), told).astype(np.float64)
 
     @cached_property
     def reader(self) -> Reader:
@@ -118,6 +100,23 @@ class EncoderProxy:
                 )
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}")
+
+
+def output(
+    name: str, session: Any, ids: Sequence[IntArray], llms: np.ndarray | None = None
+) -> np.ndarray:
+    """An output of an open model for each of n prompts, shape (n, its size), float32.
+
+    ids: of each prompt. llms: shape (n, llms), one-hot; none is told where it is left out.
+    Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and a
+    prediction must not depend on what else is asked. On a CPU batches save little.
+    """
+    inputs = [{"ids": each[None]} for each in ids]
+    shapes = {each.name: each.shape for each in session.get_inputs()}
+    if "llm" in shapes:
+        told = np.zeros((len(ids), shapes["llm"][1]), np.float32) if llms is None else llms
+        inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, told, strict=True)]
+    return np.concatenate([session.run([name], each)[0] for each in inputs])
 
 
 def open_session(model: bytes) -> Any:

@@ -1,10 +1,11 @@
 """What can be chosen of an encoder's training, and within which limits."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from ssjf.errors import InputError, unknown
+from ssjf.errors import InputError
 from ssjf.proxy.heads import HEADS
+from ssjf.proxy.limits import check, check_sizes
 
 CHOICES = {
     "head": tuple(HEADS),
@@ -76,36 +77,13 @@ class EncoderConfig:
         for name in ("hidden", "class_percentiles"):  # TOML and JSON have lists
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.default)
+        check(self, LIMITS, CHOICES)
         if self.tuned_epochs > self.epochs:
             raise InputError(
                 f"tuned_epochs is {self.tuned_epochs}; it must be at most epochs, {self.epochs}"
             )
-        _check_sizes(self.hidden)
+        check_sizes("hidden", self.hidden)
         _check_percentiles(self.class_percentiles)
-
-
-def _check(name: str, value: Any, default: Any) -> None:
-    if name in CHOICES:
-        if value not in CHOICES[name]:
-            raise unknown(name, str(value), CHOICES[name])
-    elif name in LIMITS:
-        low, high = LIMITS[name]
-        kinds = (int, float) if isinstance(default, float) else (int,)
-        if type(value) not in kinds or not low <= value <= high:
-            number = "number" if float in kinds else "whole number"
-            raise InputError(f"{name} is {value!r}; it must be a {number} from {low} to {high}")
-    elif type(value) is not type(default):
-        words = {bool: "true or false", str: "text", tuple: "a list"}
-        raise InputError(f"{name} is {value!r}; it must be {words[type(default)]}")
-
-
-def _check_sizes(hidden: tuple[Any, ...]) -> None:
-    if len(hidden) > 8 or any(type(size) is not int or not 1 <= size <= 8192 for size in hidden):
-        raise InputError(
-            f"hidden is {list(hidden)}; it must be at most 8 whole numbers from 1 to 8192"
-        )
 
 
 def _check_percentiles(given: tuple[Any, ...]) -> None:

@@ -19,16 +19,17 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     """An encoder tuned on the training rows; ``keep`` holds checkpoints to go on from."""
     import torch
 
-    from ssjf.proxy.backbone import backbone
+    from ssjf.proxy.backbone import backbone, check_reads
     from ssjf.proxy.examples import Examples
     from ssjf.proxy.network import Network
     from ssjf.proxy.trainer import Trainer
 
     _settle(torch, config)
     tokenizer_json, model = backbone(config.backbone, config.encoder_dropout)
+    check_reads(config.backbone, model, config.longest_tokens)
     if not config.tune_embeddings:
         model.get_input_embeddings().requires_grad_(False)
-    reader = _reader(tokenizer_json, model, config)
+    reader = Reader.of(tokenizer_json, config.longest_tokens, config.cut)
     llms = sorted(set(rows.llms or [])) if config.llm else []
     if config.llm and not llms:
         raise InputError("llm is true, but the data do not say which LLM answers (column model)")
@@ -46,15 +47,6 @@ def _settle(torch: Any, config: EncoderConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', but PyTorch finds no GPU here; allowed: cpu")
     torch.set_num_threads(config.threads)
-
-
-def _reader(tokenizer_json: str, model: Any, config: EncoderConfig) -> Reader:
-    most = getattr(model.config, "max_position_embeddings", config.longest_tokens)
-    if config.longest_tokens > most:
-        raise InputError(
-            f"longest_tokens is {config.longest_tokens}; {config.backbone} reads at most {most}"
-        )
-    return Reader.of(tokenizer_json, config.longest_tokens, config.cut)
 
 
 def _percentiles(config: EncoderConfig) -> np.ndarray:

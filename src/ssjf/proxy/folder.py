@@ -6,6 +6,8 @@ Every file is checked on loading.
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from importlib import resources
@@ -43,14 +45,17 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
     """Write a proxy, whole or not at all; an existing folder is refused.
 
     ``card`` says how it was made: data, configuration, quality. ``proxy.arrays()`` are the
-    weights; ``proxy.files()``, where the kind has it, the other files by name.
+    weights; ``proxy.files()``, where the kind has it, the other files by name. What a killed
+    process left half-written beside the folder is removed.
     """
     from safetensors.numpy import save as packed
 
     check_new(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+        _sweep(folder.parent)
+        own = f"{_half_written()}{os.getpid()}-"
+        partial = Path(tempfile.mkdtemp(prefix=own, dir=folder.parent))
     except OSError as error:
         raise InputError(f"cannot write to {folder.parent}: {error.strerror}") from None
     try:
@@ -70,6 +75,30 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return folder
+
+
+def _half_written() -> str:
+    """How the name of a half-written folder begins; the process that writes it follows."""
+    return f".tmp-{platform.node()}-"
+
+
+def _sweep(above: Path) -> None:
+    """Remove half-written folders of processes of this machine that are no more."""
+    name = re.compile(re.escape(_half_written()) + r"(\d{1,9})-\w+")
+    for path in above.glob(".tmp-*"):
+        made = name.fullmatch(path.name)
+        if made and not _alive(int(made[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def load(name: str | Path) -> Proxy:

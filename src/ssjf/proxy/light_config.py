@@ -1,9 +1,10 @@
 """What can be chosen of a light proxy's training, and within which limits."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ssjf.errors import InputError
+from ssjf.proxy.limits import check
 
 LIMITS = {
     "buckets": (2**8, 2**24), "dimensions": (1, 2**8), "ridge": (1e-6, 1e6),
@@ -30,13 +31,6 @@ class LightConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), LIMITS[field.name]
-            kinds = (int, float) if isinstance(field.default, float) else (int,)
-            if type(value) not in kinds or not low <= value <= high:
-                number = "number" if float in kinds else "whole number"
-                raise InputError(
-                    f"{field.name} is {value!r}; it must be a {number} from {low} to {high}"
-                )
+        check(self, LIMITS)
         if not math.log2(self.buckets).is_integer():
             raise InputError(f"buckets is {self.buckets}; it must be a power of two")

@@ -28,8 +28,8 @@ class _OnePrompt(nn.Module):
 
 
 def exported(net: Any, outputs: int, llms: int, int8: bool) -> bytes:
-    """The bytes of a model.onnx; ``int8`` quantises the weights (dynamic, per channel: per
-    tensor costs MiniLM 0.004 of rank correlation)."""
+    """The bytes of a model.onnx; ``int8`` quantises the weights (dynamic; per channel, which
+    rounds less than per tensor)."""
     example = (torch.ones(1, 8, dtype=torch.int64), torch.zeros(1, llms))
     held: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():

@@ -1,9 +1,8 @@
 """What can be chosen of a retrieval proxy, and within which limits."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from ssjf.errors import InputError, unknown
+from ssjf.proxy.limits import check, check_sizes
 
 CHOICES = {"pooling": ("cls", "mean"), "average": ("logs", "tokens")}
 LIMITS = {
@@ -17,9 +16,7 @@ LIMITS = {
 class RetrievalConfig:
     """A data base of past prompts; see ``CHOICES`` and ``LIMITS``. All of it is ours.
 
-    What is set here erred least on the validation split of ``alpaca-vicuna``: there the mean of
-    logarithms, for one, has a rank correlation of 0.757 with the greedy length, that of lengths
-    0.753; without the map it is 0.670.
+    What is set here erred least on the validation split of ``alpaca-vicuna``.
 
     encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
         folder), or the folder of a trained encoder proxy. Of the former ``pooling``,
@@ -51,28 +48,5 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         if isinstance(self.hidden, list):  # TOML and JSON have lists
             object.__setattr__(self, "hidden", tuple(self.hidden))
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.default)
-
-
-def _check(name: str, value: Any, default: Any) -> None:
-    if name in CHOICES:
-        if value not in CHOICES[name]:
-            raise unknown(name, str(value), CHOICES[name])
-    elif name in LIMITS:
-        low, high = LIMITS[name]
-        kinds = (int, float) if isinstance(default, float) else (int,)
-        if type(value) not in kinds or not low <= value <= high:
-            number = "number" if float in kinds else "whole number"
-            raise InputError(f"{name} is {value!r}; it must be a {number} from {low} to {high}")
-    elif name == "hidden":
-        sizes = value if isinstance(value, tuple) else (None,)
-        if len(sizes) > 8 or any(type(size) is not int or not 1 <= size <= 8192 for size in sizes):
-            raise InputError(
-                f"hidden is {value!r}; it must be at most 8 whole numbers from 1 to 8192"
-            )
-    elif type(value) is not type(default) or value == "":
-        raise InputError(f"{name} is {value!r}; it must be {_WORDS[type(default)]}")
-
-
-_WORDS = {bool: "true or false", str: "text"}
+        check(self, LIMITS, CHOICES)
+        check_sizes("hidden", self.hidden)

@@ -1,8 +1,8 @@
 """A data base of vectors with the lengths of their answers: add, forget, search, save.
 
-The library is faiss: its inverted lists drop a vector at once, keep 2 bytes per dimension, and take
-4 s for 100,000 vectors of 384 where the graphs of hnswlib (which only marks vectors as deleted, and
-keeps 4 bytes) and usearch take 20 to 30 s on one thread; at recall 0.98 all search in about 0.5 ms.
+The library is faiss: its inverted lists drop a vector at once, keep 2 bytes per dimension and are
+made quickly. hnswlib only marks vectors as deleted and keeps 4 bytes per dimension; graphs, its and
+usearch's, take longer to make. ``ssjf bench retrieval`` measures this index.
 """
 
 import os

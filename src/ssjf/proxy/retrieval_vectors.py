@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.proxy.encoder import MODEL, TOKENIZER, EncoderProxy, open_session
+from ssjf.proxy.encoder import MODEL, TOKENIZER, EncoderProxy, open_session, output
 from ssjf.proxy.folder import CARD, load
 from ssjf.proxy.reading import Reader
 from ssjf.proxy.retrieval_config import RetrievalConfig
@@ -30,11 +30,8 @@ class Vectors:
 
     def of(self, prompts: Sequence[str]) -> np.ndarray:
         """Unit vectors of prompts, shape (n, hidden), float32; each prompt is read alone."""
-        session, ids = self._session, self._reader.ids(prompts)
-        told = {each.name: each.shape for each in session.get_inputs()}
         # An encoder that is told which LLM answers reads it beside its vector, not in it.
-        llm = {"llm": np.zeros(told["llm"], np.float32)} if "llm" in told else {}
-        found = [session.run(["vector"], {"ids": each[None]} | llm)[0][0] for each in ids]
+        found = output("vector", self._session, self._reader.ids(prompts))
         return np.stack([unit(each) for each in found])
 
     @cached_property
@@ -80,17 +77,13 @@ def vectors_of(config: RetrievalConfig) -> Vectors:
 def _untuned(config: RetrievalConfig) -> Vectors:
     import torch
 
-    from ssjf.proxy.backbone import backbone
+    from ssjf.proxy.backbone import backbone, check_reads
     from ssjf.proxy.encoder_config import EncoderConfig
     from ssjf.proxy.network import Network
     from ssjf.proxy.onnx_export import exported
 
     tokenizer_json, model = backbone(config.encoder)
-    most = getattr(model.config, "max_position_embeddings", config.longest_tokens)
-    if config.longest_tokens > most:
-        raise InputError(
-            f"longest_tokens is {config.longest_tokens}; {config.encoder} reads at most {most}"
-        )
+    check_reads(config.encoder, model, config.longest_tokens)
     reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
     torch.manual_seed(config.seed)  # of the head, which says nothing here
     net = Network(model, reading, 1, 0, 0).eval()

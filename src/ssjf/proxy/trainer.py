@@ -4,7 +4,7 @@ A training that was killed and goes on takes the very steps it would have taken:
 epoch and the dropout of a step are drawn from seeds that say which epoch and step it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ from ssjf.proxy import checkpoint
 from ssjf.proxy.checkpoint import Progress
 from ssjf.proxy.encoder_config import EncoderConfig
 from ssjf.proxy.examples import Examples
+from ssjf.proxy.forward import Forward
 from ssjf.proxy.heads import HEADS, RANKERS, Scale
 from ssjf.proxy.losses import loss_of
 from ssjf.proxy.network import Network
-from ssjf.request import FloatArray, IntArray
+from ssjf.request import IntArray
 
-READ_AT_ONCE = 128  # validation rows
 LONGEST_GRADIENT = 1.0
-LLM_DROPPED = 0.1  # share of rows not told their LLM, so that an unknown one can be served
-RANKER_PARTS = 4
 PHASES = ("tuning", "head")
 
 
@@ -44,7 +42,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.optimizer: Any = None
-        self.vectors: Tensor | None = None
+        self.forward = Forward(net, examples, config)
 
     def run(self) -> Progress:
         """Both phases: the encoder and the head, then the head alone on a frozen encoder."""
@@ -66,7 +64,8 @@ class Trainer:
             self._groups(), weight_decay=self.config.weight_decay, fused=True
         )
         if kept:
-            self._restore(*kept)
+            self.progress, tensors = kept
+            self.best = checkpoint.unpacked(tensors, self.net, self.optimizer)
         else:
             started = Progress(phase, best=self.progress.best, history=self.progress.history)
             self.progress = started
@@ -101,8 +100,7 @@ class Trainer:
     def _step(self, rows: IntArray, done: int, total: int) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._height(done, total)
-        self.net.train()
-        out = self._said(rows, dropped=LLM_DROPPED)
+        out = self.forward.taught(rows)
         loss = self._loss(out, rows)
         if not torch.isfinite(loss):
             kept = f"; the last good state is kept in {self.keep}" if self.keep else ""
@@ -136,60 +134,16 @@ class Trainer:
             loss = loss + self.config.also_weight * (missed**2).mean()
         return loss
 
-    def _said(self, rows: IntArray, dropped: float = 0.0) -> Tensor:
-        device = next(self.net.parameters()).device
-        llm = self.examples.llm[torch.from_numpy(rows)].to(device)
-        if dropped and llm.shape[1]:
-            llm = llm * (torch.rand(len(rows), 1, device=device) >= dropped)
-        if self.vectors is not None:
-            return self.net.said(self.vectors[torch.from_numpy(rows)].to(device), llm)
-        # A ranker's batch holds short and long prompts: read in parts, little of it is padding.
-        parts = RANKER_PARTS if self.config.head in RANKERS else 1
-        order = np.argsort([len(self.examples.ids[row]) for row in rows], kind="stable")
-        said = []
-        for part in np.array_split(order, min(parts, len(order))):
-            ids, mask = (each.to(device) for each in self.examples.padded(rows[part]))
-            with self._precision(device.type):
-                said.append(self.net(ids, mask, llm[torch.from_numpy(part)]))
-        return torch.cat(said)[torch.from_numpy(np.argsort(order, kind="stable"))]
-
-    def _precision(self, device: str) -> Any:
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-
     def _freeze(self, kept: Any) -> None:
-        """Read every row once: from here on only the head changes."""
         if kept:
-            self.net.load_state_dict(_named(kept[1], "net."))
-        self.net.requires_grad_(False)
-        self.net.head.requires_grad_(True)
-        rows = np.arange(len(self.examples.ids))
-        device = next(self.net.parameters()).device
-
-        def read(part: IntArray) -> Tensor:
-            ids, mask = (each.to(device) for each in self.examples.padded(part))
-            with self._precision(device.type):
-                return self.net.vectors(ids, mask).float().cpu()
-
-        self.vectors = torch.from_numpy(self._over(rows, read))
-
-    def _over(self, rows: IntArray, read: Callable[[IntArray], Tensor]) -> FloatArray:
-        """What ``read`` gives for rows, in their order, read in batches of like length."""
-        order = np.argsort([len(self.examples.ids[row]) for row in rows], kind="stable")
-        self.net.eval()
-        with torch.no_grad():
-            parts = [read(rows[part]).cpu().numpy() for part in _chunks(order)]
-        found = np.concatenate(parts)
-        return found[np.argsort(order, kind="stable")]
-
-    def outputs_of(self, rows: IntArray) -> FloatArray:
-        """What the head says of rows, shape (n, outputs), in float64."""
-        return self._over(rows, self._said)[:, : self.outputs].astype(np.float64)
+            self.net.load_state_dict(checkpoint.part(kept[1], "net"))
+        self.forward.freeze_encoder()
 
     def _judge(self, loss: float | None) -> None:
         from scipy.stats import kendalltau
 
         at, config, rows = self.progress, self.config, self.examples.validation
-        out = self.outputs_of(rows)
+        out = self.forward.judged(rows)[:, : self.outputs].astype(np.float64)
         head = HEADS[config.head]
         score = (
             out[:, 0] if config.head in RANKERS else head.decode(out, self.scale, "expected").logs
@@ -218,27 +172,5 @@ class Trainer:
     def _save(self) -> None:
         if self.keep is None:
             return
-        tensors = {f"net.{name}": each for name, each in self.net.state_dict().items()}
-        tensors |= {f"best.{name}": each for name, each in self.best.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"opt.{i}.{name}": torch.as_tensor(each) for name, each in state.items()}
+        tensors = checkpoint.packed(self.net, self.best, self.optimizer)
         checkpoint.save(self.keep, self.progress, tensors)
-
-    def _restore(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
-        self.progress = progress
-        self.net.load_state_dict(_named(tensors, "net."))
-        self.best = _named(tensors, "best.")
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, each in _named(tensors, "opt.").items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = each
-        told = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": told["param_groups"]})
-
-
-def _chunks(order: IntArray) -> list[IntArray]:
-    return [order[i : i + READ_AT_ONCE] for i in range(0, len(order), READ_AT_ONCE)]
-
-
-def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,28 +1,20 @@
 """How fast a proxy model is: every case in a process of its own, on one thread."""
 
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
 from ssjf.proxy import folder
+from ssjf.study.bench_process import in_own_process, most_resident_kb
 
 REPEATS = 50
 PROMPT_TOKENS = (64, 256)
 BATCHES = (1, 32)
-ONE_THREAD = {
-    f"{library}_NUM_THREADS": "1"
-    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB", "NUMEXPR")
-}
 VOCABULARY = """
 a about above account across act add after again age ago agree air all allow almost along already
 also always among amount analysis and animal another answer any appear apply area argue around
@@ -63,21 +55,14 @@ def proxy(name: str = folder.BUILTIN, repeats: int = REPEATS) -> list[dict[str, 
     folder) and ``first_call_ms``, which compiles and is in no other figure.
     """
     folder.load(name)  # what is wrong with it is said here
-    return [_in_own_process(name, *case, repeats) for case in product(PROMPT_TOKENS, BATCHES)]
+    return [
+        in_own_process(__name__, name, *case, repeats) for case in product(PROMPT_TOKENS, BATCHES)
+    ]
 
 
 def prompts(n: int, words: int, rng: np.random.Generator) -> list[str]:
     """Prompts of so many words, drawn alike from ``WORDS``."""
     return [" ".join(row) for row in rng.choice(WORDS, (n, words))]
-
-
-def _in_own_process(name: str, *case: int) -> dict[str, float | str]:
-    """Threads and the place of compiled code are settled before anything is imported."""
-    with tempfile.TemporaryDirectory() as empty:
-        env = os.environ | ONE_THREAD | {"NUMBA_CACHE_DIR": empty}
-        command = [sys.executable, "-m", __name__, name, *map(str, case)]
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
 
 
 def _case(name: str, prompt_tokens: int, batch: int, repeats: int) -> dict[str, float | str]:
@@ -94,7 +79,7 @@ def _case(name: str, prompt_tokens: int, batch: int, repeats: int) -> dict[str, 
         "batch": batch,
         "ms_per_prompt": round(1e3 * median / batch, 4),
         "prompts_per_second": round(batch / median, 1),
-        "rss_mb": round(_most_resident_kb() / 1024, 1),
+        "rss_mb": round(most_resident_kb() / 1024, 1),
         "load_ms": round(1e3 * load, 2),
         "first_call_ms": round(1e3 * first, 1),
     }
@@ -104,14 +89,6 @@ def _seconds(predict: Callable[[list[str]], object], batch: list[str]) -> float:
     started = time.perf_counter()
     predict(batch)
     return time.perf_counter() - started
-
-
-def _most_resident_kb() -> int:
-    """On Linux of this program alone; getrusage counts there what the starting one held."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    found = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return found[0] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

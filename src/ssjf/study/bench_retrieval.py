@@ -1,18 +1,15 @@
 """How fast past prompts are searched: every size in a process of its own, on one thread."""
 
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from ssjf.proxy.retrieval_index import CHUNK, VectorIndex
-from ssjf.study import bench_proxy
+from ssjf.study.bench_process import in_own_process, most_resident_kb
 from ssjf.study.proxy_spec import read_spec
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -31,15 +28,14 @@ def retrieval(sizes: Sequence[int] = SIZES) -> list[dict[str, float]]:
     ``bytes_per_vector`` (as stored, lengths included) and ``rss_mb`` (most memory resident while
     building, of which ``vectors_mb`` are the vectors to be added).
     """
-    return [_in_own_process(size) for size in sizes]
+    return [in_own_process(__name__, size) for size in sizes]
 
 
 def clustered(n: int, seed: int, dimensions: int = DIMENSIONS) -> np.ndarray:
     """Unit vectors of prompts that share traits (a task and a subject, say), shape (n, dimensions).
 
-    Fitted to MiniLM's vectors of 20,000 prompts of Alpaca: there the median cosine of a held-out
-    prompt is 0.67 to the nearest, 0.52 to the 10th and 0.40 to the 100th, and 16, 32 and 64 of
-    281 lists hold 83, 91 and 96 % of the 100 nearest. The traits are the same for every seed.
+    Fitted to MiniLM's vectors of Alpaca prompts: about as near lie the nearest of a held-out
+    prompt, and about as many lists hold them. The traits are the same for every seed.
     """
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
     scale = (1 / np.sqrt(1 + np.arange(dimensions) / DECAY)).astype(np.float32)
@@ -58,14 +54,6 @@ def clustered(n: int, seed: int, dimensions: int = DIMENSIONS) -> np.ndarray:
     return found
 
 
-def _in_own_process(size: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as empty:
-        env = os.environ | bench_proxy.ONE_THREAD | {"NUMBA_CACHE_DIR": empty}
-        command = [sys.executable, "-m", __name__, str(size)]
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
 def case(size: int) -> dict[str, float]:
     """One size, measured in this process."""
     k = read_spec("retrieval").config.neighbours
@@ -74,7 +62,7 @@ def case(size: int) -> dict[str, float]:
     started = time.perf_counter()
     index.add(vectors, np.zeros((size, 1)))
     build = time.perf_counter() - started
-    resident = bench_proxy._most_resident_kb()
+    resident = most_resident_kb()
     milliseconds, recalls = [], []
     for query in queries:
         started = time.perf_counter()

@@ -137,6 +137,14 @@ def _pool(requests, seed) -> pd.DataFrame:
     return _part(data, rows, np.zeros(requests), 0, seed, 0)
 
 
+def _trace_gaps(name, requests, seed) -> pd.DataFrame:
+    """So many consecutive arrivals of a trace from a random one on, scaled to one a second."""
+    arrived_at = datasets.load(name).arrived_at
+    start = np.random.default_rng(seed).integers(0, len(arrived_at) - requests)
+    window = arrived_at[start : start + requests + 1]
+    return pd.DataFrame({"arrived_at": (window[1:] - window[0]) * requests / np.ptp(window)})
+
+
 def _proxy_test(proxy, data, column) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set: hashes and numbers, no text."""
     from ssjf.proxy import folder
@@ -194,6 +202,7 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "jobs-sweep": _jobs_sweep,
     "trace-windows": _windows,
     "length-pool": _pool,
+    "trace-gaps": _trace_gaps,
     "proxy-test": _proxy_test,
     "predicted": predicted,
     "predicted-sweep": _predicted_sweep,

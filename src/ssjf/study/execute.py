@@ -1,6 +1,7 @@
 """From a specification to its rows: build the workload, serve it, measure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from ssjf.engine.profile import Profile, profile
 from ssjf.engine.published import Quirks, duration_seconds, serve
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
+from ssjf.engine.vllm.deployment import deployment
 from ssjf.errors import InputError, unknown
 from ssjf.policy import policy
 from ssjf.proxy import predict
@@ -18,7 +20,7 @@ from ssjf.request import Completions, Requests
 from ssjf.study import metrics, theory
 from ssjf.study.draws import draw, small_runs, to_requests, whole_second_poisson
 from ssjf.study.experiments import WORKLOAD_KEYS
-from ssjf.workload import lengths
+from ssjf.workload import arrivals, lengths
 from ssjf.workload.boxes import llm_boxes
 
 Spec = dict[str, Any]
@@ -31,6 +33,9 @@ APART = {
     "second-answers": "second_answers:rows",
     "cost": "proxy_cost:costs",
     "latency": "proxy_cost:latencies",
+    "vllm": "on_vllm:rows",
+    "vllm-steps": "on_vllm:steps",
+    "vllm-anatomy": "on_vllm:anatomy",
 }
 """Engines with a module of their own, imported when they run, and what in it gives the rows."""
 
@@ -45,7 +50,10 @@ def execute(spec: Spec) -> pd.DataFrame:
     engines = {"published": _published, "simulator": _steady}
     if spec["engine"] not in engines:
         raise unknown("engine", spec["engine"], [*engines, *APART])
-    parts = list(engines[spec["engine"]](spec))
+    return _table(spec, list(engines[spec["engine"]](spec)))
+
+
+def _table(spec: Spec, parts: list[Any]) -> pd.DataFrame:
     if spec["detail"] == "requests":
         return pd.concat(parts, ignore_index=True)
     rows = pd.DataFrame(parts)
@@ -144,17 +152,16 @@ def _box_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
 # --- the steady-state protocol: long runs of the iteration-level simulator --------------------
 
 
+def steady(spec: Spec) -> pd.DataFrame:
+    """The rows of an open-loop run, simulated or on vLLM."""
+    return _table(spec, list(_steady(spec)))
+
+
 def _steady(spec: Spec) -> Iterator[Any]:
     model = profile(spec["profile"])
-    server = Server(**spec.get("server", {}) | {"slots": spec["slots"]})
     for seed in spec["workload"]["seeds"]:
-        requests = _open_loop(spec, seed, model, server)
-        rng = np.random.default_rng([seed, STREAMS["predictor"]])
-        predicted = predict(spec["predictor"], requests, rng) if "predictor" in spec else None
-        measured = simulate(
-            requests, policy(spec["policy"]), model, server, predicted,
-            spec.get("predictor_seconds", 0.0),
-        )  # fmt: skip
+        requests, server, predicted = open_loop(spec, seed)
+        measured = _serve(spec, requests, server, predicted, seed)
         alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens)
         row = _row(spec, spec["rho"], seed, 0, measured, alone)
         if spec.get("slowdown_quantiles"):
@@ -163,20 +170,88 @@ def _steady(spec: Spec) -> Iterator[Any]:
         yield row
 
 
-def _open_loop(spec: Spec, seed: int, model: Profile, server: Server) -> Requests:
-    """A long Poisson stream at utilisation ``rho``; the same requests and gaps at every load."""
-    workload = spec["workload"]
+def _serve(spec: Spec, requests: Requests, server: Server, predicted, seed: int) -> Completions:
+    if spec["engine"] == "vllm":
+        from ssjf.study import on_vllm
+
+        return on_vllm.serve(spec, requests, server, predicted, seed)[0]
+    seconds = spec.get("predictor_seconds", 0.0)
+    model = profile(spec["profile"])
+    return simulate(requests, policy(spec["policy"]), model, server, predicted, seconds)
+
+
+def open_loop(spec: Spec, seed: int) -> tuple[Requests, Server, Any]:
+    """What arrives at utilisation ``rho``, the server, and what is predicted (None without).
+
+    The same requests and gaps at every load: a Poisson stream, or what ``arrivals`` of the
+    workload says.
+    """
+    workload, model, server = spec["workload"], profile(spec["profile"]), server_of(spec)
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
     n = workload["requests"]
     if workload["draw"] == "synthetic":
         requests = lengths.synthetic(n, rng)
     else:
-        pool = to_requests(draw(workload["pool"]))
+        pool = _prompted(workload, to_requests(draw(workload["pool"])))
         requests = pool.take(rng.integers(0, len(pool), n))
-    alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
-    rate = _steady_rate(spec["rho"], float(alone), server.running_slots)
-    gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1.0, n)
-    return requests.arriving(np.cumsum(gaps) / rate)
+    if workload.get("rho_of") == "saturation":
+        rate = _positive_rho(spec["rho"]) * saturation_rate(pool, model, server)
+    else:
+        alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
+        rate = _steady_rate(spec["rho"], float(alone), server.running_slots)
+    arriving = requests.arriving(_gaps(workload.get("arrivals", {}), n, seed) / rate)
+    rng = np.random.default_rng([seed, STREAMS["predictor"]])
+    predicted = predict(spec["predictor"], arriving, rng) if "predictor" in spec else None
+    return arriving, server, predicted
+
+
+def _prompted(workload: Spec, pool: Requests) -> Requests:
+    """Prompts all of one length, where the workload says so."""
+    if "prompt_tokens" not in workload:
+        return pool
+    return replace(pool, prompt_tokens=np.full(len(pool), workload["prompt_tokens"]))
+
+
+def server_of(spec: Spec) -> Server:
+    """The server of a run; what it leaves open is the deployment's, where there is one."""
+    given = spec.get("server", {}) | {"slots": spec["slots"]}
+    if "deployment" in spec:
+        has = deployment(spec["deployment"])
+        names = ("kv_tokens", "block_tokens", "token_budget")
+        given = {name: getattr(has, name) for name in names} | given
+    return Server(**given)
+
+
+SATURATING = 5000
+
+
+def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
+    """Requests/s that the server completes when all are there from the start, FCFS, simulated.
+
+    Unlike slots / mean service time alone it counts what a larger batch, prefills and short KV
+    memory cost. ``SATURATING`` requests are drawn from the pool, always the same.
+    """
+    rows = np.random.default_rng(0).integers(0, len(pool), SATURATING)
+    requests = pool.take(rows).arriving(np.zeros(SATURATING))
+    done = simulate(requests, policy("fcfs"), model, server)
+    return SATURATING / float(done.finished_at.max())
+
+
+def _positive_rho(rho: float) -> float:
+    if not 0 < rho <= 2:
+        raise InputError(f"rho is {rho:g}; of a finite run it must be above 0 and at most 2")
+    return rho
+
+
+def _gaps(options: Spec, n: int, seed: int) -> np.ndarray:
+    """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's."""
+    rng = np.random.default_rng([seed, STREAMS["arrivals"]])
+    if "trace" in options:
+        drawn = draw({"draw": "trace-gaps", "name": options["trace"], "requests": n, "seed": seed})
+        return drawn["arrived_at"].to_numpy()
+    if "cv" in options:
+        return arrivals.gamma(n, 1.0, options["cv"], rng)
+    return np.cumsum(rng.exponential(1.0, n))
 
 
 def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:

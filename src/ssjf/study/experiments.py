@@ -32,12 +32,20 @@ class Experiment:
     series: tuple[Spec, ...]
     grid: dict[str, list[Any]]
 
-    def specs(self, seeds: int | None = None) -> list[Spec]:
+    def specs(self, seeds: int | None = None, deployment: str | None = None) -> list[Spec]:
         """One specification per run: every series at every point of the grid.
 
-        ``seeds`` overrides how many seeds a run repeats.
+        ``seeds`` overrides how many seeds a run repeats, ``deployment`` what a measured
+        experiment runs on (its step-time profile has the same name).
         """
-        return list(self._specs(seeds))
+        found = list(self._specs(seeds))
+        if deployment is None:
+            return found
+        if "deployment" not in self.common:
+            raise InputError(f"experiment {self.name} is not run on vLLM; it takes no deployment")
+        profiled = "profile" in self.common
+        chosen = {"deployment": deployment} | ({"profile": deployment} if profiled else {})
+        return [spec | chosen for spec in found]
 
     def _specs(self, seeds: int | None) -> Iterator[Spec]:
         for point in itertools.product(*self.grid.values()):
@@ -92,13 +100,16 @@ def experiment(name: str) -> Experiment:
     return experiments()[name]
 
 
-def rows(name: str, keep: Callable[[Spec], bool] | None = None) -> pd.DataFrame:
+def rows(
+    name: str, keep: Callable[[Spec], bool] | None = None, deployment: str | None = None
+) -> pd.DataFrame:
     """All rows of an experiment, its runs' keys as columns beside ``run_id``.
 
     Columns: the rows' own (x, seed, run, metrics or time stamps), ``series``, and every key of
-    the grid. ``keep`` selects runs by their specification.
+    the grid. ``keep`` selects runs by their specification; ``deployment`` as in ``specs``.
     """
-    specs = [spec for spec in experiment(name).specs() if keep is None or keep(spec)]
+    asked = experiment(name).specs(deployment=deployment)
+    specs = [spec for spec in asked if keep is None or keep(spec)]
     if not specs:
         raise InputError(f"no run of experiment {name} is as asked")
     return pd.concat([_labelled(name, spec) for spec in specs], ignore_index=True)

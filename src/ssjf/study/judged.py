@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ssjf.request import IntArray
-from ssjf.study.quality import class_quality, rank
-from ssjf.study.quality_intervals import interval_coverage, resampled
+from ssjf.study.quality import class_quality, error_quality
+from ssjf.study.quality_distribution import interval_coverage
+from ssjf.study.quality_intervals import resampled
+from ssjf.study.quality_ranks import rank
 
 RESAMPLES = 200
 LOW, HIGH = "q0.1", "q0.9"  # the ends of the 80 % interval
@@ -40,6 +42,10 @@ def _rank(name: str, truth: str = "truth") -> Measure:
     return lambda a: rank(name, a[truth], a["said"])
 
 
+def _error(name: str) -> Measure:
+    return lambda a: error_quality(a["truth"], a["said"])[name]
+
+
 def _class(name: str) -> Measure:
     return lambda a: class_quality(a["true_class"], a["predicted_class"])[name]
 
@@ -49,9 +55,9 @@ MEASURES: dict[str, Measure] = {
     "spearman": _rank("spearman"),
     "spearman_of_mean": _rank("spearman", "mean"),
     "pairs_2x": _rank("pairs_2x"),
-    "mae": lambda a: float(abs(a["said"] - a["truth"]).mean()),
-    "rmse": lambda a: float(np.sqrt(((a["said"] - a["truth"]) ** 2).mean())),
-    "r2": lambda a: float(1 - ((a["said"] - a["truth"]) ** 2).mean() / a["truth"].var()),
+    "mae": _error("mae"),
+    "rmse": _error("rmse"),
+    "r2": _error("r2"),
     "accuracy": _class("accuracy"),
     "macro_f1": _class("macro_f1"),
     "precision": lambda a: precision_and_recall(a["true_class"], a["predicted_class"])[0],

@@ -50,7 +50,10 @@ def is_finished(spec: Spec) -> bool:
 
 
 def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
-    """Write a finished run, whole or not at all; an existing one is left as it is."""
+    """Write a finished run, whole or not at all; an existing one is left as it is.
+
+    ``rows.attrs["environment"]``, if there, joins the record of where the run was made.
+    """
     folder = run_folder(spec)
     if folder.is_dir():
         return folder
@@ -70,10 +73,14 @@ def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
 
 def _write(folder: Path, spec: Spec, rows: pd.DataFrame, seconds: float) -> None:
     write_parquet(rows, folder / "rows.parquet")
-    env = environment() | {
-        "seconds": round(seconds, 3),
-        "rows_sha256": _sha256(folder / "rows.parquet"),
-    }
+    env = (
+        environment()
+        | rows.attrs.get("environment", {})
+        | {
+            "seconds": round(seconds, 3),
+            "rows_sha256": _sha256(folder / "rows.parquet"),
+        }
+    )
     (folder / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
     (folder / "env.json").write_text(json.dumps(env, indent=1, sort_keys=True) + "\n")
 

@@ -57,7 +57,7 @@ _PROXIES = {
     "constant": ("#BBBBBB", "o", "constant"),
     "prompt-length": ("#88CCEE", "s", "prompt length"),
     "tfidf-ridge": ("#44AA99", "^", "TF-IDF + ridge"),
-    "light": ("#332288", "p", "light (shipped)"),
+    "light": ("#332288", "p", "light"),
     "encoder-frozen": ("#DDAADD", "v", "MiniLM, frozen"),
     "encoder": ("#AA4499", "D", "MiniLM, tuned"),
     "retrieval": ("#999933", "P", "retrieval, MiniLM"),

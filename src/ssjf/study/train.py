@@ -17,8 +17,10 @@ from ssjf.proxy.base import Prediction, Proxy
 from ssjf.proxy.kinds import KINDS
 from ssjf.proxy.training import TrainingRows
 from ssjf.request import FloatArray
-from ssjf.study import quality, quality_intervals
 from ssjf.study.proxy_spec import ProxySpec
+from ssjf.study.quality_distribution import interval_coverage
+from ssjf.study.quality_intervals import with_intervals
+from ssjf.study.quality_ranks import noise_ceiling
 from ssjf.study.sidecar import made_with
 from ssjf.study.store import digest
 from ssjf.workload.splits import prompt_hash
@@ -163,10 +165,10 @@ def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
         mean = _intervals(draws.mean(axis=1), predicted.tokens, ["kendall_tau_b", "spearman"])
         found |= {f"{name}_of_mean": value for name, value in mean.items()}
         differ = np.ptp(draws, axis=0).all()
-        ceiling = quality.noise_ceiling(draws)["others_spearman"] if differ else np.nan
+        ceiling = noise_ceiling(draws)["others_spearman"] if differ else np.nan
         found["noise_ceiling_spearman"] = [ceiling]
     low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
-    found["coverage_80"] = [quality_intervals.interval_coverage(draws[:, 0], low, high)]
+    found["coverage_80"] = [interval_coverage(draws[:, 0], low, high)]
     return {name: [*map(_rounded, values)] for name, values in found.items()}
 
 
@@ -175,5 +177,5 @@ def _rounded(value: float) -> float | None:
 
 
 def _intervals(truth: FloatArray, tokens: FloatArray, names: list[str]) -> dict[str, list[float]]:
-    frame = quality_intervals.with_intervals(truth, tokens, names)
+    frame = with_intervals(truth, tokens, names)
     return {row.metric: [row.value, row.low, row.high] for row in frame.itertuples()}

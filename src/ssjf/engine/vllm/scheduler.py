@@ -1,0 +1,93 @@
+"""A thin vLLM scheduler for orders that no static ``priority`` can express.
+
+    vllm serve … --scheduling-policy priority \\
+        --scheduler-cls ssjf.engine.vllm.scheduler.PolicyScheduler \\
+        --additional-config '{"ssjf_policy": "hrrn"}'
+
+Before every step it asks the policy for the scores of what waits and runs and writes them as
+priorities; memory, batching and preemption stay vLLM's own. The ``priority`` that a request came
+with is taken as its predicted length in tokens. vLLM calls scheduler classes "not public": use
+a static key (``ssjf serve``) where one will do. Importing this module imports vLLM.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from ssjf.policy import Policy, Queue, policy
+
+_LAST = (2,)
+
+
+class _Asks:
+    """What both classes below add to vLLM's."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._predicted: dict[str, float] = {}
+        self._promoted: set[str] = set()
+        given = getattr(self.vllm_config, "additional_config", None) or {}
+        self.ask(given.get("ssjf_policy", "ssjf"))
+
+    def ask(self, name: str, clock: Callable[[], float] = time.time) -> None:
+        """Order by this policy; ``clock`` is that of the requests' ``arrival_time``."""
+        self._policy: Policy = policy(name)
+        self._clock = clock
+
+    def add_request(self, request: Any) -> None:
+        self._predicted[request.request_id] = float(request.priority)
+        request.priority = _LAST  # until the next step asks
+        super().add_request(request)
+
+    def schedule(self, *arguments: Any, **options: Any) -> Any:
+        self._order()
+        return super().schedule(*arguments, **options)
+
+    def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        self._predicted.pop(request.request_id, None)
+        self._promoted.discard(request.request_id)
+        return super()._free_request(request, *arguments, **options)
+
+    def _order(self) -> None:
+        """Write the scores of this moment as priorities; the heap of the waiting is made anew."""
+        waiting = [self.waiting.pop_request() for _ in range(len(self.waiting))]
+        everyone = [*waiting, *self.running]
+        if everyone:
+            scores = self._scores(everyone, waiting)
+            for request, score in zip(everyone, scores, strict=True):
+                request.priority = score
+        for request in waiting:
+            self.waiting.add_request(request)
+
+    def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
+        queue = Queue(
+            np.array([request.arrival_time for request in everyone], np.float64),
+            np.array([request.num_prompt_tokens for request in everyone], np.int64),
+            np.array([self._predicted[request.request_id] for request in everyone], np.float64),
+            np.array([request.num_output_tokens for request in everyone], np.int64),
+        )
+        now = self._clock()
+        scores = self._policy.scores(queue, now).tolist()
+        bound = self._policy.promote_after
+        if bound is not None:
+            late = (now - queue.arrived_at >= bound(queue))[: len(waiting)]
+            self._promoted |= {waiting[i].request_id for i in np.flatnonzero(late)}
+        return [self._key(request, score) for request, score in zip(everyone, scores, strict=True)]
+
+    def _key(self, request: Any, score: float) -> tuple[Any, ...]:
+        """The promoted first, by arrival; then by score. No two keys are equal."""
+        ties = (request.arrival_time, request.request_id)
+        promoted = request.request_id in self._promoted
+        return (0, *ties) if promoted else (1, score, *ties)
+
+
+class PolicyScheduler(_Asks, Scheduler):
+    """Where vLLM does not schedule asynchronously (``--no-async-scheduling``)."""
+
+
+class AsyncPolicyScheduler(_Asks, AsyncScheduler):
+    """Where it does, as on a GPU by default."""

@@ -1,0 +1,36 @@
+"""What tests on the real vLLM share: whether it is here, and a process that owns an engine."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ssjf.engine.vllm.client import ABSENT, python
+
+needed = pytest.mark.skipif(python() is None, reason=ABSENT)
+
+_OWNER = """
+import json, sys, time
+from ssjf.engine.vllm.client import Engine
+from ssjf.engine.vllm.deployment import Deployment
+live = Engine(Deployment(**json.loads(sys.argv[1])))
+live.start()
+print(live.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def owner(deployment, folder):
+    """A process that starts an engine, prints the engine's process id, and waits."""
+    command = [sys.executable, "-c", _OWNER, json.dumps(asdict(deployment))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+
+
+def is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
