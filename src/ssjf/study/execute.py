@@ -67,6 +67,7 @@ def _row(spec: Spec, x, seed, run, measured: Completions, alone) -> Any:
         return _request_rows(x, seed, run, measured)
     values = metrics.summarise(measured, alone, spec.get("warmup_fraction", 0.0))
     if "columns" in spec:
+        values["preemptions"] = float(measured.preemptions.sum())
         values = {name: values[name] for name in spec["columns"]}
     return {"x": x, "seed": seed, "run": run, **values}
 
@@ -188,7 +189,7 @@ def open_loop(spec: Spec, seed: int) -> tuple[Requests, Server, Any]:
     """
     workload, model, server = spec["workload"], profile(spec["profile"]), server_of(spec)
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
-    n = workload["requests"]
+    n = workload.get("requests") or workload["requests_per_slot"] * server.slots
     if workload["draw"] == "synthetic":
         requests = lengths.synthetic(n, rng)
     else:

@@ -96,7 +96,7 @@ def _read(name: str, text: str) -> Experiment:
 def experiment(name: str) -> Experiment:
     """An experiment by name; unknown names raise, listing the known ones."""
     if name not in experiments():
-        raise unknown("experiment", name, [*experiments(), "all", "trainings"])
+        raise unknown("experiment", name, [*experiments(), "all", "trainings", "measurements"])
     return experiments()[name]
 
 

@@ -22,16 +22,30 @@ from ssjf.study.experiments import WORKLOAD_KEYS, experiment, experiments
 Spec = dict[str, Any]
 T = TypeVar("T")
 
-ONE_BY_ONE = ("training", "cost", "latency")
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy")
+ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
-GROUPS = {"all": ("transfer", "published", "simulator", "drift"), "trainings": ("training",)}
-"""Names for the runs of several experiments, by engine: what can be simulated again anywhere, and
-what needs the texts."""
+GROUPS = {
+    "all": ("transfer", "published", "simulator", "drift"),
+    "trainings": ("training",),
+    "measurements": MEASURED,
+}
+"""Names for the runs of several experiments, by engine: what can be simulated again anywhere,
+what needs the texts, and what needs vLLM."""
 
 
-def run(name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True) -> list[str]:
-    """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids."""
-    specs = _specs(name, seeds)
+def run(
+    name: str,
+    jobs: int = 1,
+    seeds: int | None = None,
+    progress: bool = True,
+    deployment: str | None = None,
+) -> list[str]:
+    """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids.
+
+    ``deployment`` is what runs on vLLM use instead of the experiment's.
+    """
+    specs = _specs(name, seeds, deployment)
     store.sweep_temporary({spec["experiment"] for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
@@ -45,9 +59,9 @@ def run(name: str, jobs: int = 1, seeds: int | None = None, progress: bool = Tru
     return [store.digest(spec) for spec in missing]
 
 
-def _specs(name: str, seeds: int | None) -> list[Spec]:
+def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[Spec]:
     if name not in GROUPS:
-        return experiment(name).specs(seeds)
+        return experiment(name).specs(seeds, deployment)
     everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
     wanted = [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
     return sorted(

@@ -38,9 +38,9 @@ def python() -> str | None:
         return sys.executable
     here = Path.cwd()
     for folder in (here, *here.parents):
-        found = folder / ENVIRONMENT / "bin" / "python"
-        if found.exists():
-            return str(found)
+        found = folder / ENVIRONMENT
+        if any(found.glob("lib/python3.*/site-packages/vllm/__init__.py")):
+            return str(found / "bin" / "python")
     return None
 
 
