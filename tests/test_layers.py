@@ -13,12 +13,12 @@ import ssjf
 PACKAGE = Path(ssjf.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
-    "errors": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "study": 5,
-    "cli": 6,
+    "errors": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "serving": 5,
+    "study": 6, "cli": 7, "cli_serve": 7, "cli_vllm": 7,
 }  # fmt: skip
 OF_TORCH = {
     f"ssjf.proxy.{name}"
-    for name in ("network", "examples", "trainer", "onnx_export", "retrieval_map")
+    for name in ("network", "examples", "forward", "trainer", "onnx_export", "retrieval_map")
 }
 HEAVY = ("torch", "vllm", "numba", "pandas", "scipy", "pyarrow", "matplotlib")
 

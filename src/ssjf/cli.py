@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from ssjf import __version__
+from ssjf.cli_serve import serve
+from ssjf.cli_vllm import calibrate, model
 from ssjf.errors import InputError, unknown
 
 # Packages of the extra of this name.
@@ -102,10 +104,12 @@ def _print_table(frame: Any) -> None:
 @click.option("--jobs", default=2, show_default=True, help="Worker processes.")
 @click.option("--seeds", type=int, help="Repeat with so many seeds (default: the experiment's).")
 @click.option("--again", is_flag=True, help="Simulate the stored runs again and compare.")
-def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
+@click.option("--profile", help="Of an experiment on vLLM: cpu-tiny, cpu-mid, gpu-1b, gpu-8b, ….")
+def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str | None) -> None:
     """Do the missing runs of EXPERIMENT; finished ones are kept.
 
-    `all` is every simulation, `trainings` every training of a proxy.
+    `all` is every simulation, `trainings` every training of a proxy, `measurements` every run on
+    vLLM.
     """
     from ssjf.study import runner
 
@@ -113,10 +117,12 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool) -> None:
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     if again:
+        if profile is not None:
+            raise InputError("--again simulates; --profile is for runs that are measured")
         different = runner.simulate_again(experiment, jobs, seeds)
         click.echo(f"{experiment}: {len(different)} runs differ from the stored ones")
         sys.exit(1 if different else 0)
-    done = runner.run(experiment, jobs, seeds)
+    done = runner.run(experiment, jobs, seeds, deployment=profile)
     click.echo(f"{experiment}: {len(done)} runs made, the others were there")
 
 
@@ -395,6 +401,10 @@ def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> Non
     for found in predicting.predictions(proxy, predicting.prompts_of(source), llm):
         click.echo(json.dumps(found) if as_json else f"{found['predicted_tokens']:g}")
 
+
+main.add_command(serve)
+main.add_command(calibrate)
+main.add_command(model)
 
 if __name__ == "__main__":
     main()

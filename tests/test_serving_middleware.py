@@ -1,0 +1,518 @@
+"""The middleware before a real server: what it writes, what it leaves, and that it fails open."""
+
+import asyncio
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+import ssjf.serving
+from serving_tools import (
+    CHAT,
+    COMPLETIONS,
+    PATIENT,
+    Engine,
+    FakeProxy,
+    counted,
+    counting,
+    echo,
+    live,
+    reply,
+    serving,
+    until,
+    wrapped,
+)
+from ssjf.errors import InputError
+from ssjf.serving import pause
+from ssjf.serving.middleware import Middleware
+from ssjf.serving.options import ServeOptions
+
+PURE = {"overtake_seconds": None, **PATIENT}  # keys are thousandths of predicted tokens
+
+
+@pytest.fixture(scope="module")
+def echoes():
+    """A server with patience, which orders by prediction alone."""
+    with serving(wrapped(echo, max_body_mb=0.01, **PURE)) as address:
+        yield address
+
+
+def post(address, body, path=COMPLETIONS, **options):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(address + path, content=content, timeout=30, **options)
+
+
+def key(address, path=COMPLETIONS, **members):
+    return post(address, members, path).json()["priority"]
+
+
+# What is written
+
+
+def test_the_key_is_the_prediction(echoes):
+    with (
+        counting("predictions_total"),
+        counting("prediction_seconds_count"),
+        counting("overhead_seconds_count"),
+    ):
+        assert key(echoes, prompt="of 123 tokens", max_tokens=None) == 123_000
+
+
+def test_of_several_prompts_the_longest_counts(echoes):
+    assert key(echoes, prompt=["7", "300", "20"], max_tokens=999) == 300_000
+
+
+@pytest.mark.parametrize(
+    "limits, tokens",
+    [({}, 16), ({"max_tokens": 8}, 8), ({"max_tokens": None}, 400), ({"max_tokens": 500}, 400),
+     ({"max_tokens": "8"}, 400)],
+)  # fmt: skip
+def test_what_the_client_allows_caps_a_prediction(echoes, limits, tokens):
+    assert key(echoes, prompt="400", **limits) == tokens * 1000
+
+
+def test_what_the_client_allows_a_chat(echoes):
+    messages = [{"role": "user", "content": "400"}]
+    assert key(echoes, CHAT, messages=messages) == 400_000
+    assert key(echoes, CHAT, messages=messages, max_tokens=9) == 9_000
+    assert key(echoes, CHAT, messages=messages, max_tokens=9, max_completion_tokens=8) == 8_000
+
+
+def test_a_measurement_that_forces_lengths_by_the_limit_can_have_it_ignored():
+    with serving(wrapped(echo, client_limit="ignore", **PURE)) as address:
+        assert key(address, prompt="400", max_tokens=8, ignore_eos=True) == 400_000
+
+
+def test_only_a_proxy_that_was_trained_on_it_reads_the_history():
+    messages = [{"role": "user", "content": "7"}, {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "8"}]  # fmt: skip
+    for history, tokens in ((False, 8), (True, 7)):  # the fake reads the first number
+        with serving(wrapped(echo, history=history, **PURE)) as address:
+            assert key(address, CHAT, messages=messages) == tokens * 1000
+
+
+def test_a_proxy_that_tells_llms_apart_is_told_the_model():
+    proxy, told = FakeProxy(), []
+    proxy.llms = ("m",)
+    predict = proxy.predict
+    proxy.predict = lambda prompts, llms=None: told.append(llms) or predict(prompts)
+    with serving(wrapped(echo, proxy, **PURE)) as address:
+        key(address, model="m", prompt=["1", "2"])
+    assert told == [["m", "m"]]
+
+
+def test_with_a_bound_the_key_is_a_virtual_arrival():
+    """Two that arrive one after the other differ by their lengths' part of the bound, and more."""
+    with serving(wrapped(echo, overtake_seconds=1000, longest_tokens=1000, **PATIENT)) as address:
+        keys = [key(address, prompt=str(n), max_tokens=None) for n in (100, 900, 2000)]
+    assert keys[1] - keys[0] >= 800_000 and keys[2] - keys[1] >= 100_000
+    assert keys[2] - keys[0] < 1_000_000
+
+
+def test_the_median_of_recent_predictions_stands_in_for_a_missing_one():
+    with serving(wrapped(echo, longest_tokens=700, **PURE)) as address:
+        assert key(address, prompt=[1, 2], max_tokens=None) == 350_000  # nothing is known yet
+        for tokens in (10, 20, 90):
+            key(address, prompt=str(tokens), max_tokens=None)
+        assert key(address, prompt=[1, 2], max_tokens=None) == 20_000
+        assert key(address, prompt=[1, 2], max_tokens=3) == 3_000
+
+
+# What is left as it is
+
+
+UNREADABLE = {
+    "malformed_json": b'{"prompt": "a",}',
+    "not_utf8": b'{"prompt": "\xff"}',
+    "not_an_object": b'["prompt"]',
+    "duplicate_key": b'{"prompt": "a", "prompt": "b"}',
+    "too_large": b'{"prompt": "%s"}' % (b"a" * 10_000),
+}
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_a_body_that_cannot_be_written_to_goes_on_under_a_header(echoes, reason):
+    with counting("unpredicted_total", reason=reason):
+        found = post(echoes, UNREADABLE[reason])
+    assert found.content == UNREADABLE[reason]
+    assert int(found.headers["x-priority"]) > 0
+
+
+def test_a_large_body_without_a_length_goes_on_in_its_parts(echoes):
+    parts = [b'{"prompt": "', *[b"a" * 3000] * 5, b'"}']
+    with counting("unpredicted_total", reason="too_large"):
+        found = httpx.post(echoes + COMPLETIONS, content=iter(parts), timeout=30)
+    assert found.content == b"".join(parts)
+
+
+def test_a_compressed_body_goes_on(echoes):
+    body = gzip.compress(b'{"prompt": "a"}')
+    with counting("unpredicted_total", reason="encoded"):
+        assert post(echoes, body, headers={"content-encoding": "gzip"}).content == body
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"priority":0,"prompt":"9"}', b'{"prompt":"9","priority": "x"}']
+)
+def test_a_priority_of_the_client_is_respected(echoes, body):
+    with counting("unpredicted_total", reason="client_priority"):
+        found = post(echoes, body)
+    assert found.content == body and found.headers["x-priority"] == ""
+
+
+def test_a_priority_in_a_header_is_respected(echoes):
+    body = b'{"prompt": "9"}'
+    with counting("unpredicted_total", reason="client_priority"):
+        found = post(echoes, body, headers={"X-Vllm-Priority": "-4"})
+    assert (found.content, found.headers["x-priority"]) == (body, "-4")
+
+
+def test_a_nested_priority_is_none(echoes):
+    body = b'{"prompt":"9","extra":{"priority":1},"also":"\\"priority\\":2" }'
+    expected = body.replace(b" }", b' ,"priority":9000}')
+    assert post(echoes, body).content == expected
+
+
+def test_a_priority_of_the_client_can_be_overridden():
+    with serving(wrapped(echo, client_priority="override", **PURE)) as address:
+        found = post(address, b'{"priority" : -1.5e3 ,"prompt":"9"}')
+        assert found.content == b'{"priority" : 9000 ,"prompt":"9"}'
+        found = post(address, b'{"prompt":"9"}', headers={"X-Vllm-Priority": "-4"})
+        assert found.json()["priority"] == 9000 and found.headers["x-priority"] == "9000"
+
+
+@pytest.mark.parametrize("reason, prompt", [("token_ids", [1, 2]), ("no_text", None)])
+def test_without_text_only_the_priority_is_written(echoes, reason, prompt):
+    with counting("unpredicted_total", reason=reason):
+        found = post(echoes, {"prompt": prompt})
+    assert found.json() == {"prompt": prompt, "priority": found.json()["priority"]}
+
+
+async def calls(app, scope, received):
+    """What an application sends when it receives these messages."""
+    sent, left = [], [*received]
+
+    async def receive():
+        return left.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def test_all_else_passes_untouched():
+    seen = []
+
+    async def app(*given):
+        seen.append(given)
+
+    async def run():
+        found = wrapped(app)
+        kinds = [
+            ("http", "GET", COMPLETIONS),
+            ("http", "POST", "/v1/embeddings"),
+            ("http", "POST", f"{COMPLETIONS}/render"),
+            ("websocket", None, COMPLETIONS),
+        ]
+        for kind, method, path in kinds:  # fmt: skip
+            given = {"type": kind, "method": method, "path": path}, object(), object()
+            await found(*given)
+            assert all(a is b for a, b in zip(seen[-1], given, strict=True))
+
+    asyncio.run(run())
+    assert len(seen) == 4
+
+
+def test_a_client_that_goes_before_its_body_ends():
+    seen = []
+    messages = [{"type": "http.request", "body": b'{"pro', "more_body": True},
+                {"type": "http.disconnect"}]  # fmt: skip
+
+    async def app(scope, receive, send):
+        seen.extend([await receive(), await receive()])
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+    with counting("unpredicted_total", reason="disconnected"):
+        asyncio.run(calls(wrapped(app), scope, messages))
+    assert seen == messages
+
+
+def test_a_mistake_of_ours_costs_no_answer(monkeypatch):
+    with serving(wrapped(echo, **PURE)) as address:
+        monkeypatch.setattr("ssjf.serving.keys.Keys.priority", lambda *_: 1 / 0)
+        body = b'{"prompt": "a"}'
+        with counting("unpredicted_total", reason="internal_error"):
+            assert post(address, body).content == body
+
+
+# A predictor in trouble
+
+
+@pytest.fixture
+def troubled(monkeypatch):
+    """A proxy, and a server that leaves it alone only for moments."""
+    monkeypatch.setattr(pause, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(pause, "LONGEST_SECONDS", 0.01)
+    proxy = FakeProxy()
+    with serving(wrapped(echo, proxy, **PURE)) as address:
+        yield proxy, address
+        proxy.go_on.set()
+
+
+@pytest.mark.parametrize("mode", ["fails", "no lengths"])
+def test_a_predictor_that_fails_and_is_well_again(troubled, mode):
+    proxy, address = troubled
+    assert key(address, prompt="9") == 9_000
+    proxy.mode = mode
+    with (
+        counting("unpredicted_total", reason="predictor_error"),
+        counting("predictor_failures_total"),
+    ):
+        assert key(address, prompt="7") == 9_000  # the median of what was predicted
+    proxy.mode = "well"
+    until(lambda: key(address, prompt="7") == 7_000)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_predictor_whose_thread_dies_is_started_again(troubled):
+    proxy, address = troubled
+    proxy.mode = "dies"
+    with counting("predictor_failures_total"):
+        key(address, prompt="7")
+    proxy.mode = "well"
+    with counting("predictor_restarts_total"):
+        until(lambda: key(address, prompt="7") == 7_000)
+
+
+def test_a_predictor_that_fails_on_and_on_is_left_alone(troubled, monkeypatch, caplog):
+    proxy, address = troubled
+    monkeypatch.setattr(pause, "FIRST_SECONDS", 1000)
+    monkeypatch.setattr(pause, "LONGEST_SECONDS", 1000)
+    proxy.mode = "fails"
+    with (
+        counting("predictor_failures_total", by=3),
+        counting("unpredicted_total", by=2, reason="predictor_paused"),
+    ):
+        for _ in range(5):
+            key(address, prompt="secret 7")
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_missed_deadline_holds_no_request_up():
+    """The request is answered while the proxy still thinks about it."""
+    proxy = FakeProxy()
+    with serving(wrapped(echo, proxy, overtake_seconds=None, deadline_ms=5)) as address:
+        proxy.mode = "held"
+        with counting("unpredicted_total", reason="deadline"):
+            assert key(address, prompt="7", max_tokens=None) == 512_000
+        assert proxy.batches == []
+        proxy.mode = "well"
+        proxy.go_on.set()
+        until(lambda: key(address, prompt="7") == 7_000)
+
+
+def gathered(middleware, prompts):
+    """Forecasts, or reasons, of requests that come at once; the first is waited for alone."""
+    from ssjf.serving.asking import Asked
+
+    predictor = middleware._predictor
+
+    async def one(prompt):
+        loop = asyncio.get_running_loop()
+        try:
+            return (await predictor.forecast(Asked((prompt,)), loop.time() + 30)).tokens
+        except Exception as why:
+            return str(why)
+
+    async def run():
+        tasks = [asyncio.create_task(one(prompt)) for prompt in prompts]
+        await asyncio.sleep(0)
+        predictor._forecaster.proxy.go_on.set()
+        return await asyncio.gather(*tasks)
+
+    return asyncio.run(run())
+
+
+def test_one_prompt_that_cannot_be_read_spoils_no_other():
+    proxy = FakeProxy()
+    proxy.mode = "poisoned"
+    found = gathered(wrapped(echo, proxy), [*map(str, range(1, 9)), "poison 9", "10"])
+    assert found == [*map(float, range(1, 9)), "predictor_error", 10.0]
+
+
+def test_what_waits_is_predicted_in_batches():
+    proxy = FakeProxy()
+    proxy.mode = "held"
+    middleware = wrapped(echo, proxy, max_batch=8)
+    assert gathered(middleware, [*map(str, range(1, 22))]) == [*map(float, range(1, 22))]
+    assert sum(proxy.batches) == 21 and max(proxy.batches) == 8 and len(proxy.batches) <= 4
+
+
+# Responses
+
+
+def test_a_stream_passes_chunk_by_chunk():
+    """Each part is sent only once the one before has reached the client."""
+    reached, parts = threading.Semaphore(0), [b"data: %d\n\n" % i for i in range(5)]
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return await live(receive, send)
+        await receive()
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            assert await asyncio.to_thread(reached.acquire, timeout=20)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    found = []
+    with (
+        serving(wrapped(app, **PURE)) as address,
+        httpx.stream("POST", address + COMPLETIONS, json={"prompt": "a"}, timeout=30) as response,
+    ):
+        for part in response.iter_raw():
+            found.append(part)
+            reached.release()
+    assert b"".join(found) == b"".join(parts) + b"end" and found[: len(parts)] == parts
+
+
+@pytest.mark.parametrize("status, body", [(500, b"no"), (200, b""), (200, b"\xff{"), (429, b"{}")])
+def test_a_response_is_not_changed(status, body):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return await live(receive, send)
+        await reply(send, body, status, b"text/odd", [(b"x-own", b"1")])
+
+    with serving(wrapped(app, **PURE)) as address:
+        found = post(address, {"prompt": "a"})
+    assert (found.status_code, found.content) == (status, body)
+    assert found.headers["x-own"] == "1" and found.headers["content-type"] == "text/odd"
+
+
+LENGTHS = [400, 100, 300, 700, 200, 900, 500, 600, 50, 800]
+
+
+def served(**options):
+    """The order in which an engine of one slot serves requests that wait, and how many overtook."""
+    engine = Engine(waits_for=len(LENGTHS))
+    before = counted("requests_overtaking_total")
+    with serving(wrapped(engine, **PATIENT, **options)) as address:
+        threads = []
+        for i, tokens in enumerate(LENGTHS):
+            body = {"prompt": str(tokens), "max_tokens": None}
+            threads.append(threading.Thread(target=post, args=(address, body)))
+            threads[-1].start()
+            until(lambda i=i: engine.arrived == i + 1)
+        for thread in threads:
+            thread.join()
+    return [int(each) for each in engine.served], counted("requests_overtaking_total") - before
+
+
+def test_an_engine_that_takes_the_smallest_priority_serves_the_shortest_first():
+    order, overtaking = served(overtake_seconds=None)
+    assert order == sorted(LENGTHS)
+    left, expected = [*LENGTHS], 0
+    for tokens in order:
+        expected += left[0] != tokens
+        left.remove(tokens)
+    assert overtaking == expected > 0
+
+
+def test_within_a_wide_bound_the_shortest_go_first_too():
+    assert served(overtake_seconds=3600)[0] == sorted(LENGTHS)
+
+
+def test_a_bound_of_nothing_is_first_come_first_served():
+    assert served(overtake_seconds=0) == (LENGTHS, 0)
+
+
+# Start and end
+
+
+def test_what_cannot_be_used_stops_the_start_with_one_sentence(monkeypatch):
+    monkeypatch.setenv("SSJF_SERVE_PROXY", "nowhere")
+    found = Middleware(echo)
+    sent = asyncio.run(calls(found, {"type": "lifespan"}, [{"type": "lifespan.startup"}]))
+    (message,) = sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert message["message"].startswith("ssjf: nowhere is no proxy")
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+    with pytest.raises(InputError, match="nowhere is no proxy"):
+        asyncio.run(calls(found, scope, []))
+
+
+SERVER = """
+import sys, uvicorn
+sys.path.insert(0, {tests!r})
+from serving_tools import echo
+from ssjf.serving import Middleware
+uvicorn.run(Middleware(echo), port={port}, log_level="error")
+"""
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_a_real_server_does_not_start_with_a_proxy_that_is_none():
+    code = SERVER.format(tests=os.path.dirname(__file__), port=free_port())
+    environ = os.environ | {"SSJF_SERVE_LEARN": "retrieval"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "proxy builtin is no retrieval proxy" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shipped_proxy_orders_by_itself():
+    """Nothing is given: options of the environment, the light proxy that comes with the package."""
+    with serving(Middleware(echo, ServeOptions(**PURE))) as address:
+        long = key(address, prompt="Write a long essay about the sea.", max_tokens=None)
+        short = key(address, prompt="Name one colour.", max_tokens=None)
+    assert 0 < short < long
+
+
+def test_serving_needs_neither_a_web_framework_nor_vllm():
+    code = "import sys, ssjf.serving.middleware; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"starlette", "fastapi", "vllm", "uvicorn", "torch", "pandas", "numba", "faiss"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_without_prometheus_nothing_is_counted_and_nothing_fails():
+    code = """
+import sys
+sys.modules["prometheus_client"] = None
+import asyncio
+from ssjf.serving import Middleware
+async def app(scope, receive, send):
+    print((await receive())["body"].decode())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
+async def receive():
+    return {"type": "http.request", "body": b'{"prompt":"a"}'}
+async def send(message):
+    pass
+scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+asyncio.run(Middleware(app)(scope, receive, send))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["priority"] > 0 and not done.stderr
+
+
+def test_names_of_the_package():
+    assert ssjf.serving.Middleware is Middleware
+    with pytest.raises(AttributeError, match="no attribute 'Server'"):
+        ssjf.serving.Server  # noqa: B018
