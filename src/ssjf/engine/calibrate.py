@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def fit(name: str, steps: Mapping[str, FloatArray], source: str = "") -> Fit:
     scale = terms[kept].max(0) + (terms[kept].max(0) == 0)  # columns of like size
     found = nnls(terms[kept] / scale, durations[kept])[0] / scale
     fitted = terms @ found
-    values = dict(zip(COEFFICIENTS, map(float, found), strict=True))
+    values: dict[str, Any] = dict(zip(COEFFICIENTS, map(float, found), strict=True))
     return Fit(
         Profile(name, **values, source=source),
         len(durations),

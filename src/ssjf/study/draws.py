@@ -21,7 +21,7 @@ from ssjf.request import Requests
 from ssjf.study import paths
 from ssjf.study.pools import predicted
 from ssjf.study.store import canonical, digest, write_parquet
-from ssjf.workload import datasets
+from ssjf.workload import datasets, lengths
 
 Options = dict[str, Any]
 
@@ -145,6 +145,14 @@ def _trace_gaps(name, requests, seed) -> pd.DataFrame:
     return pd.DataFrame({"arrived_at": (window[1:] - window[0]) * requests / np.ptp(window)})
 
 
+def _log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
+    """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
+    rng = np.random.default_rng(seed)
+    output = lengths.lognormal(requests, mean, sigma, rng, high=most)
+    keys = {"x": np.float32(0), "seed": np.int32(0), "run": np.int16(0), "arrived_at": 0.0}
+    return pd.DataFrame({"output_tokens": output}).assign(**keys)
+
+
 def _proxy_test(proxy, data, column) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set: hashes and numbers, no text."""
     from ssjf.proxy import folder
@@ -203,11 +211,12 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "trace-windows": _windows,
     "length-pool": _pool,
     "trace-gaps": _trace_gaps,
+    "log-normal": _log_normal,
     "proxy-test": _proxy_test,
     "predicted": predicted,
     "predicted-sweep": _predicted_sweep,
 }
-LIVE = ("predicted", "predicted-sweep")
+LIVE = ("predicted", "predicted-sweep", "log-normal")
 """Draws that are not stored: they are made of committed raw runs whenever they are asked for."""
 
 

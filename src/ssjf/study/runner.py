@@ -71,7 +71,8 @@ def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[
 
 def _on_gpu(spec: Spec) -> bool:
     """Runs on a GPU are asked for by the name of their experiment."""
-    return spec.get("proxy", {}).get("config", {}).get("device") == "cuda"
+    trained_there = spec.get("proxy", {}).get("config", {}).get("device") == "cuda"
+    return trained_there or spec.get("deployment", "").startswith("gpu-")
 
 
 def _prepare(specs: list[Spec]) -> None:

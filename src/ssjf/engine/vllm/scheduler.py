@@ -26,6 +26,10 @@ _LAST = (2,)
 class _Asks:
     """What both classes below add to vLLM's."""
 
+    vllm_config: Any
+    waiting: Any
+    running: Any
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._predicted: dict[str, float] = {}
@@ -41,16 +45,16 @@ class _Asks:
     def add_request(self, request: Any) -> None:
         self._predicted[request.request_id] = float(request.priority)
         request.priority = _LAST  # until the next step asks
-        super().add_request(request)
+        super().add_request(request)  # type: ignore[misc]
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
         self._order()
-        return super().schedule(*arguments, **options)
+        return super().schedule(*arguments, **options)  # type: ignore[misc]
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
         self._predicted.pop(request.request_id, None)
         self._promoted.discard(request.request_id)
-        return super()._free_request(request, *arguments, **options)
+        return super()._free_request(request, *arguments, **options)  # type: ignore[misc]
 
     def _order(self) -> None:
         """Write the scores of this moment as priorities; the heap of the waiting is made anew."""

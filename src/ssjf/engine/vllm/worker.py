@@ -65,7 +65,7 @@ def _say(answers: TextIO, value: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _write(path: Path, found: dict[str, np.ndarray]) -> None:
+def _write(path: Path, found: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp.npz")
     np.savez(temporary, **found)
     temporary.replace(path)

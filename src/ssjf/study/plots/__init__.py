@@ -11,6 +11,7 @@ from ssjf.study.plots.ablation import (
     together,
 )
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
+from ssjf.study.plots.anatomy import anatomy, anatomy_table
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
 from ssjf.study.plots.drift import drift_course, drift_estimates, drift_gain, drift_table
@@ -48,6 +49,15 @@ from ssjf.study.plots.transfer import (
 )
 from ssjf.study.plots.transfer_curves import few_shot
 from ssjf.study.plots.transfer_tables import few_shot_table, transfer_summary
+from ssjf.study.plots.vllm import (
+    fidelity,
+    fidelity_table,
+    step_times,
+    vllm_conditions,
+    vllm_devices,
+    vllm_gain,
+    vllm_table,
+)
 
 __all__ = [
     "ablation",
@@ -57,6 +67,8 @@ __all__ = [
     "ablation_throughput",
     "against",
     "agreement",
+    "anatomy",
+    "anatomy_table",
     "authors",
     "azure",
     "bands_quality",
@@ -77,6 +89,8 @@ __all__ = [
     "drift_table",
     "few_shot",
     "few_shot_table",
+    "fidelity",
+    "fidelity_table",
     "frontier",
     "heads",
     "heads_published",
@@ -108,6 +122,7 @@ __all__ = [
     "shipped_dots",
     "steady_map",
     "steady_table",
+    "step_times",
     "sweep",
     "sweep_table",
     "tail",
@@ -115,4 +130,8 @@ __all__ = [
     "tail_table",
     "together",
     "transfer_summary",
+    "vllm_conditions",
+    "vllm_devices",
+    "vllm_gain",
+    "vllm_table",
 ]

@@ -1,0 +1,114 @@
+"""Runs measured on vLLM beside the same runs simulated: metrics, and how far they are apart."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ssjf.errors import InputError
+from ssjf.study import bootstrap, experiments, store
+from ssjf.study.estimates import against
+from ssjf.study.experiments import experiment
+
+KEYS = ("experiment", "engine", "slots", "rho", "workload", "series", "seed", "run", "run_id")
+METRICS = ("jct_mean", "jct_p99", "ttft_mean", "completed_per_second")
+REDUCTIONS = {"jct_mean": "mean JCT", "jct_p99": "p99 JCT"}
+
+
+def runs(*names: str, deployment: str | None = None) -> pd.DataFrame:
+    """A row per run and seed of measured experiments, both engines: keys and ``METRICS``.
+
+    Times in s. What an experiment keeps the same for all its runs is a column too.
+    """
+    parts = [_runs(name, deployment) for name in names]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _runs(name: str, deployment: str | None) -> pd.DataFrame:
+    rows = experiments.rows(name, deployment=deployment).assign(experiment=name)
+    for key, value in _fixed(name).items():
+        rows[key] = value if key not in rows else rows[key].fillna(value)
+    keys = [key for key in KEYS if key in rows]
+    if "jct_mean" in rows:
+        return rows[[*keys, *METRICS]]
+    found = rows.groupby(keys, sort=False)[list(rows.columns.difference(keys))].apply(_summary)
+    return found.reset_index()
+
+
+def _fixed(name: str) -> dict[str, object]:
+    common = experiment(name).common
+    return {"workload": "Poisson"} | {key: common[key] for key in ("slots", "rho") if key in common}
+
+
+def _summary(rows: pd.DataFrame) -> pd.Series:
+    jct = rows["finished_at"] - rows["arrived_at"]
+    makespan = rows["finished_at"].max() - rows["arrived_at"].min()
+    return pd.Series({
+        "jct_mean": jct.mean(),
+        "jct_p99": jct.quantile(0.99),
+        "ttft_mean": (rows["first_token_at"] - rows["arrived_at"]).mean(),
+        "completed_per_second": len(rows) / makespan,
+    })  # fmt: skip
+
+
+def gains(found: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Reduction (%) of FCFS's mean and p99 JCT by engine and ``by``; 95 % intervals over seeds.
+
+    Columns ``by``, engine, metric, series, value, low, high.
+    """
+    parts = [against(found, [*by, "engine"], metric).assign(metric=metric) for metric in REDUCTIONS]
+    return pd.concat(parts, ignore_index=True)
+
+
+def pairs(found: pd.DataFrame) -> pd.DataFrame:
+    """Each measured run beside its simulated twin, a row per metric of ``REDUCTIONS``.
+
+    Columns of ``KEYS`` but engine and run_id, metric, measured, simulated (s), error: simulated
+    over measured less 1.
+    """
+    keys = [key for key in KEYS if key in found and key not in ("engine", "run_id")]
+    long = found.melt([*keys, "engine"], list(REDUCTIONS), "metric")
+    wide = long.pivot_table("value", [*keys, "metric"], "engine", sort=False).reset_index()
+    if not {"vllm", "simulator"} <= set(wide):
+        raise InputError("there is no run of both engines: run them with `ssjf run measurements`")
+    wide = wide.rename(columns={"vllm": "measured", "simulator": "simulated"})
+    return wide.assign(error=wide["simulated"] / wide["measured"] - 1)
+
+
+def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Error of the simulator in percent: mean, of which the interval is, and of single runs.
+
+    Columns ``by``, metric, runs, mean (%), low, high (bootstrap over runs), median of the
+    absolute error of one run (%), largest (%).
+    """
+    rows = []
+    for keys, part in paired.groupby([*by, "metric"], sort=False):
+        one = 100 * part["error"].to_numpy()
+        bias = bootstrap.interval(one)
+        rows.append(dict(zip([*by, "metric"], keys, strict=True)) | {
+            "runs": len(part), "error of the mean run (%)": bias.value, "low (%)": bias.low,
+            "high (%)": bias.high, "median |error| of a run (%)": float(np.median(np.abs(one))),
+            "largest |error| (%)": float(np.abs(one).max()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def exist(name: str, deployment: str) -> bool:
+    """Have all runs of an experiment been made on a deployment?"""
+    specs = experiment(name).specs(deployment=deployment)
+    return all(store.is_finished(spec) for spec in specs)
+
+
+def hardware(name: str, deployment: str) -> str:
+    """What the measured runs of an experiment ran on, as their ``env.json`` has it."""
+    folders = [
+        store.run_folder(spec)
+        for spec in experiment(name).specs(deployment=deployment)
+        if spec["engine"] != "simulator"
+    ]
+    found = [json.loads((folder / "env.json").read_text()) for folder in folders]
+    return "; ".join(sorted({
+        f"{each['accelerator'] or each['processor']}, vLLM {each['vllm']}, torch {each['torch']}"
+        for each in found
+    }))  # fmt: skip
