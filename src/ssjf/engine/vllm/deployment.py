@@ -14,6 +14,10 @@ from ssjf.engine.vllm.models import SHAPES
 from ssjf.errors import InputError, unknown
 from ssjf.workload.options import read_toml
 
+KV_DTYPES = ("auto", "fp8")
+SWAP_BITS = (0, 8, 16)
+CLOCKS = ("wall", "cpu")
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -24,6 +28,11 @@ class Deployment:
     (the CPU back end takes multiples of 32). context_tokens: vLLM ``max_model_len``.
     memory_share: of the device's memory that vLLM may take (on a CPU only checked).
     eager: no CUDA graphs.
+    kv_dtype: vLLM ``kv_cache_dtype``; ``fp8`` holds twice the tokens of bfloat16 in the same bytes.
+    swap_bits: 0 computes a preempted request again, as vLLM does; 8 or 16 keeps its KV in host
+    memory, quantised or as it is (``connector.HostSwap``), of at most host_tokens.
+    clock: ``wall``, or ``cpu``: the time that the processor gave the engine, idle time jumped
+    over. For a CPU that is shared, on which real time measures the others.
     """
 
     name: str
@@ -35,6 +44,10 @@ class Deployment:
     context_tokens: int
     memory_share: float
     eager: bool = True
+    kv_dtype: str = "auto"
+    swap_bits: int = 0
+    host_tokens: int = 10**9
+    clock: str = "wall"
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
@@ -48,9 +61,15 @@ class Deployment:
             raise InputError(f"deployment {self.name}: memory_share is {self.memory_share}; "
                              "it must be above 0 and at most 1")  # fmt: skip
 
+        choices = {"kv_dtype": KV_DTYPES, "swap_bits": SWAP_BITS, "clock": CLOCKS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, str(getattr(self, name)), map(str, known))
+
     def engine_arguments(self, model: Path) -> dict[str, Any]:
         """Arguments of ``vllm.EngineArgs``: only those that 0.26 and 0.32 both have."""
-        return {
+        swapping = {"kv_transfer_config": self._swapping()} if self.swap_bits else {}
+        return swapping | {
             "model": str(model),
             "skip_tokenizer_init": True,
             "load_format": "auto" if (model / "model.safetensors").exists() else "dummy",
@@ -59,6 +78,7 @@ class Deployment:
             "max_num_seqs": self.slots,
             "max_num_batched_tokens": self.token_budget,
             "block_size": self.block_tokens,
+            "kv_cache_dtype": self.kv_dtype,
             # vLLM keeps one block for itself
             "num_gpu_blocks_override": self.kv_tokens // self.block_tokens + 1,
             "gpu_memory_utilization": self.memory_share,
@@ -68,6 +88,15 @@ class Deployment:
             "async_scheduling": False,
             "distributed_executor_backend": "uni",
             "disable_log_stats": True,
+        }
+
+    def _swapping(self) -> dict[str, Any]:
+        return {
+            "kv_connector": "HostSwap",
+            "kv_connector_module_path": "ssjf.engine.vllm.connector",
+            "kv_role": "kv_both",
+            "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": {"bits": self.swap_bits, "host_tokens": self.host_tokens},
         }
 
     def as_json(self) -> dict[str, Any]:

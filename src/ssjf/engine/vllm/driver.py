@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ssjf.engine.vllm.probe import Probe, swapping_totals
+
 PER_STEP = (
     "started_at", "ended_at", "prefill_tokens", "sequences", "context_tokens", "waiting",
     "running", "kv_blocks", "preemptions",
@@ -33,7 +35,7 @@ class Clock(Protocol):
     def step(self) -> None: ...
 
 
-class Seconds:
+class WallSeconds:
     """Real time."""
 
     def __init__(self) -> None:
@@ -44,6 +46,25 @@ class Seconds:
 
     def wait_until(self, then: float) -> None:
         time.sleep(max(0.0, then - self.now()))
+
+    def step(self) -> None:
+        """Time passes by itself."""
+
+
+class CpuSeconds:
+    """The processor's time of this thread, in which the engine runs; idle time is jumped over.
+
+    Where other processes share the machine, real time measures them as well.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.thread_time()
+
+    def now(self) -> float:
+        return time.thread_time() - self.start
+
+    def wait_until(self, then: float) -> None:
+        self.start -= max(0.0, then - self.now())
 
     def step(self) -> None:
         """Time passes by itself."""
@@ -65,6 +86,9 @@ class Steps:
         self.time += 1
 
 
+CLOCKS = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
+
+
 class Driver:
     """A live in-process engine that serves one run after the other."""
 
@@ -72,6 +96,12 @@ class Driver:
         from vllm import EngineArgs, LLMEngine
 
         _without_amx()
+        engine_arguments = dict(engine_arguments)
+        if "kv_transfer_config" in engine_arguments:
+            from vllm.config import KVTransferConfig
+
+            swapping = KVTransferConfig(**engine_arguments["kv_transfer_config"])
+            engine_arguments["kv_transfer_config"] = swapping
         self.engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments))
         self.core = self.engine.engine_core.engine_core  # in this process
         self.first_scheduler = self.core.scheduler
@@ -82,16 +112,25 @@ class Driver:
 
         ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.policy`` that the scheduler
         class asks at every step), ``slots``, ``token_budget``, ``kv_blocks``,
-        ``chunked_prefill``, ``watermark``, ``clock`` (seconds or steps), ``seed``.
-        ``requests``: ``ready_at``, ``arrived_at``, ``prompt_tokens``, ``output_tokens``,
-        ``priority``.
+        ``chunked_prefill``, ``watermark``, ``clock`` (see ``CLOCKS``), ``seed``.
+        Also the tokens said, one request after the other, what was swapped, and, where the job
+        says ``probe``, what ``Probe`` saw. ``requests``: ``ready_at``, ``arrived_at``,
+        ``prompt_tokens``, ``output_tokens``, ``priority``.
         """
-        clock: Clock = Steps() if job["clock"] == "steps" else Seconds()
+        clock: Clock = CLOCKS[job["clock"]]()
         self.core.scheduler = self._scheduler(job, clock)
         run = _Run(self.engine, self.core.scheduler, clock, requests)
         run.prompts = self._prompts(requests["prompt_tokens"], job["seed"])
+        probe = Probe(self.core) if job.get("probe") else None
+        run.probe = probe
+        before = swapping_totals()
         run.go()
-        return run.arrays()
+        after = swapping_totals()
+        pool = self.core.scheduler.kv_cache_manager.block_pool
+        after["blocks"] = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()  # still held
+        before["blocks"] = 0
+        swapped = {f"swap_{name}": np.array(after[name] - before[name]) for name in after}
+        return run.arrays() | swapped | (probe.arrays() if probe else {})
 
     def _prompts(self, lengths: np.ndarray, seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
@@ -160,6 +199,8 @@ class _Run:
         self.caught_up: dict[int, int] = {}  # preemptions when its prefill was last complete
         self.steps: list[list[float]] = []
         self.prompts: list[list[int]] = []
+        self.tokens: list[list[int]] = [[] for _ in range(n)]
+        self.probe: Probe | None = None
         self.next, self.began = 0, 0.0
         self._schedule = scheduler.schedule
         scheduler.schedule = self._observed
@@ -204,11 +245,14 @@ class _Run:
 
     def _step(self) -> None:
         outputs = self.engine.step()
+        if self.probe:
+            self.probe.keep(self.names)
         if self.steps[-1][SEQUENCES]:  # a step that schedules nothing takes no time
             self.clock.step()
         now = self.steps[-1][ENDED] = self.clock.now()
         for output in outputs:
             i = int(output.request_id)
+            self.tokens[i].extend(output.outputs[0].token_ids)
             if np.isnan(self.first[i]):
                 self.first[i] = now
             if output.finished:
@@ -247,5 +291,6 @@ class _Run:
             "first_token_at": self.first,
             "finished_at": self.finished,
             "preemptions": self.preemptions,
+            "tokens": np.array([token for one in self.tokens for token in one], np.int32),
             **{f"step_{name}": column for name, column in zip(PER_STEP, steps, strict=True)},
         }

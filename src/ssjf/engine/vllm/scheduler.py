@@ -5,9 +5,12 @@
         --additional-config '{"ssjf_policy": "hrrn"}'
 
 Before every step it asks the policy for the scores of what waits and runs and writes them as
-priorities; memory, batching and preemption stay vLLM's own. The ``priority`` that a request came
-with is taken as its predicted length in tokens. vLLM calls scheduler classes "not public": use
-a static key (``ssjf serve``) where one will do. Importing this module imports vLLM.
+priorities; memory and batching stay vLLM's own. A policy that ``preempts`` also gives the slot of
+a running request to a waiting one of strictly lower score, by vLLM's own preemption: the request
+is computed again, or swapped where a KV connector (``HostSwap``) keeps its blocks. The
+``priority`` that a request came with is taken as its predicted length in tokens. vLLM calls
+scheduler classes "not public": use a static key (``ssjf serve``) where one will do. Importing this
+module imports vLLM.
 """
 
 import time
@@ -29,6 +32,8 @@ class _Asks:
     vllm_config: Any
     waiting: Any
     running: Any
+    max_num_running_reqs: int
+    _preempt_request: Callable[..., None]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,6 +54,8 @@ class _Asks:
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
         self._order()
+        if self._policy.preempts:
+            self._displace()
         return super().schedule(*arguments, **options)  # type: ignore[misc]
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
@@ -66,6 +73,17 @@ class _Asks:
                 request.priority = score
         for request in waiting:
             self.waiting.add_request(request)
+
+    def _displace(self) -> None:
+        """Preempt the worst that run for the best that wait and find no free slot."""
+        free = self.max_num_running_reqs - len(self.running)
+        waiting = sorted(self.waiting, key=lambda request: request.priority)[free:]
+        worst_first = sorted(self.running, key=lambda request: request.priority, reverse=True)
+        for best, worst in zip(waiting, worst_first, strict=False):
+            if best.priority[:2] >= worst.priority[:2]:  # equal scores never preempt
+                return
+            self.running.remove(worst)
+            self._preempt_request(worst, time.monotonic())
 
     def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
         queue = Queue(

@@ -1,0 +1,175 @@
+"""The real vLLM behind the middleware: order, metrics, clients and the end; plain vLLM beside."""
+
+import http.client
+import json
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vllm_engine
+from serving_tools import until
+from ssjf.engine.vllm.client import python
+from ssjf.engine.vllm.deployment import Deployment
+from ssjf.engine.vllm.models import make
+from ssjf.errors import InputError
+from ssjf.proxy import folder
+from ssjf.serving.options import ServeOptions
+from ssjf.study.load_client import Load, measured
+from ssjf.study.load_server import LiveServer
+from ssjf.study.load_settings import environment, options_of
+
+pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
+
+ONE_SLOT = Deployment("one-slot", "mid", 1, 2048, 8192, 32, 2048, 0.2)
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+PROMPTS = (
+    "Write a detailed essay about railways, with an introduction and a conclusion.",
+    "What is the capital city of France?",
+    "Summarise the history of glass in a paragraph.",
+    "Translate 'bees' into French.",
+    "List ten facts about the moon.",
+)
+OPENAI = """
+import sys
+from openai import OpenAI
+client, model = OpenAI(base_url=sys.argv[1], api_key="none"), sys.argv[2]
+common = {"model": model, "max_tokens": 6, "extra_body": {"ignore_eos": True}}
+says = [{"role": "user", "content": "Name a colour."}]
+whole = client.completions.create(prompt="Name a colour.", **common)
+chat = client.chat.completions.create(messages=says, **common)
+parts = list(client.completions.create(prompt="Name a colour.", stream=True, **common))
+said = list(client.chat.completions.create(messages=says, stream=True, **common))
+print(whole.usage.completion_tokens, chat.usage.completion_tokens,
+      parts[-1].choices[0].finish_reason, said[-1].choices[0].finish_reason)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make("mid", tmp_path_factory.mktemp("served") / "mid")
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    return tmp_path_factory.mktemp("state") / "learned.json"
+
+
+def started(model, options=None):
+    return LiveServer(str(model), options_of(ONE_SLOT, 1, model), options)
+
+
+@pytest.fixture(scope="module")
+def server(model, state):
+    """In pure order of predicted length; forced lengths are not told to the predictor."""
+    chosen = ServeOptions(overtake_seconds=None, client_limit="ignore", deadline_ms=30_000,
+                          state=str(state), save_seconds=3600)  # fmt: skip
+    with started(model, chosen) as live:
+        yield live
+
+
+def counted(server, name):
+    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", server.get("/metrics"), re.MULTILINE)
+    return float(found[1])
+
+
+def asking(server, prompt, tokens, **more):
+    return {"model": server.model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True,
+            **more}  # fmt: skip
+
+
+def streamed(server, body):
+    """An open response of which the first token has come."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection.request("POST", COMPLETIONS, json.dumps(body | {"stream": True}),
+                       {"content-type": "application/json"})  # fmt: skip
+    response = connection.getresponse()
+    assert response.status == 200 and response.readline().startswith(b"data:")
+    return connection, response
+
+
+def served_order(server):
+    """In which order the prompts, which arrive as they stand, finish in the one slot.
+
+    A long request holds it until all of them wait, and is then given up by its client.
+    """
+    connection, response = streamed(server, asking(server, "Hold the slot for me.", 1900))
+    finished = []
+
+    def ask(prompt, whole):
+        if whole:
+            server.post(COMPLETIONS, asking(server, prompt, 12))
+        else:
+            streamed(server, asking(server, prompt, 12))[1].read()
+        finished.append(prompt)
+
+    with ThreadPoolExecutor(len(PROMPTS)) as threads:
+        asked = []
+        for i, prompt in enumerate(PROMPTS):
+            asked.append(threads.submit(ask, prompt, i % 2 == 0))
+            until(lambda n=i + 1: counted(server, "vllm:num_requests_waiting") == n)
+        response.close()
+        connection.close()
+        for each in asked:
+            each.result(60)
+    return finished
+
+
+def test_what_waits_is_served_in_the_order_of_predicted_length(server):
+    said = folder.load("builtin").predict(list(PROMPTS)).tokens
+    assert len(set(said)) == len(PROMPTS)
+    before = {name: counted(server, name) for name in
+              ("ssjf_predictions_total", "ssjf_requests_overtaking_total")}  # fmt: skip
+    expected = [PROMPTS[i] for i in np.argsort(said)]
+    assert expected != list(PROMPTS)
+    assert served_order(server) == expected
+    rose = {name: counted(server, name) - was for name, was in before.items()}
+    assert rose["ssjf_predictions_total"] == len(PROMPTS) + 1
+    overtaking = sum(any(PROMPTS.index(later) < PROMPTS.index(prompt) for later in expected[i:])
+                     for i, prompt in enumerate(expected))  # fmt: skip
+    assert rose["ssjf_requests_overtaking_total"] == overtaking
+
+
+def test_vllm_alone_serves_them_first_come_first_served(model):
+    with started(model) as plain:
+        assert served_order(plain) == list(PROMPTS)
+        assert "ssjf_" not in plain.get("/metrics")
+
+
+def test_the_openai_client_sees_no_difference(server):
+    command = [python(), "-c", OPENAI, f"http://127.0.0.1:{server.port}/v1", server.model]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
+                          env=environment(server.model))  # fmt: skip
+    assert done.stdout.split() == ["6", "6", "length", "length"], done.stderr
+
+
+def test_the_load_of_vllm_bench_serve_is_recorded_request_by_request(server):
+    lengths = np.array([5, 3, 9, 2, 4])
+    rows = measured(server, PROMPTS, lengths, Load(rate=50), seed=1)
+    assert rows["output_tokens"].tolist() == lengths.tolist()
+    assert (rows["arrived_at"].diff()[1:] >= 0).all() and (rows["prompt_tokens"] > 5).all()
+    assert (rows["e2el_seconds"] >= rows["ttft_seconds"]).all() and (rows["ttft_seconds"] > 0).all()
+    assert (rows["predicted"] == len(PROMPTS)).all()
+    assert (rows["overhead_ms"] >= rows["predictor_ms"]).all() and (rows["predictor_ms"] > 0).all()
+    assert not rows.select_dtypes(exclude="number").columns.tolist()  # and no text
+
+
+def test_a_proxy_that_is_none_is_one_sentence(model, tmp_path):
+    with pytest.raises(InputError, match=r"did not start: ssjf: .*nowhere is no proxy"):
+        started(model, ServeOptions(proxy=str(tmp_path / "nowhere"))).start()
+
+
+def test_what_was_learned_is_saved_when_it_is_asked_to_end(server, state):
+    """The last test of the server: an answer that the model ends by itself teaches."""
+    ends = {"ignore_eos": False, "min_tokens": 5, "stop_token_ids": list(range(2, 1024))}
+    before = counted(server, "ssjf_learned_total")
+    server.post(COMPLETIONS, asking(server, PROMPTS[1], 1900) | ends)
+    until(lambda: counted(server, "ssjf_learned_total") == before + 1)
+    assert not state.exists()
+    server.terminate()
+    head, _, learned = Path(state).read_bytes().partition(b"\n")
+    assert json.loads(head)["learn"] == "calibration"
+    assert list(json.loads(learned)) == [server.model]
