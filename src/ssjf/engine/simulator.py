@@ -23,6 +23,8 @@ def simulate(
 ) -> Completions:
     """Serve ``requests`` in the order of ``policy``.
 
+    A policy that preempts is served by ``tiered.simulate_tiered``, with recomputation.
+
     Parameters
     ----------
     predicted_tokens: shape (n,), what the policy knows of the lengths; an ``OraclePolicy`` is
@@ -34,12 +36,18 @@ def simulate(
     Raises ``InputError`` for a request that can never fit the KV memory or the token budget,
     unsorted arrivals, missing predictions, or times that overflow the clock.
     """
+    if policy.preempts:
+        from ssjf.engine.tiered import simulate_tiered
+
+        return simulate_tiered(
+            requests, policy, profile, server, None, predicted_tokens, predictor_seconds
+        )
     from ssjf.engine.kernel import loop, state  # compiles: only when a simulation runs
 
     server = server or Server()
-    predicted = _predictions(policy, requests, predicted_tokens)
-    ready = _ready_picoseconds(requests, predictor_seconds)
-    _check_fits(requests, server, profile)
+    predicted = predictions(policy, requests, predicted_tokens)
+    ready = ready_picoseconds(requests, predictor_seconds)
+    check_fits(requests, server, profile)
     constants = _constants(state, server, profile, skip_quiet_steps)
     total = requests.output_tokens + profile.start_up_steps
     _check_clock(state, constants, total, requests, server)
@@ -51,7 +59,8 @@ def simulate(
     return _completions(state, machine, requests)
 
 
-def _predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
+def predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
+    """What the policy knows of the lengths, shape (n,); NaN where it asks nothing."""
     if isinstance(policy, OraclePolicy):
         return requests.output_tokens.astype(np.float64)
     if predicted is None:
@@ -64,7 +73,8 @@ def _predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
     return predicted
 
 
-def _ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarray:
+def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarray:
+    """When each may first be scheduled, shape (n,): arrivals, checked, and the predictor's time."""
     if len(requests) == 0:
         raise InputError("the workload has no requests")
     if not 0 <= predictor_seconds < 1e6:
@@ -81,7 +91,8 @@ def _ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarr
     return np.rint((arrived + predictor_seconds) * PICOSECONDS).astype(np.int64)
 
 
-def _check_fits(requests: Requests, server: Server, profile: Profile) -> None:
+def check_fits(requests: Requests, server: Server, profile: Profile) -> None:
+    """Can each request be served at all, were it alone?"""
     prompt, output = requests.prompt_tokens, requests.output_tokens
     if prompt.min() < 1 or output.min() < 1:
         raise InputError("prompt_tokens and output_tokens must be at least 1")

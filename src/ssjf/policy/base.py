@@ -45,6 +45,8 @@ class Policy:
     promote_after: ``(queue) -> (n,)`` seconds of waiting after which a request goes before all
         that are not promoted, by arrival; only with ``in_time="constant"``.
     uses_prediction: False for an order that reads no predicted length.
+    preempts: may a waiting request take the place of a running one whose score is strictly
+        higher? Equal scores never do. (In the simulator; vLLM preempts only when short of KV.)
     """
 
     name: str
@@ -52,6 +54,7 @@ class Policy:
     in_time: Literal["constant", "linear", "any"] = "any"
     promote_after: Bound | None = None
     uses_prediction: bool = True
+    preempts: bool = False
 
     def __post_init__(self) -> None:
         if self.in_time not in ("constant", "linear", "any"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
-from ssjf.policy import orderings
+from ssjf.policy import alise, orderings
 from ssjf.policy.base import OraclePolicy, Policy
 
 DEFAULT_AGEING_TOKENS_PER_SECOND = 5.0
@@ -18,6 +18,8 @@ _FIXED = {
     "sjf": OraclePolicy("sjf", orderings.shortest_predicted, "constant"),
     "ssjf": Policy("ssjf", orderings.shortest_predicted, "constant"),
     "hrrn": Policy("hrrn", orderings.response_ratio, "linear"),
+    "srpt": alise.srpt(),
+    "ssrpt": alise.ssrpt(),
 }
 
 
@@ -30,9 +32,15 @@ def _bounded(value: float) -> Policy:
     return Policy("ssjf-bounded", orderings.shortest_predicted, "constant", bound)
 
 
+def _with_context(value: float) -> Policy:
+    return alise.alise(value, context_growth=True)
+
+
 _WITH_VALUE: dict[str, tuple[Callable[[float], Policy], float]] = {
     "ssjf-aged": (_aged, DEFAULT_AGEING_TOKENS_PER_SECOND),
     "ssjf-bounded": (_bounded, DEFAULT_BOUND_SECONDS_PER_TOKEN),
+    "alise": (alise.alise, alise.DEFAULT_PROMOTION_SECONDS),
+    "alise-context": (_with_context, alise.DEFAULT_PROMOTION_SECONDS),
 }
 
 
@@ -44,10 +52,11 @@ def known_policies() -> tuple[str, ...]:
 def policy(name: str) -> Policy:
     """The policy of that name.
 
-    ``ssjf-aged[:tokens_per_second]`` and ``ssjf-bounded[:seconds_per_token]`` take a number.
+    ``ssjf-aged[:tokens_per_second]``, ``ssjf-bounded[:seconds_per_token]`` and
+    ``alise[:promotion_seconds]`` (also ``alise-context``) take a number.
     ``module:function`` imports a function ``(queue, now) -> scores`` (the working directory is
-    searched too); its attributes ``in_time`` and ``promote_after``, if set, are those of
-    ``Policy``. Unknown names raise, listing the known ones.
+    searched too); its attributes ``in_time``, ``promote_after`` and ``preempts``, if set, are
+    those of ``Policy``. Unknown names raise, listing the known ones.
     """
     if name in _FIXED:
         return _FIXED[name]
@@ -87,5 +96,9 @@ def _imported(name: str, module: str, function: str) -> Policy:
     if not callable(score):
         raise InputError(f"policy {name!r}: {function!r} is no function of module {module!r}")
     return Policy(
-        name, score, getattr(score, "in_time", "any"), getattr(score, "promote_after", None)
+        name,
+        score,
+        getattr(score, "in_time", "any"),
+        getattr(score, "promote_after", None),
+        preempts=bool(getattr(score, "preempts", False)),
     )
