@@ -145,6 +145,37 @@ def _trace_gaps(name, requests, seed) -> pd.DataFrame:
     return pd.DataFrame({"arrived_at": (window[1:] - window[0]) * requests / np.ptp(window)})
 
 
+def _prompt_tokens(data) -> pd.DataFrame:
+    """Tokens of the prompts of a test split, by MiniLM's word pieces, beside their hashes."""
+    from tokenizers import Tokenizer
+
+    from ssjf.proxy.backbone import backbone
+    from ssjf.workload.splits import prompt_hash
+    from ssjf.workload.texts import load_texts
+
+    texts = load_texts(data).split("test")
+    tokenizer = Tokenizer.from_str(backbone("minilm")[0])
+    tokenizer.no_truncation()
+    read = (tokenizer.encode(prompt, add_special_tokens=False) for prompt in texts.prompts)
+    counts = np.clip([len(each.ids) for each in read], 1, LONGEST_PROMPT)
+    hashes = [prompt_hash(prompt) for prompt in texts.prompts]
+    return pd.DataFrame({"prompt_hash": hashes, "prompt_tokens": counts.astype(np.int16)})
+
+
+def _prompted_pool(of, label) -> pd.DataFrame:
+    """What proxies predicted of a data set's test split, and the tokens of its prompts."""
+    said = predicted(of, label=label)
+    counted = draw({"draw": "prompt-tokens", "data": PROMPTED[label]})
+    counted = counted.drop_duplicates("prompt_hash").set_index("prompt_hash")["prompt_tokens"]
+    hashes = said["prompt_hash"].str.rpartition("-")[2]  # a turn is named by its conversation too
+    return said.assign(prompt_tokens=hashes.map(counted)).dropna(subset="prompt_tokens")
+
+
+LONGEST_PROMPT = 512
+PROMPTED = {"alpaca-davinci": "alpaca-vicuna", "sharegpt": "sharegpt"}
+"""Data sets by the label of their predictions."""
+
+
 def _log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
     """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
     rng = np.random.default_rng(seed)
@@ -211,25 +242,31 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "trace-windows": _windows,
     "length-pool": _pool,
     "trace-gaps": _trace_gaps,
+    "prompt-tokens": _prompt_tokens,
+    "prompted": _prompted_pool,
     "log-normal": _log_normal,
     "proxy-test": _proxy_test,
     "predicted": predicted,
     "predicted-sweep": _predicted_sweep,
 }
-LIVE = ("predicted", "predicted-sweep", "log-normal")
+LIVE = ("predicted", "predicted-sweep", "prompted", "log-normal")
 """Draws that are not stored: they are made of committed raw runs whenever they are asked for."""
 
 
-_NOT_PREDICTED = {"x", "seed", "run", "arrived_at", "output_tokens", "prompt_hash"}
+_NOT_PREDICTED = {
+    "x", "seed", "run", "arrived_at", "output_tokens", "prompt_tokens", "prompt_hash",
+}  # fmt: skip
 
 
 def to_requests(table: pd.DataFrame) -> Requests:
-    """Rows of a draw as a workload (the published model has no prompts: 1 token each)."""
+    """Rows of a draw as a workload (without ``prompt_tokens``, as in the published model: 1)."""
     output = table["output_tokens"].to_numpy(np.int64)
+    ones = np.ones_like(output)
+    prompt = table["prompt_tokens"].to_numpy(np.int64) if "prompt_tokens" in table else ones
     names = [name for name in table.columns if name not in _NOT_PREDICTED]
     predictions = {name: table[name].to_numpy(np.float64) for name in names}
     arrived = table["arrived_at"].to_numpy(np.float64)
-    return Requests(arrived, np.ones_like(output), output, predictions)
+    return Requests(arrived, prompt, output, predictions)
 
 
 def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests]]:

@@ -2,17 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from ssjf.engine.calibrate import COEFFICIENTS
+from ssjf.engine.profile import profile
+from ssjf.engine.simulator import simulate
 from ssjf.errors import InputError
+from ssjf.policy import policy
 from ssjf.study import bootstrap, experiments, store
 from ssjf.study.estimates import against
+from ssjf.study.execute import open_loop
 from ssjf.study.experiments import experiment
 
 KEYS = ("experiment", "engine", "slots", "rho", "workload", "series", "seed", "run", "run_id")
-METRICS = ("jct_mean", "jct_p99", "ttft_mean", "completed_per_second")
+METRICS = ("jct_mean", "jct_p99", "ttft_mean", "tpot_mean", "completed_per_second")
 REDUCTIONS = {"jct_mean": "mean JCT", "jct_p99": "p99 JCT"}
 
 
@@ -48,8 +54,15 @@ def _summary(rows: pd.DataFrame) -> pd.Series:
         "jct_mean": jct.mean(),
         "jct_p99": jct.quantile(0.99),
         "ttft_mean": (rows["first_token_at"] - rows["arrived_at"]).mean(),
+        "tpot_mean": _time_per_token(rows),
         "completed_per_second": len(rows) / makespan,
     })  # fmt: skip
+
+
+def _time_per_token(rows: pd.DataFrame) -> float:
+    several = rows[rows["output_tokens"] > 1]
+    decoding = several["finished_at"] - several["first_token_at"]
+    return float((decoding / (several["output_tokens"] - 1)).mean())
 
 
 def gains(found: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -74,6 +87,48 @@ def pairs(found: pd.DataFrame) -> pd.DataFrame:
         raise InputError("there is no run of both engines: run them with `ssjf run measurements`")
     wide = wide.rename(columns={"vllm": "measured", "simulator": "simulated"})
     return wide.assign(error=wide["simulated"] / wide["measured"] - 1)
+
+
+def at_equal_speed(found: pd.DataFrame) -> pd.DataFrame:
+    """``pairs``, the measured runs simulated anew at the speed that the machine had in each.
+
+    Speed is one factor a run: measured over simulated mean time per output token, by which all of
+    the profile's times are multiplied (column ``speed``). What remains is not the machine's.
+    """
+    twins = {_twin(spec): spec for name in found["experiment"].unique()
+             for spec in experiment(name).specs() if spec["engine"] == "simulator"}  # fmt: skip
+    parts = []
+    for row in found[found["engine"] == "vllm"].itertuples():
+        spec = twins[_twin(_spec_of(row.experiment, row.run_id))]
+        slow = found[(found["run_id"] == store.digest(spec)) & (found["seed"] == row.seed)]
+        speed = row.tpot_mean / slow["tpot_mean"].item()
+        done = _simulated(spec, int(row.seed), speed)
+        shared = {key: getattr(row, key) for key in KEYS if hasattr(row, key)}
+        for metric, value in done.items():
+            parts.append(shared | {"metric": metric, "measured": getattr(row, metric),
+                                   "simulated": value, "speed": speed})  # fmt: skip
+    table = pd.DataFrame(parts).drop(columns=["engine", "run_id"])
+    return table.assign(error=table["simulated"] / table["measured"] - 1)
+
+
+def _twin(spec: dict[str, object]) -> str:
+    return store.digest(spec | {"engine": ""})
+
+
+def _spec_of(name: str, run_id: str) -> dict[str, object]:
+    return next(spec for spec in experiment(name).specs() if store.digest(spec) == run_id)
+
+
+def _simulated(spec: dict, seed: int, speed: float) -> dict[str, float]:
+    """Metrics of ``REDUCTIONS`` of one seed of a run, every step so many times as long."""
+    model = profile(spec["profile"])
+    times = {name: getattr(model, name) * speed for name in COEFFICIENTS}
+    requests, server, predicted = open_loop(spec, seed)
+    charged = spec.get("predictor_seconds", 0.0)
+    done = simulate(requests, policy(spec["policy"]), replace(model, **times), server, predicted,
+                    charged)  # fmt: skip
+    jct = done.finished_at - requests.arrived_at
+    return {"jct_mean": float(jct.mean()), "jct_p99": float(np.quantile(jct, 0.99))}
 
 
 def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

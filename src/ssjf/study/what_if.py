@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssjf.engine.memory import Memory
 from ssjf.engine.profile import Profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
+from ssjf.engine.tiered import simulate_tiered
 from ssjf.errors import InputError
 from ssjf.policy import OraclePolicy, Policy, policy
 from ssjf.proxy import predict
@@ -48,8 +50,11 @@ def compare(
     predictor: str,
     seed: int = 0,
     predictor_seconds: float = 0.0,
+    memory: Memory | None = None,
 ) -> pd.DataFrame:
-    """One row per policy; FCFS, the baseline of every gain, always comes first.
+    """One row per policy; FCFS with recomputation, the baseline of every gain, comes first.
+
+    ``memory`` says what becomes of requests that the other policies preempt.
 
     Columns: policy; jct_mean, jct_p99, ttft_mean, ttft_p99 (seconds), slowdown_mean,
     slowdown_p99, queue_depth_mean, queue_depth_max, preemptions, and gain_percent with
@@ -62,13 +67,18 @@ def compare(
         if each.name == "fcfs":
             continue
         cost = 0.0 if isinstance(each, OraclePolicy) else predictor_seconds
-        served = _serve(requests, each, model, server, predicted, cost)
+        served = _serve(requests, each, model, server, predicted, cost, memory)
         rows.append(_row(each.name, served, baseline, model))
     return pd.DataFrame(rows)
 
 
-def _serve(requests, each: Policy, model, server, predicted, cost: float) -> Completions:
-    return simulate(requests, each, model, server, predicted, cost if each.uses_prediction else 0.0)
+def _serve(
+    requests, each: Policy, model, server, predicted, cost: float, memory: Memory | None = None
+) -> Completions:
+    seconds = cost if each.uses_prediction else 0.0
+    if memory is None:
+        return simulate(requests, each, model, server, predicted, seconds)
+    return simulate_tiered(requests, each, model, server, memory, predicted, seconds)
 
 
 def _row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:

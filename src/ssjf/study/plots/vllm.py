@@ -122,35 +122,64 @@ def vllm_table(runs: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns={"rho": "ρ", "series": "policy"})
 
 
-def fidelity(paired: pd.DataFrame) -> Figure:
-    """Simulated over measured mean and p99 JCT (s), a dot per run; the diagonal is equality."""
+def fidelity(paired: pd.DataFrame, equal: pd.DataFrame) -> Figure:
+    """Simulated over measured mean and p99 JCT (s), a dot per run; the diagonal is equality.
+
+    Hollow and grey: ``measured.pairs``, the profile as it is. In colour, by policy:
+    ``measured.at_equal_speed``.
+    """
     with style.context():
         fig, axes = facets(1, 2, 3.9)
         for ax, (metric, words) in zip(axes[0], measured.REDUCTIONS.items(), strict=True):
-            part = paired[paired["metric"] == metric]
+            plain, part = (found[found["metric"] == metric] for found in (paired, equal))
+            ax.scatter(plain["measured"], plain["simulated"], s=14, color="none", ec="#999999",
+                       lw=0.7)  # fmt: skip
             for series in part["series"].unique():
                 one, looks = part[part["series"] == series], look(series)
-                ax.scatter(one["measured"], one["simulated"], s=16, alpha=0.8, lw=0,
-                           color=looks["color"], marker=looks["marker"])  # fmt: skip
-            ends = part[["measured", "simulated"]].to_numpy()
+                ax.scatter(one["measured"], one["simulated"], s=18, lw=0, color=looks["color"],
+                           marker=looks["marker"])  # fmt: skip
+            ends = pd.concat([plain, part])[["measured", "simulated"]].to_numpy()
             line = np.array([ends.min() / 1.2, ends.max() * 1.2])
-            ax.fill_between(line, line * 0.9, line * 1.1, color="#dddddd", lw=0)
+            ax.fill_between(line, line * 0.9, line * 1.1, color="#e4e4e4", lw=0, zorder=0)
             ax.plot(line, line, color=_GREY, lw=0.8)
             ax.set(xscale="log", yscale="log", xlabel=f"{words} on vLLM (s)", xlim=line, ylim=line)
             ax.set_aspect("equal")
         axes[0, 0].set_ylabel("the same simulated (s)")
-        labels = [Line2D([], [], color=(each := look(series))["color"], marker=each["marker"],
-                         ls="none", label=each["label"])
-                  for series in paired["series"].unique()]  # fmt: skip
+        grey = {"color": "none", "marker": "o", "mec": "#999999", "ls": "none"}
+        labels = [Line2D([], [], label="profile as it is", **grey)] + [
+            Line2D([], [], color=(each := look(series))["color"], marker=each["marker"], ls="none",
+                   label=each["label"])
+            for series in equal["series"].unique()
+        ]  # fmt: skip
         fig.legend(handles=labels, loc="outside upper center", ncols=4)
     return fig
 
 
-def fidelity_table(paired: pd.DataFrame) -> pd.DataFrame:
+def fidelity_table(paired: pd.DataFrame, equal: pd.DataFrame) -> pd.DataFrame:
     """Errors of the simulator by experiment and over all, mean and p99 JCT."""
-    everything = measured.errors(paired.assign(experiment="all"), ["experiment"])
-    table = pd.concat([measured.errors(paired, ["experiment"]), everything], ignore_index=True)
+    tables = []
+    for words, found in (("as it is", paired), ("at the run's speed", equal)):
+        everything = measured.errors(found.assign(experiment="all"), ["experiment"])
+        table = pd.concat([measured.errors(found, ["experiment"]), everything])
+        tables.append(table.assign(profile=words))
+    table = pd.concat(tables, ignore_index=True)
     return table.assign(metric=table["metric"].map(measured.REDUCTIONS))
+
+
+def fidelity_verdict(equal: pd.DataFrame) -> str:
+    """The median errors against what was aimed at (5 % of the mean, 10 % of the p99), in words."""
+    found = measured.errors(equal, []).set_index("metric")["median |error| of a run (%)"]
+    speeds = equal["speed"].quantile([0.05, 0.95])
+    said = [
+        f"{words} {found[metric]:.1f} % ({'within' if found[metric] <= goal else 'beyond'} "
+        f"{goal} %)"
+        for (metric, words), goal in zip(measured.REDUCTIONS.items(), (5, 10), strict=True)
+    ]
+    return (
+        f"Median error of a run at equal speed: {', '.join(said)}. The machine ran at "
+        f"{speeds.iloc[0]:.2f} to {speeds.iloc[1]:.2f} of the profile's step times (5th to 95th "
+        "percentile of runs)."
+    )
 
 
 def step_times(recorded: pd.DataFrame, profile: Any) -> Figure:

@@ -1,0 +1,177 @@
+"""ALISE beside its baselines: latency over the request rate, and the highest rate under a bound.
+
+Simulated: shapes and devices are arithmetic (``engine.shapes``), the lengths those of data sets.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.engine.memory import Memory
+from ssjf.engine.profile import Profile
+from ssjf.engine.server import Server
+from ssjf.engine.shapes import deployed
+from ssjf.engine.tiered import TieredCompletions, simulate_tiered
+from ssjf.errors import InputError
+from ssjf.policy import policy
+from ssjf.proxy import predict
+from ssjf.request import FloatArray, Requests
+from ssjf.study import metrics
+from ssjf.study.draws import draw, to_requests
+from ssjf.study.execute import STREAMS, saturation_rate
+
+Spec = dict[str, Any]
+PRECISION = 0.02  # of the highest rate
+WIDEST = 2.0**20  # times the saturation rate of FCFS: no bound is met beyond
+KEPT = ("jct_mean", "jct_p99", "normalised_latency_mean", "normalised_latency_p99",
+        "slowdown_mean", "slowdown_p99", "jain_slowdown", "completed_per_second",
+        "mean_running")  # fmt: skip
+COUNTED = ("preemptions", "swaps_out", "swaps_in", "swapped_out_tokens", "recomputed_tokens",
+           "offloads_ahead", "uploads_ahead")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What serves: step times, slots and KV memory, the host tier."""
+
+    profile: Profile
+    server: Server
+    memory: Memory
+
+
+def machine(spec: Spec) -> Machine:
+    """The machine of a run: its shape on its device, with what the system makes of memory."""
+    profile, server, memory = deployed(spec["shape"], spec["device"])
+    kv_share = spec.get("kv_share", 1.0)
+    if spec.get("slots"):
+        server = replace(server, slots=spec["slots"])
+    if kv_share != 1.0:
+        server = replace(server, kv_tokens=int(server.kv_tokens * kv_share))
+    link = spec.get("link_share", 1.0)
+    memory = replace(
+        memory,
+        out_bytes_per_second=memory.out_bytes_per_second * link,
+        in_bytes_per_second=memory.in_bytes_per_second * link,
+    )
+    return Machine(profile, server, replace(memory, **spec.get("memory", {})))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Requests of one seed with unit gaps, and what is predicted of them."""
+
+    requests: Requests
+    predicted: FloatArray | None
+
+    def at(self, rate: float) -> Requests:
+        """The same requests, gaps and order at so many a second."""
+        return self.requests.arriving(self.requests.arrived_at / rate)
+
+
+def stream(spec: Spec, seed: int) -> Stream:
+    """Poisson arrivals at one a second of requests drawn from the pool."""
+    workload = spec["workload"]
+    pool = to_requests(_pool(workload["pool"]["label"], tuple(workload["pool"]["of"])))
+    n = workload["requests"]
+    rows = np.random.default_rng([seed, STREAMS["lengths"]]).integers(0, len(pool), n)
+    gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1.0, n)
+    requests = pool.take(rows).arriving(np.cumsum(gaps))
+    rng = np.random.default_rng([seed, STREAMS["predictor"]])
+    predicted = predict(spec["predictor"], requests, rng) if "predictor" in spec else None
+    return Stream(requests, predicted)
+
+
+@cache
+def _pool(label: str, of: tuple[str, ...]) -> pd.DataFrame:
+    return draw({"draw": "prompted", "of": list(of), "label": label})
+
+
+def curve(spec: Spec) -> pd.DataFrame:
+    """A row per rate and seed: ``x`` is the rate over the rate at which FCFS saturates."""
+    here = machine(spec)
+    rows = []
+    for seed in spec["workload"]["seeds"]:
+        arriving = stream(spec, seed)
+        top = saturation_rate(arriving.requests, here.profile, here.server)
+        for load in spec["loads"]:
+            rows.append({"x": load, "seed": seed, "run": 0, "rate": load * top}
+                        | _measured(spec, here, arriving, load * top))  # fmt: skip
+    return _typed(rows)
+
+
+def limits(spec: Spec) -> pd.DataFrame:
+    """A row per bound and seed: the highest rate whose mean normalised latency is within it.
+
+    ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
+    the run at that rate.
+    """
+    here = machine(spec)
+    rows = []
+    for seed in spec["workload"]["seeds"]:
+        arriving = stream(spec, seed)
+        top = saturation_rate(arriving.requests, here.profile, here.server)
+        for bound in spec["bounds"]:
+            rate = highest_rate(spec, here, arriving, bound, top)
+            rows.append({"x": bound, "seed": seed, "run": 0, "rate": rate}
+                        | _measured(spec, here, arriving, rate))  # fmt: skip
+    return _typed(rows)
+
+
+def highest_rate(spec: Spec, here: Machine, arriving: Stream, bound: float, start: float) -> float:
+    """The highest rate (1/s) that keeps the mean normalised latency within ``bound`` s/token.
+
+    InputError if not even a server that is nearly always idle keeps it.
+    """
+
+    def within(rate: float) -> bool:
+        return _latency(_served(spec, here, arriving, rate)) <= bound
+
+    low, high = start, start
+    while not within(low):
+        low /= 2
+        if low < start / WIDEST:
+            raise InputError(f"a request alone takes longer than {bound:g} s a token on "
+                             f"{spec['shape']}, {spec['device']}; give a wider bound")  # fmt: skip
+    while within(high):
+        high *= 2
+        if high > start * WIDEST:  # all at once is within it: the run is too short to tell
+            return high
+    low = max(low, high / 2)
+    while high > low * (1 + PRECISION):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return low
+
+
+def _served(spec: Spec, here: Machine, arriving: Stream, rate: float) -> TieredCompletions:
+    return simulate_tiered(
+        arriving.at(rate), policy(spec["policy"]), here.profile, here.server, here.memory,
+        arriving.predicted, spec.get("predictor_seconds", 0.0),
+    )  # fmt: skip
+
+
+def _latency(done: TieredCompletions) -> float:
+    jct = done.finished_at - done.requests.arrived_at
+    return float(np.mean(jct / done.requests.output_tokens))
+
+
+def _measured(spec: Spec, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
+    done = _served(spec, here, arriving, rate)
+    requests = done.requests
+    alone = here.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
+    found = metrics.summarise(done, alone)
+    n = len(done)
+    counted = {f"{name}_per_request": done.counters.get(name, 0) / n for name in COUNTED}
+    return {name: found[name] for name in KEPT} | counted | {
+        "swapped_share": float((done.swapped_seconds > 0).mean()),
+        "swapped_seconds_mean": float(done.swapped_seconds.mean()),
+    }  # fmt: skip
+
+
+def _typed(rows: list[dict[str, float]]) -> pd.DataFrame:
+    found = pd.DataFrame(rows)
+    floats = found.columns.difference(["seed", "run"])
+    return found.astype({name: np.float32 for name in floats} | {"seed": np.int32, "run": np.int32})
