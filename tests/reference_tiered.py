@@ -299,6 +299,9 @@ class Machine:
         ends = [job.copied_at for job in self.jobs if job.place in (LEAVING, COMING)]
         until = min(ends + self.ready[self.arrived : self.arrived + 1])
         assert until >= self.now
+        self.wait(until)
+
+    def wait(self, until):
         self.counts["stalled"] += until - self.now
         self.now = until
 
@@ -331,6 +334,8 @@ class Machine:
                 self.stall()
                 continue
             if self.tokens:
+                if not self.memory.overlap:
+                    self.wait(max(self.now, self.out.free_at, self.back.free_at))
                 self.advance()
             self.counts["steps"] += 1
         return self

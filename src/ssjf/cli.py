@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from ssjf import __version__
-from ssjf.cli_serve import serve
+from ssjf.cli_serve import bench_serve, serve
 from ssjf.cli_vllm import calibrate, model
 from ssjf.errors import InputError, unknown
 
@@ -149,13 +149,17 @@ def list_names(what: str | None) -> None:
 @click.option(
     "--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited)."
 )
+@click.option(
+    "--memory", "memory_text", metavar="WHAT[,NAME=VALUE…]",
+    help="Of a preempted request: recompute, swap, ewt or defer; then host_tokens=N, quantise=8, ….",
+)  # fmt: skip
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
 @click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
 @click.option("--allow-ties", is_flag=True, help="Accept requests arriving at the same instant.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True)
-def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
+def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale, predictor,
              predictor_seconds, allow_ties, seed, as_json) -> None:  # fmt: skip
     """What would length-aware order do to TRACE (csv, jsonl or parquet)?
 
@@ -165,6 +169,7 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
     from ssjf.engine.server import Server
     from ssjf.policy import policy
     from ssjf.study import what_if
+    from ssjf.study.memory_option import memory_of
     from ssjf.workload.traces import load_trace
 
     asked = [name.strip() for name in policies.split(",")]
@@ -173,7 +178,10 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, scale, predictor,
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
     requests = what_if.rescaled(load_trace(trace, allow_ties=allow_ties), scale)
     predictor = what_if.predictor_for(requests, predictor)
-    table = what_if.compare(requests, chosen, model, server, predictor, seed, predictor_seconds)
+    memory = memory_of(memory_text) if memory_text else None
+    table = what_if.compare(
+        requests, chosen, model, server, predictor, seed, predictor_seconds, memory
+    )
     rho = what_if.offered_load(requests, model, server)
     sentence = what_if.verdict(table, rho)
     if as_json:
@@ -403,6 +411,7 @@ def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> Non
 
 
 main.add_command(serve)
+bench.add_command(bench_serve)
 main.add_command(calibrate)
 main.add_command(model)
 

@@ -26,12 +26,14 @@ class Memory:
         free; only where all pause is the worst one recomputed.
     host_tokens: KV tokens the host holds unquantised.
     out_bytes_per_second, in_bytes_per_second: from the device and to it; infinite is free.
-        Copies overlap with compute; each direction makes one at a time, in the order asked for.
+        Each direction makes one copy at a time, in the order asked for.
+    overlap: do copies go on while the device computes? If not, a step waits for them.
     latency_seconds: of each copy.
     bytes_per_token: KV bytes of a token on the device (16-bit numbers).
     quantise: bits of a number while on the host: None, 8 (half the bytes, twice the tokens in
         the host) or 4.
-    quantise_seconds_per_token: to quantise, and again to restore; part of the copy's time.
+    quantise_seconds_per_token: to quantise, and again to restore; part of the copy's time (with
+        ``quantise``).
     reserve: blocks taken at admission for growth: ``none``, for ``maximum_tokens`` of prompt
         and output (ORCA), or for the ``true`` length (ORCA with an oracle).
     spare_share: share of the device's blocks that ``ewt`` keeps free for who comes next.
@@ -49,6 +51,7 @@ class Memory:
     host_tokens: int = 0
     out_bytes_per_second: float = math.inf
     in_bytes_per_second: float = math.inf
+    overlap: bool = True
     latency_seconds: float = 0.0
     bytes_per_token: float = 0.0
     quantise: Literal[None, 8, 4] = None
@@ -102,8 +105,9 @@ class Memory:
 
     def token_picoseconds(self) -> tuple[int, int]:
         """A token's time on the link (out, in), (de)quantisation included."""
+        quantising = self.quantise_seconds_per_token if self.quantise else 0.0
         out, back = (
-            self.swapped_bytes_per_token / rate + self.quantise_seconds_per_token
+            self.swapped_bytes_per_token / rate + quantising
             for rate in (self.out_bytes_per_second, self.in_bytes_per_second)
         )
         for name, seconds in (("out", out), ("in", back)):

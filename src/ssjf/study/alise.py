@@ -25,7 +25,8 @@ from ssjf.study.execute import STREAMS, saturation_rate
 
 Spec = dict[str, Any]
 PRECISION = 0.02  # of the highest rate
-WIDEST = 2.0**20  # times the saturation rate of FCFS: no bound is met beyond
+WIDEST = 2.0**10  # times the saturation rate of FCFS: all at once
+FINISHED_IN_TIME = 0.95
 KEPT = ("jct_mean", "jct_p99", "normalised_latency_mean", "normalised_latency_p99",
         "slowdown_mean", "slowdown_p99", "jain_slowdown", "completed_per_second",
         "mean_running")  # fmt: skip
@@ -106,7 +107,7 @@ def limits(spec: Spec) -> pd.DataFrame:
     """A row per bound and seed: the highest rate whose mean normalised latency is within it.
 
     ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
-    the run at that rate.
+    the run at that rate, which is ``WIDEST`` times FCFS's saturation rate where there is none.
     """
     here = machine(spec)
     rows = []
@@ -115,35 +116,46 @@ def limits(spec: Spec) -> pd.DataFrame:
         top = saturation_rate(arriving.requests, here.profile, here.server)
         for bound in spec["bounds"]:
             rate = highest_rate(spec, here, arriving, bound, top)
-            rows.append({"x": bound, "seed": seed, "run": 0, "rate": rate}
-                        | _measured(spec, here, arriving, rate))  # fmt: skip
+            at = min(rate, top * WIDEST)
+            rows.append({"x": bound, "seed": seed, "run": 0, "rate": at}
+                        | _measured(spec, here, arriving, at))  # fmt: skip
     return _typed(rows)
 
 
 def highest_rate(spec: Spec, here: Machine, arriving: Stream, bound: float, start: float) -> float:
     """The highest rate (1/s) that keeps the mean normalised latency within ``bound`` s/token.
 
-    InputError if not even a server that is nearly always idle keeps it.
+    With ``keeps_up`` in the specification the server must keep up as well (``_keeps_up``): in an
+    overload that ends, an order that puts the long ones last has a low mean for as long as it
+    lasts. Infinite where even all at once is within the bound. InputError if not even a server
+    that is nearly always idle keeps it.
     """
 
     def within(rate: float) -> bool:
-        return _latency(_served(spec, here, arriving, rate)) <= bound
+        done = _served(spec, here, arriving, rate)
+        return _latency(done) <= bound and (not spec.get("keeps_up") or _keeps_up(done))
 
-    low, high = start, start
+    low = start
     while not within(low):
         low /= 2
         if low < start / WIDEST:
             raise InputError(f"a request alone takes longer than {bound:g} s a token on "
                              f"{spec['shape']}, {spec['device']}; give a wider bound")  # fmt: skip
+    high = 2 * low
     while within(high):
-        high *= 2
-        if high > start * WIDEST:  # all at once is within it: the run is too short to tell
-            return high
-    low = max(low, high / 2)
+        low, high = high, 2 * high
+        if high > start * WIDEST:
+            return float(np.inf)
     while high > low * (1 + PRECISION):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if within(middle) else (low, middle)
     return low
+
+
+def _keeps_up(done: TieredCompletions) -> bool:
+    """Are ``FINISHED_IN_TIME`` of the requests finished when the last one arrives?"""
+    last = done.requests.arrived_at[-1]
+    return float((done.finished_at <= last).mean()) >= FINISHED_IN_TIME
 
 
 def _served(spec: Spec, here: Machine, arriving: Stream, rate: float) -> TieredCompletions:

@@ -36,6 +36,10 @@ APART = {
     "vllm": "on_vllm:rows",
     "vllm-steps": "on_vllm:steps",
     "vllm-anatomy": "on_vllm:anatomy",
+    "vllm-swap": "on_vllm:swapping",
+    "serve-load": "load:rows",
+    "alise-curve": "alise:curve",
+    "alise-limit": "alise:limits",
 }
 """Engines with a module of their own, imported when they run, and what in it gives the rows."""
 

@@ -22,11 +22,11 @@ from ssjf.study.experiments import WORKLOAD_KEYS, experiment, experiments
 Spec = dict[str, Any]
 T = TypeVar("T")
 
-MEASURED = ("vllm-steps", "vllm", "vllm-anatomy")
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
 ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
-    "all": ("transfer", "published", "simulator", "drift"),
+    "all": ("transfer", "published", "simulator", "drift", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
 }

@@ -1,6 +1,6 @@
 """From waiting to running, in the policy's order; and who has to make way."""
 
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered import copies, running, waiting
 from ssjf.engine.tiered.state import (
     COMING,
@@ -12,10 +12,10 @@ from ssjf.engine.tiered.state import (
     NOWHERE,
     RUNNING,
     WAITING,
-)  # fmt: skip
+)
 
 
-@inlined
+@compiled
 def blocks_lacking(c, s, r):
     """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
     wanted = copies.blocks(c, max(r.prompt + r.made, r.reserved)) - r.blocks

@@ -1,6 +1,6 @@
 """KV on its way: copies out and back, one at a time in each direction, and what was dropped."""
 
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered.scores import before
 from ssjf.engine.tiered.state import (
     COMING,
@@ -12,16 +12,16 @@ from ssjf.engine.tiered.state import (
     NOWHERE,
     PARKED,
     RETURNING,
-)  # fmt: skip
+)
 
 
-@inlined
+@compiled
 def blocks(c, tokens):
     """Blocks that hold so many tokens."""
     return (tokens + c.block - 1) // c.block
 
 
-@inlined
+@compiled
 def take(s, r, count):
     """Blocks of the device for a request."""
     s.free -= count

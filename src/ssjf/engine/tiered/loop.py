@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered import admission, ahead, copies, running, waiting
 from ssjf.engine.tiered.state import (
     ANY,
@@ -14,10 +14,10 @@ from ssjf.engine.tiered.state import (
     NEEDS_SCORES,
     OVERFLOW,
     STUCK,
-)  # fmt: skip
+)
 
 
-@inlined
+@compiled
 def _order(c, s, q, w, b):
     """Scores of this moment; False: Python has to be asked first."""
     if c.kind == ANY and not s.asked:
@@ -31,7 +31,7 @@ def _order(c, s, q, w, b):
     return True
 
 
-@inlined
+@compiled
 def _begin(c, s):
     s.left = c.budget
     s.prefill = 0
@@ -54,7 +54,15 @@ def _stall(c, s, q, w, b):
     return True
 
 
-@inlined
+@compiled
+def _wait_for_copies(s):
+    """They do not overlap with compute: all that were asked for come first."""
+    until = max(s.now, s.out_free_at, s.in_free_at)
+    s.stalled += until - s.now
+    s.now = until
+
+
+@compiled
 def _advance(c, s):
     """The step takes its time: affine in prefill tokens, sequences and context read."""
     time = (
@@ -98,6 +106,8 @@ def _serve(c, s, q, w, b):
         _begin(c, s)
         given_up = _schedule(c, s, q, w, b)
         if s.scheduled > 0:
+            if not c.overlap:
+                _wait_for_copies(s)
             _advance(c, s)
             running.finish_step(c, s, q, w, b)
         elif not given_up and not _stall(c, s, q, w, b):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered import copies, waiting
 from ssjf.engine.tiered.scores import before, score
 from ssjf.engine.tiered.state import (
@@ -12,18 +12,19 @@ from ssjf.engine.tiered.state import (
     NONE,
     RECOMPUTE,
     RUNNING,
-)  # fmt: skip
+    UNLIMITED,
+)
 
 ROOM, PAUSED, GONE = range(3)
 
 
-@inlined
+@compiled
 def tokens_wanted(s, r):
     """Tokens of a running request in this step: one, or what the budget leaves of its prefill."""
     return min(r.prompt + r.made - r.kv, s.left)
 
 
-@inlined
+@compiled
 def blocks_wanted(c, r, tokens):
     """Blocks it lacks for so many more tokens."""
     if r.kv + tokens <= r.blocks * c.block:
@@ -31,7 +32,7 @@ def blocks_wanted(c, r, tokens):
     return copies.blocks(c, r.kv + tokens) - r.blocks
 
 
-@inlined
+@compiled
 def schedule(s, r, tokens):
     """So many tokens of the request are computed in this step."""
     r.tokens = tokens
@@ -42,7 +43,7 @@ def schedule(s, r, tokens):
         s.prefill += tokens
 
 
-@inlined
+@compiled
 def _unschedule(s, r):
     if r.tokens > 0:
         s.left += r.tokens
@@ -133,27 +134,35 @@ def _make_room(c, s, q, w, b, i):
 
 @compiled
 def _decode(c, s, q, w, b):
-    """One token each, from the cursor on to one that needs more than a block that is free.
+    """One token each, from the cursor on to one that prefills or for which room must be made.
 
-    The rule, told again without function calls: most of a simulation's time is spent here.
+    The rule of ``_grow_one`` and ``_make_room``, told again without function calls: most of a
+    simulation's time is spent here.
     """
-    left, context, free = s.left, s.context, s.free - s.claimed
+    left, context, free, paused = s.left, s.context, s.free - s.claimed, 0
+    promised = UNLIMITED if c.on_preemption == DEFER else s.leaving
     k = s.cursor
     while k < s.running and left > 0:
         r = q[w[RUNNING, k]]
         if r.place != DEVICE or r.prefilling:
             break
         if r.kv == r.blocks * c.block:
-            if free <= 0:
+            if free + promised <= 0:
                 break
             free -= 1
+            if free < 0:  # claimed, and not there yet
+                paused += 1
+                k += 1
+                continue
             r.blocks += 1
         r.tokens = 1
         left -= 1
         context += r.kv + 1
         k += 1
+    s.paused += paused
+    s.claimed += paused
     s.left, s.context, s.free = left, context, free + s.claimed
-    s.scheduled += k - s.cursor
+    s.scheduled += k - s.cursor - paused
     s.cursor = k
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered.state import LINEAR, REMAINING
 
 SECONDS = 1e-12
@@ -10,7 +10,7 @@ PICOSECONDS = 1e12
 MOST_SECONDS = 1e6  # of predicted remaining time in an EWT: keeps sums in range
 
 
-@inlined
+@compiled
 def _remaining(prefill, context, token, growth, r):
     left = r.estimate - r.made
     if growth:
@@ -28,7 +28,7 @@ def machine_microseconds(c, s, q, w, b, i):
     return np.int64(min(seconds, MOST_SECONDS) * 1e6)
 
 
-@inlined
+@compiled
 def age(c, s, q, w, b, i):
     """Seconds since it arrived."""
     return max(s.now / PICOSECONDS - q[i].arrived, 0.0)
@@ -39,8 +39,8 @@ def level(c, s, q, w, b, i):
     """The level of its remaining time, ageing apart."""
     seconds = _remaining(c.order_prefill, c.order_context, c.order_token, c.order_growth, q[i])
     found = 0
-    for edge in b:
-        found += edge <= seconds
+    while found < len(b) and b[found] <= seconds:
+        found += 1
     return found
 
 
@@ -57,7 +57,7 @@ def score(c, s, q, w, b, i):
     return max(level(c, s, q, w, b, i) - ups, 0.0)
 
 
-@inlined
+@compiled
 def before(q, i, j):
     """Does i stand before j? Equal scores: by arrival."""
     return q[i].score < q[j].score or (q[i].score == q[j].score and i < j)

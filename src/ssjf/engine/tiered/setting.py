@@ -124,6 +124,7 @@ def _memory_constants(c, server: Server, memory: Memory) -> None:
     c["on_preemption"] = ON_PREEMPTION.index(memory.on_preemption)
     c["host_blocks"] = memory.host_capacity_tokens // server.block_tokens
     c["latency"] = round(memory.latency_seconds * PICOSECONDS)
+    c["overlap"] = memory.overlap
     c["out_time"], c["in_time"] = memory.token_picoseconds()
     c["spare_blocks"] = int(memory.spare_share * server.blocks)
     c["ahead"] = round(memory.ahead_seconds * PICOSECONDS)
@@ -134,7 +135,7 @@ def _order_constants(c, state, policy: Policy, remaining: Remaining | None, own)
     c["kind"] = _kind(state, policy, remaining)
     c["promotion"] = remaining.promotion_seconds if remaining else np.inf
     growth = remaining.context_growth if remaining else True
-    model = (remaining and remaining.time) or own
+    model = (remaining.on(own).time if remaining else None) or own
     for name, times, grows in (("order", model, growth), ("wait", own, growth)):
         c[f"{name}_prefill"] = times.prefill_token_seconds
         c[f"{name}_context"] = times.context_token_seconds

@@ -29,6 +29,7 @@ FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 RUNNING, WAITING, PARKED, GOING, RETURNING, TIMER_KEY, TIMER_ITEM, STACK, LISTS = range(9)
 
 NONE = -1
+UNLIMITED = 2**40
 
 
 def _record(integers: str, floats: str = "") -> np.dtype:
@@ -39,7 +40,7 @@ def _record(integers: str, floats: str = "") -> np.dtype:
 CONSTANTS = _record(
     "slots block blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind preempts on_preemption host_blocks latency out_time in_time "
-    "spare_blocks ahead order_growth wait_growth",
+    "overlap spare_blocks ahead order_growth wait_growth",
     "promotion order_prefill order_context order_token wait_prefill wait_context wait_token",
 )
 """``order_*`` is the time model of the policy's score, ``wait_*`` that of the machine, for EWT."""

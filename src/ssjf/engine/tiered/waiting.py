@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssjf.engine.kernel import heap
-from ssjf.engine.kernel.compiled import compiled, inlined
+from ssjf.engine.kernel.compiled import compiled
 from ssjf.engine.tiered.scores import PICOSECONDS, age, before, score
 from ssjf.engine.tiered.state import (
     BOUNDED,
@@ -11,7 +11,7 @@ from ssjf.engine.tiered.state import (
     TIMER_ITEM,
     TIMER_KEY,
     WAITING,
-)  # fmt: skip
+)
 
 EARLY = 10**6  # a timer for ageing rings a microsecond early: seconds are rounded, it is not
 NEVER = 4e6  # seconds: beyond the time counter
@@ -84,7 +84,7 @@ def add(c, s, q, w, b, i):
         _set_timer(c, s, q, w, b, i)
 
 
-@inlined
+@compiled
 def arrive(c, s, q, w, b):
     """Take in what has arrived by now."""
     while s.next < len(q) and q[s.next].ready <= s.now:

@@ -11,6 +11,14 @@ from ssjf.study.plots.ablation import (
     together,
 )
 from ssjf.study.plots.ablation_figures import ablation, ablation_throughput
+from ssjf.study.plots.alise import (
+    alise_ablation,
+    alise_costs,
+    alise_curves,
+    alise_limits,
+    alise_sensitivity,
+    alise_table,
+)
 from ssjf.study.plots.anatomy import anatomy, anatomy_table
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
@@ -23,6 +31,7 @@ from ssjf.study.plots.heads import (
     heads_quality,
     residuals,
 )
+from ssjf.study.plots.machines import machines_table
 from ssjf.study.plots.proxies import (
     choice,
     frontier,
@@ -36,7 +45,9 @@ from ssjf.study.plots.queue import queue
 from ssjf.study.plots.reliability import coverage_by_band, reliability
 from ssjf.study.plots.replay import replay_table
 from ssjf.study.plots.rounds import rounds, rounds_quality, rounds_table
+from ssjf.study.plots.server import server_gain, server_goals, server_latency, server_table
 from ssjf.study.plots.steady import steady_map, steady_table
+from ssjf.study.plots.swapping import swapping_table
 from ssjf.study.plots.sweeps import azure, batch_size, sweep, sweep_table
 from ssjf.study.plots.tail import tail, tail_price, tail_table
 from ssjf.study.plots.transfer import (
@@ -52,6 +63,7 @@ from ssjf.study.plots.transfer_tables import few_shot_table, transfer_summary
 from ssjf.study.plots.vllm import (
     fidelity,
     fidelity_table,
+    fidelity_verdict,
     step_times,
     vllm_conditions,
     vllm_devices,
@@ -67,6 +79,12 @@ __all__ = [
     "ablation_throughput",
     "against",
     "agreement",
+    "alise_ablation",
+    "alise_costs",
+    "alise_curves",
+    "alise_limits",
+    "alise_sensitivity",
+    "alise_table",
     "anatomy",
     "anatomy_table",
     "authors",
@@ -91,6 +109,7 @@ __all__ = [
     "few_shot_table",
     "fidelity",
     "fidelity_table",
+    "fidelity_verdict",
     "frontier",
     "heads",
     "heads_published",
@@ -102,6 +121,7 @@ __all__ = [
     "likeness_map",
     "listed_llms",
     "llm_gains",
+    "machines_table",
     "means",
     "measured",
     "overhead",
@@ -119,10 +139,15 @@ __all__ = [
     "rounds",
     "rounds_quality",
     "rounds_table",
+    "server_gain",
+    "server_goals",
+    "server_latency",
+    "server_table",
     "shipped_dots",
     "steady_map",
     "steady_table",
     "step_times",
+    "swapping_table",
     "sweep",
     "sweep_table",
     "tail",

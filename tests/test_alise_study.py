@@ -1,0 +1,103 @@
+"""ALISE's experiments: the highest rate under a bound, the option of the command line, claims."""
+
+import numpy as np
+import pytest
+
+from commands import refused, ssjf, trace
+from ssjf import Requests, Server
+from ssjf.engine.memory import Memory
+from ssjf.engine.profile import Profile
+from ssjf.errors import InputError
+from ssjf.study import alise
+from ssjf.study.memory_option import memory_of
+
+HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
+SPEC = {"policy": "fcfs", "shape": "none", "device": "none"}
+
+
+def arriving(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    gaps = np.cumsum(rng.exponential(1.0, n))
+    return alise.Stream(Requests(gaps, np.ones(n), rng.integers(1, 60, n)), None)
+
+
+@pytest.mark.parametrize("bound", [0.012, 0.02, 0.1])
+def test_the_highest_rate_keeps_the_bound_and_a_little_more_breaks_it(bound):
+    stream = arriving()
+    rate = alise.highest_rate(SPEC, HERE, stream, bound, start=5.0)
+    latency = [alise._latency(alise._served(SPEC, HERE, stream, r)) for r in (rate, 1.021 * rate)]
+    assert latency[0] <= bound < latency[1]
+
+
+def test_a_wider_bound_allows_no_lower_rate_and_where_one_starts_changes_little():
+    stream = arriving()
+    rates = [alise.highest_rate(SPEC, HERE, stream, b, 5.0) for b in (0.011, 0.015, 0.03, 0.1)]
+    assert rates == sorted(rates)
+    for start in (0.5, 50.0):
+        again = alise.highest_rate(SPEC, HERE, stream, 0.015, start)
+        assert again == pytest.approx(rates[1], rel=0.03)
+
+
+def test_a_bound_below_what_one_request_takes_alone_is_refused():
+    with pytest.raises(InputError, match=r"a request alone takes longer than 0\.001 s a token"):
+        alise.highest_rate(SPEC, HERE, arriving(), 0.001, 5.0)
+
+
+def test_a_server_that_must_keep_up_is_given_no_more_than_it_can_serve():
+    """SJF keeps a low mean in an overload that ends; keeping up allows what a server can do."""
+    stream = arriving(800)
+    spec = SPEC | {"policy": "sjf"}
+    alone, kept = (
+        alise.highest_rate(spec | {"keeps_up": keeps}, HERE, stream, 1.0, 5.0)
+        for keeps in (False, True)
+    )
+    capacity = HERE.server.slots / (0.01 * stream.requests.output_tokens.mean())
+    assert kept <= 1.15 * capacity < alone
+
+
+def test_the_highest_rate_of_shorter_jobs_first_is_no_lower_than_that_of_fcfs():
+    """Short answers weigh most in a mean over tokens, and SJF serves them first."""
+    stream = arriving(800)
+    fcfs, sjf = (
+        alise.highest_rate(SPEC | {"policy": name}, HERE, stream, 0.05, 5.0)
+        for name in ("fcfs", "sjf")
+    )
+    assert sjf > fcfs
+
+
+def test_the_memory_option_in_full():
+    found = memory_of("ewt, host_tokens=1000,quantise=8,out_bytes_per_second=2e9,spare_share=0.1")
+    assert found == Memory(on_preemption="ewt", host_tokens=1000, quantise=8,
+                           out_bytes_per_second=2e9, spare_share=0.1)  # fmt: skip
+    assert memory_of("recompute") == Memory()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("swop", "unknown memory 'swop'; known: defer, ewt, recompute, swap"),
+        ("swap,host=1", "unknown option of --memory 'host'"),
+        ("swap,host_tokens=many", "--memory: host_tokens is 'many'; it must be a whole number"),
+        ("swap,quantise=5", "quantise is 5; it must be None, 8 or 4 bits"),
+        ("swap,host_tokens=1000,out_bytes_per_second=0", "it must be above 0"),
+        ("swap,host_tokens=1", "host"),
+    ],
+)
+def test_a_wrong_memory_option_is_one_sentence(tmp_path, text, sentence):
+    file = trace(tmp_path / "t.csv", rows=20)
+    assert sentence in refused("simulate", file, "--policies", "alise", "--memory", text)
+
+
+def test_simulate_takes_a_preemptive_policy_and_a_memory(tmp_path):
+    lengths = [300, 5, 5, 5] * 50
+    file = trace(tmp_path / "t.csv", rows=200, gap=0.3, output=lengths)
+    done = ssjf("simulate", file, "--policies", "alise,srpt", "--slots", "2", "--memory",
+                "ewt,host_tokens=100000,bytes_per_token=1e5,out_bytes_per_second=1e10,"
+                "in_bytes_per_second=1e10,quantise=8")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "alise" in done.output and "srpt" in done.output
+
+
+def test_negative_ageing_is_refused(tmp_path):
+    file = trace(tmp_path / "t.csv", rows=20)
+    assert "policy 'alise:-1'" in refused("simulate", file, "--policies", "alise:-1")
