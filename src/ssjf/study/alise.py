@@ -158,10 +158,13 @@ def _keeps_up(done: TieredCompletions) -> bool:
     return float((done.finished_at <= last).mean()) >= FINISHED_IN_TIME
 
 
-def _served(spec: Spec, here: Machine, arriving: Stream, rate: float) -> TieredCompletions:
+def _served(
+    spec: Spec, here: Machine, arriving: Stream, rate: float, counting: bool = False
+) -> TieredCompletions:
+    """``counting`` serves by the machine that counts all, where another would be faster."""
     return simulate_tiered(
         arriving.at(rate), policy(spec["policy"]), here.profile, here.server, here.memory,
-        arriving.predicted, spec.get("predictor_seconds", 0.0),
+        arriving.predicted, spec.get("predictor_seconds", 0.0), step_by_step=counting,
     )  # fmt: skip
 
 
@@ -171,12 +174,12 @@ def _latency(done: TieredCompletions) -> float:
 
 
 def _measured(spec: Spec, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
-    done = _served(spec, here, arriving, rate)
+    done = _served(spec, here, arriving, rate, counting=True)
     requests = done.requests
     alone = here.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
     found = metrics.summarise(done, alone)
     n = len(done)
-    counted = {f"{name}_per_request": done.counters.get(name, 0) / n for name in COUNTED}
+    counted = {f"{name}_per_request": done.counters[name] / n for name in COUNTED}
     return {name: found[name] for name in KEPT} | counted | {
         "swapped_share": float((done.swapped_seconds > 0).mean()),
         "swapped_seconds_mean": float(done.swapped_seconds.mean()),
