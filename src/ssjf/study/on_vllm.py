@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssjf.engine.profile import profile
 from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
 from ssjf.engine.vllm.client import Engine
 from ssjf.engine.vllm.deployment import deployment
-from ssjf.policy import policy
 from ssjf.request import Completions, Requests
 from ssjf.study.swap_error import relative_errors
 from ssjf.workload import arrivals
@@ -42,39 +39,10 @@ def engine(name: str, **options: Any) -> Engine:
 
 
 def serve(spec: Spec, requests: Requests, server: Server, predicted, seed: int):
-    """What ``Engine.serve`` gives of one run, in seconds of the machine that was calibrated.
-
-    A shared machine is slower in one minute than in the next, and near saturation a tenth of
-    speed is half of the queue. So its speed is taken by a burst before each run, requests come as
-    much slower as the machine is, and all times are divided by the same factor.
-    """
-    live, charged = engine(spec["deployment"]), spec.get("predictor_seconds", 0.0)
-    slow = slowness(live, spec)
-    paced = requests.arriving(requests.arrived_at * slow)
-    done, recorded, more = live.serve(
-        paced, spec["policy"], server, predicted, charged * slow, seed=seed
+    """What ``Engine.serve`` gives of one run."""
+    return engine(spec["deployment"]).serve(
+        requests, spec["policy"], server, predicted, spec.get("predictor_seconds", 0.0), seed=seed
     )
-    stamps = {name: getattr(done, name) / slow for name in STAMPS}
-    for name in ("started_at", "ended_at"):
-        recorded[name] = recorded[name] / slow
-    return replace(done, requests=requests, **stamps), recorded, more
-
-
-BURST = {"requests": 16, "prompt_tokens": 64, "output_tokens": 24, "slots": 4}
-STAMPS = ("scheduled_at", "first_token_at", "finished_at")
-
-
-def slowness(live: Engine, spec: Spec) -> float:
-    """Time of a burst on the engine now over that by the profile: 1 is the calibrated speed."""
-    from ssjf.study.execute import server_of
-
-    model, server = profile(spec["profile"]), server_of(spec | {"slots": BURST["slots"]})
-    n = BURST["requests"]
-    burst = Requests(
-        np.zeros(n), np.full(n, BURST["prompt_tokens"]), np.full(n, BURST["output_tokens"])
-    )
-    real = live.serve(burst, "fcfs", server)[0].counters["busy_seconds"]
-    return real / simulate(burst, policy("fcfs"), model, server).counters["busy_seconds"]
 
 
 def rows(spec: Spec) -> pd.DataFrame:

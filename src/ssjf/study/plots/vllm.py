@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from ssjf.engine.vllm.deployment import deployment
 from ssjf.study import measured, style
@@ -143,6 +144,7 @@ def fidelity(paired: pd.DataFrame, equal: pd.DataFrame) -> Figure:
             ax.fill_between(line, line * 0.9, line * 1.1, color="#e4e4e4", lw=0, zorder=0)
             ax.plot(line, line, color=_GREY, lw=0.8)
             ax.set(xscale="log", yscale="log", xlabel=f"{words} on vLLM (s)", xlim=line, ylim=line)
+            _plain_ticks(ax, line)
             ax.set_aspect("equal")
         axes[0, 0].set_ylabel("the same simulated (s)")
         grey = {"color": "none", "marker": "o", "mec": "#999999", "ls": "none"}
@@ -153,6 +155,16 @@ def fidelity(paired: pd.DataFrame, equal: pd.DataFrame) -> Figure:
         ]  # fmt: skip
         fig.legend(handles=labels, loc="outside upper center", ncols=4)
     return fig
+
+
+def _plain_ticks(ax: Axes, ends: np.ndarray) -> None:
+    """1, 2 and 5 of every decade between the ends, in plain numbers, on both axes."""
+    ticks = [m * 10.0**e for e in range(-3, 4) for m in (1, 2, 5)]
+    ticks = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def fidelity_table(paired: pd.DataFrame, equal: pd.DataFrame) -> pd.DataFrame:
