@@ -36,7 +36,7 @@ UNKNOWN = [
     (["notebook", "fig7"], "notebook 'fig7'", "tour"),
     (["data", "path", "lmsys"], "data set 'lmsys'", "ssjf-lmsys"),
     (["data", "get", "lmsys"], "data set 'lmsys'", "azure-conv-2023"),
-    (["serve"], "command 'serve'", "simulate"),
+    (["server"], "command 'server'", "simulate"),
     (["data", "fetch"], "command 'fetch'", "get"),
 ]
 

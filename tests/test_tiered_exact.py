@@ -9,7 +9,7 @@ import pytest
 
 from reference_tiered import Machine
 from ssjf.engine.memory import ON_PREEMPTION, Memory
-from ssjf.engine.profile import PICOSECONDS, Profile
+from ssjf.engine.profile import PICOSECONDS
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
 from ssjf.engine.tiered import simulate_tiered
@@ -134,7 +134,9 @@ def random_server(rng, longest):
 
 
 def random_memory(rng, on_preemption, quantise, longest):
-    host = int((longest + 16) * rng.choice([1.0, 1.5, 10.0])) // (16 // quantise if quantise else 1)
+    host = int((longest + 16) * rng.choice([1.0, 1.0, 1.2, 10.0])) // (
+        16 // quantise if quantise else 1
+    )
     return Memory(
         on_preemption,
         host_tokens=host + 16,

@@ -77,11 +77,15 @@ class Memory:
             if not 0 <= getattr(self, name) < 1e4:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1e4")
         if not 0 <= self.bytes_per_token < 1e12:
-            raise InputError(f"bytes_per_token is {self.bytes_per_token}; it must be from 0 to 1e12")
+            raise InputError(
+                f"bytes_per_token is {self.bytes_per_token}; it must be from 0 to 1e12"
+            )
         if not 0 <= self.spare_share < 1:
             raise InputError(f"spare_share is {self.spare_share}; it must be from 0 to below 1")
         if self.reserve == "maximum" and not (self.maximum_tokens or 0) > 0:
-            raise InputError("reserve 'maximum' needs maximum_tokens, the longest prompt and output")
+            raise InputError(
+                "reserve 'maximum' needs maximum_tokens, the longest prompt and output"
+            )
 
     @property
     def swaps(self) -> bool:

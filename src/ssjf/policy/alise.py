@@ -48,7 +48,7 @@ class Remaining:
         edges = np.array([0.0, *self.boundaries])
         if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
             raise InputError(
-                f"boundaries are {self.boundaries}; they must be finite seconds, rising from above 0"
+                f"boundaries are {self.boundaries}; they must be finite, above 0 and rising"
             )
         if math.isfinite(self.promotion_seconds) and not self.boundaries:
             raise InputError("promotion_seconds needs boundaries: ageing moves between levels")

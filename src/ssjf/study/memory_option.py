@@ -28,6 +28,10 @@ def memory_of(text: str) -> Memory:
 def _value(name: str, text: str) -> Any:
     if name == "reserve":
         return text
+    if name == "overlap":
+        if text not in ("true", "false"):
+            raise InputError(f"--memory: overlap is {text!r}; it must be true or false")
+        return text == "true"
     whole = name in ("host_tokens", "quantise", "maximum_tokens")
     try:
         return int(text) if whole else float(text)

@@ -17,6 +17,7 @@ from ssjf.proxy import predict
 from ssjf.request import Completions, Requests
 from ssjf.study import bootstrap, metrics
 
+ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
 
@@ -111,7 +112,7 @@ def verdict(table: pd.DataFrame, rho: float) -> str:
     """One sentence: would length-aware order help here, and what does it cost the tail?"""
     fcfs = table.iloc[0]
     depth = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
-    others = table[~table["policy"].isin(["fcfs", "sjf"])]
+    others = table[~table["policy"].isin(["fcfs", *ORACLES])]
     others = others if len(others) else table.iloc[1:]
     if others.empty:
         return f"Only FCFS was asked for ({depth})."

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssjf.engine.kernel.compiled import compiled
-from ssjf.engine.tiered import admission, ahead, copies, running, waiting
+from ssjf.engine.tiered import admission, ahead, copies, growth, running, waiting
 from ssjf.engine.tiered.state import (
     ANY,
     DEFER,
@@ -79,7 +79,7 @@ def _advance(c, s):
 def _schedule(c, s, q, w, b):
     """Who runs in this step; True if some were given up for it."""
     before = s.preemptions
-    running.grow(c, s, q, w, b)
+    growth.grow(c, s, q, w, b)
     if s.preemptions == before and s.paused == 0 and s.waiting > 0:
         admission.admit(c, s, q, w, b)
     if c.on_preemption == EWT and s.parked > 0:

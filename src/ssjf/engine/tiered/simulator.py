@@ -122,15 +122,16 @@ def _ask(state, machine, policy: Policy, queue: Queue) -> None:
 
 def _completions(machine, requests: Requests) -> TieredCompletions:
     c, s, q, _, _ = machine
-    counters = {name: int(s[key][0]) for name, key in _TOTALS.items()}
+    counters: dict[str, float] = {name: int(s[key][0]) for name, key in _TOTALS.items()}
     counters |= {name: int(s[key][0]) / PICOSECONDS for name, key in _TIMES.items()}
     counters["most_kv_blocks"] = int(c["blocks"][0] - s["least_free"][0])
     counters["most_host_blocks"] = int(c["host_blocks"][0] - s["least_host_free"][0])
-    times = (q[name] / PICOSECONDS for name in ("scheduled_at", "first_at", "finished_at"))
     return TieredCompletions(
         requests,
-        *times,
-        preemptions=q["preempted"].copy(),
-        counters=counters,
-        swapped_seconds=q["swapped"] / PICOSECONDS,
+        q["scheduled_at"] / PICOSECONDS,
+        q["first_at"] / PICOSECONDS,
+        q["finished_at"] / PICOSECONDS,
+        q["preempted"].copy(),
+        counters,
+        q["swapped"] / PICOSECONDS,
     )

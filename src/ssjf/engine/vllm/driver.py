@@ -86,7 +86,7 @@ class Steps:
         self.time += 1
 
 
-CLOCKS = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
+CLOCKS: dict[str, Callable[[], Clock]] = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
 
 
 class Driver:

@@ -17,7 +17,7 @@ from ssjf.engine.vllm.deployment import deployment
 from ssjf.study import measured, style
 from ssjf.study.plots.common import facets
 
-ENGINES = {"vllm": "measured on vLLM", "simulator": "simulated"}
+ENGINES = {"vllm": "measured", "adjusted": "at one speed", "simulator": "simulated"}
 _GREY = "#444444"
 
 
@@ -27,14 +27,17 @@ def look(series: str) -> dict[str, Any]:
 
 
 def vllm_gain(runs: pd.DataFrame) -> Figure:
-    """Reduction (%) of FCFS's mean and p99 JCT over ρ: dots measured, lines simulated."""
-    found = measured.gains(runs, ["rho"])
+    """Reduction (%) of FCFS's mean and p99 JCT over ρ.
+
+    Dots: measured, at one speed of the machine (``measured.adjusted``). Lines: simulated.
+    """
+    found = measured.gains(pd.concat([runs, measured.adjusted(runs)]), ["rho"])
     with style.context():
         fig, axes = facets(1, 2, 3.7)
         for ax, (metric, words) in zip(axes[0], measured.REDUCTIONS.items(), strict=True):
             part = found[found["metric"] == metric]
             for i, series in enumerate(part["series"].unique()):
-                _curve(ax, part[part["series"] == series], look(series), 0.006 * (i - 1.5))
+                _curve(ax, part[part["series"] == series], look(series), 0.008 * (i - 1.5))
             ax.axhline(0, color=_GREY, lw=0.8)
             ax.set(xlabel="utilisation ρ", title=words, xticks=sorted(part["rho"].unique()))
         axes[0, 0].set_ylabel("reduction under FCFS's (%)")
@@ -43,7 +46,7 @@ def vllm_gain(runs: pd.DataFrame) -> Figure:
 
 
 def _curve(ax: Axes, part: pd.DataFrame, looks: dict[str, Any], aside: float) -> None:
-    simulated, real = (part[part["engine"] == engine] for engine in ("simulator", "vllm"))
+    simulated, real = (part[part["engine"] == engine] for engine in ("simulator", "adjusted"))
     ax.plot(simulated["rho"], simulated["value"], color=looks["color"], lw=1.4)
     bars = np.abs([real["value"] - real["low"], real["high"] - real["value"]])
     ax.errorbar(real["rho"] + aside, real["value"], yerr=bars, color=looks["color"],
@@ -58,15 +61,18 @@ def _handles(series: Sequence[str]) -> list[Line2D]:
     mark: dict[str, Any] = {"color": _GREY, "markersize": 4}
     return [
         *found,
-        Line2D([], [], marker="o", ls="none", label="dots: measured on vLLM", **mark),
+        Line2D([], [], marker="o", ls="none", label="dots: vLLM, at one speed", **mark),
         Line2D([], [], lw=1.4, label="lines: simulated", **mark),
     ]
 
 
 def vllm_conditions(runs: pd.DataFrame) -> Figure:
-    """Reduction (%) of FCFS's mean JCT: a row per policy under a condition; both engines."""
-    named_runs = runs.assign(condition=_conditions(runs))
-    found = measured.gains(named_runs, ["condition"])
+    """Reduction (%) of FCFS's mean JCT: a row per policy under a condition.
+
+    Filled: measured, at one speed of the machine. Hollow: simulated.
+    """
+    both = pd.concat([runs, measured.adjusted(runs)], ignore_index=True)
+    found = measured.gains(both.assign(condition=_conditions(both)), ["condition"])
     found = found[found["metric"] == "jct_mean"]
     rows = found[["condition", "series"]].drop_duplicates().reset_index(drop=True)
     with style.context():
@@ -87,14 +93,14 @@ def vllm_conditions(runs: pd.DataFrame) -> Figure:
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="reduction under FCFS's mean JCT (%)")
         ax.grid(visible=False, axis="y")
         dot = {"color": _GREY, "marker": "o", "ls": "none"}
-        handles = [Line2D([], [], label="measured on vLLM", **dot),
+        handles = [Line2D([], [], label="vLLM, at one speed", **dot),
                    Line2D([], [], label="simulated", mfc="white", **dot)]  # fmt: skip
         fig.legend(handles=handles, loc="outside upper center", ncols=2)
     return fig
 
 
 def _dots(ax: Axes, here: pd.DataFrame, at: int, looks: dict[str, Any]) -> None:
-    for engine, offset, fill in (("vllm", -0.14, looks["color"]), ("simulator", 0.14, "white")):
+    for engine, offset, fill in (("adjusted", -0.14, looks["color"]), ("simulator", 0.14, "white")):
         part = here[here["engine"] == engine]
         bars = np.abs([part["value"] - part["low"], part["high"] - part["value"]])
         ax.errorbar(part["value"], [at + offset], xerr=bars, color=looks["color"], mfc=fill,
@@ -109,8 +115,10 @@ def _conditions(runs: pd.DataFrame) -> pd.Series:
 
 
 def vllm_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Reduction (%) of FCFS's mean and p99 JCT, measured and simulated, with 95 % intervals."""
-    found = measured.gains(runs.assign(condition=_conditions(runs)), ["condition", "rho"])
+    """Reduction (%) of FCFS's mean and p99 JCT with 95 % intervals: as it was measured, at one
+    speed of the machine, and simulated."""
+    both = pd.concat([runs, measured.adjusted(runs)], ignore_index=True)
+    found = measured.gains(both.assign(condition=_conditions(both)), ["condition", "rho"])
     found["cell"] = [f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in
                      found[["value", "low", "high"]].itertuples(index=False)]  # fmt: skip
     found["column"] = [
