@@ -151,7 +151,7 @@ def list_names(what: str | None) -> None:
 )
 @click.option(
     "--memory", "memory_text", metavar="WHAT[,NAME=VALUE…]",
-    help="Of a preempted request: recompute, swap, ewt or defer; then host_tokens=N, quantise=8, ….",
+    help="Of a preempted request: recompute, swap, ewt or defer, then host_tokens=N, quantise=8, …",
 )  # fmt: skip
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
