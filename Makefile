@@ -31,7 +31,7 @@ remeasure: $(VENV)/.notebooks vllm
 
 test: $(VENV)/.test
 	@$(MAKE) -s vllm || echo "vLLM did not install on this machine: its tests are skipped"
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from commands import process
 from ssjf.study import measured
 from ssjf.study.experiments import experiment
 
-pytestmark = [vllm_engine.needed, pytest.mark.slow]
+pytestmark = [vllm_engine.needed, pytest.mark.slow, pytest.mark.xdist_group("vllm-runs")]
 
 
 def folders(results, name):

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,22 +57,38 @@ def state(tmp_path_factory):
     return tmp_path_factory.mktemp("state") / "learned.json"
 
 
-def started(model, options=None):
+def made(model, options=None):
     return LiveServer(str(model), options_of(ONE_SLOT, 1, model), options)
 
 
 @pytest.fixture(scope="module")
-def server(model, state):
-    """In pure order of predicted length; forced lengths are not told to the predictor."""
+def servers(model, state):
+    """With the middleware in pure order of predicted length, and without; they start together.
+
+    Forced lengths are not told to the predictor.
+    """
     chosen = ServeOptions(overtake_seconds=None, client_limit="ignore", deadline_ms=30_000,
                           state=str(state), save_seconds=3600)  # fmt: skip
-    with started(model, chosen) as live:
+    live = {"ssjf": made(model, chosen), "plain": made(model)}
+    try:
+        for each in live.values():
+            each.launch()
+        for each in live.values():
+            each.wait()
         yield live
+    finally:
+        for each in live.values():
+            each.close()
+
+
+@pytest.fixture
+def server(servers):
+    return servers["ssjf"]
 
 
 def counted(server, name):
     found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", server.get("/metrics"), re.MULTILINE)
-    return float(found[1])
+    return float(found[1]) if found else 0.0  # the middleware's come with its first request
 
 
 def asking(server, prompt, tokens, **more):
@@ -133,10 +148,9 @@ def test_what_waits_is_served_in_the_order_of_predicted_length(server):
     assert rose["ssjf_requests_overtaking_total"] == overtaking
 
 
-def test_vllm_alone_serves_them_first_come_first_served(model):
-    with started(model) as plain:
-        assert served_order(plain) == list(PROMPTS)
-        assert "ssjf_" not in plain.get("/metrics")
+def test_vllm_alone_serves_them_first_come_first_served(servers):
+    assert served_order(servers["plain"]) == list(PROMPTS)
+    assert "ssjf_" not in servers["plain"].get("/metrics")
 
 
 def test_the_openai_client_sees_no_difference(server):
@@ -159,7 +173,7 @@ def test_the_load_of_vllm_bench_serve_is_recorded_request_by_request(server):
 
 def test_a_proxy_that_is_none_is_one_sentence(model, tmp_path):
     with pytest.raises(InputError, match=r"did not start: ssjf: .*nowhere is no proxy"):
-        started(model, ServeOptions(proxy=str(tmp_path / "nowhere"))).start()
+        made(model, ServeOptions(proxy=str(tmp_path / "nowhere"))).start()
 
 
 def test_what_was_learned_is_saved_when_it_is_asked_to_end(server, state):
@@ -170,6 +184,6 @@ def test_what_was_learned_is_saved_when_it_is_asked_to_end(server, state):
     until(lambda: counted(server, "ssjf_learned_total") == before + 1)
     assert not state.exists()
     server.terminate()
-    head, _, learned = Path(state).read_bytes().partition(b"\n")
+    head, _, learned = state.read_bytes().partition(b"\n")
     assert json.loads(head)["learn"] == "calibration"
     assert list(json.loads(learned)) == [server.model]

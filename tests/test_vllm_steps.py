@@ -15,7 +15,7 @@ from ssjf.engine.vllm.client import Engine
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.errors import InputError
 
-pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm")]
+pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm-steps")]
 
 BLOCK, BLOCKS = 32, 64
 SMALL = Deployment("small", "tiny", 16, 256, BLOCK * BLOCKS, BLOCK, 512, 0.2)

@@ -15,6 +15,8 @@ from ssjf.engine.vllm.quantising import halves, joined, quantise, restore
 from ssjf.errors import InputError
 from ssjf.study.swap_error import relative_errors
 
+pytestmark = pytest.mark.xdist_group("vllm-swap")
+
 BLOCK = 32
 SMALL = Deployment("small", "tiny", 16, 512, BLOCK * 64, BLOCK, 1024, 0.2)
 SHORT = Server(slots=8, kv_tokens=BLOCK * 12, block_tokens=BLOCK, token_budget=128)
