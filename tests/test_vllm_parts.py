@@ -189,12 +189,14 @@ def test_metrics_of_measured_runs_and_their_pairs_by_hand(monkeypatch):
         "engine": ["vllm", "vllm", "simulator", "simulator"], "series": "fcfs", "rho": 0.9,
         "seed": 0, "run": 0, "run_id": ["a", "a", "b", "b"], "arrived_at": [0.0, 1.0, 0.0, 1.0],
         "first_token_at": [0.5, 2.0, 0.5, 2.0], "finished_at": [2.0, 4.0, 1.0, 4.0],
+        "output_tokens": [4, 1, 2, 1],
     })  # fmt: skip
     monkeypatch.setattr("ssjf.study.experiments.rows", lambda *_, **__: rows.copy())
     found = measured.runs("vllm-gain").set_index("engine")
     assert found.loc["vllm", "jct_mean"] == 2.5 and found.loc["simulator", "jct_mean"] == 2.0
     assert found.loc["vllm", "completed_per_second"] == 0.5
     assert found.loc["vllm", "ttft_mean"] == 0.75
+    assert found.loc["vllm", "tpot_mean"] == 0.5  # of the one request that has several
     paired = measured.pairs(found.reset_index()).set_index("metric")
     assert paired.loc["jct_mean", "error"] == pytest.approx(-0.2)
     table = measured.errors(paired.reset_index(), ["experiment"])

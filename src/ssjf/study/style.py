@@ -47,16 +47,17 @@ _LOOKS = {
     "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
     "ssjf-light": ("#332288", "p", "-", "SSJF (light proxy)"),
     "ssjf-light-aged": ("#882255", ">", "-.", "SSJF (light proxy), aged"),
-    "vllm": ("#0072B2", "o", "-", "vLLM (FCFS, recompute)"),
-    "orca": ("#BBAA22", "<", ":", "ORCA-like (reserves the maximum)"),
-    "orca-true": ("#7A6A00", ">", "-.", "ORCA, true lengths"),
-    "alise": ("#EE3377", "*", "-", "ALISE (ours)"),
-    "srpt": ("#555555", "s", ":", "SRPT (oracle), swapping"),
+    "orca": ("#BBAA22", "1", ":", "ORCA-like (reserves the maximum)"),
+    "orca-true": ("#7A6A00", "2", "-.", "ORCA, true lengths"),
+    "alise": ("#EE3377", "H", "-", "ALISE (ours)"),
+    "srpt": ("#555555", "8", ":", "SRPT (oracle), swapping"),
     "classes": ("#117733", "<", "-", "SSJF (true class)"),
     "shuffled": ("#661100", "x", "-", "SSJF (shuffled lengths)"),
     "tau": ("#AA3377", "*", "-", "SSJF (length with noise, by τ)"),
     "noise": ("#4477AA", "h", "--", "SSJF (length with noise, by σ)"),
 }
+# FCFS as a system of its own: the policy's look, another label
+_LABELS = {"vllm": ("fcfs", "vLLM (FCFS, recompute)")}
 # Proxies are told apart by words beside their points as well: colour, marker, label
 _PROXIES = {
     "constant": ("#BBBBBB", "o", "constant"),
@@ -84,6 +85,9 @@ def look(policy: str) -> dict[str, str]:
     All values of a policy with a value (``ssjf-aged:5``, ``tau:0.3``) look alike. A policy
     without a fixed look gets one that depends on its name alone.
     """
+    if policy in _LABELS:
+        other, label = _LABELS[policy]
+        return look(other) | {"label": label}
     fixed = _LOOKS.get(policy) or _LOOKS.get(policy.partition(":")[0])
     colour, marker, line, label = fixed or _spare(policy)
     return {"color": colour, "marker": marker, "linestyle": line, "label": label}
