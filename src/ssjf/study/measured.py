@@ -110,7 +110,8 @@ def at_equal_speed(found: pd.DataFrame) -> pd.DataFrame:
     """``pairs``, the measured runs simulated anew at the speed that the machine had in each.
 
     Speed is one factor a run: measured over simulated mean time per output token, by which all of
-    the profile's times are multiplied (column ``speed``). What remains is not the machine's.
+    the profile's times are multiplied (column ``speed``). What remains is not the machine's. Not
+    for runs that preempt: there the time between tokens is waiting, too.
     """
     twins = {_twin(spec): spec for name in found["experiment"].unique()
              for spec in experiment(name).specs() if spec["engine"] == "simulator"}  # fmt: skip

@@ -114,10 +114,11 @@ def _conditions(runs: pd.DataFrame) -> pd.Series:
     return words.where(runs["experiment"] != "vllm-kv", words + ", short KV memory")
 
 
-def vllm_table(runs: pd.DataFrame) -> pd.DataFrame:
+def vllm_table(runs: pd.DataFrame, one_speed: bool = True) -> pd.DataFrame:
     """Reduction (%) of FCFS's mean and p99 JCT with 95 % intervals: as it was measured, at one
-    speed of the machine, and simulated."""
-    both = pd.concat([runs, measured.adjusted(runs)], ignore_index=True)
+    speed of the machine (unless not ``one_speed``), and simulated."""
+    parts = [runs, measured.adjusted(runs)] if one_speed else [runs]
+    both = pd.concat(parts, ignore_index=True)
     found = measured.gains(both.assign(condition=_conditions(both)), ["condition", "rho"])
     found["cell"] = [f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in
                      found[["value", "low", "high"]].itertuples(index=False)]  # fmt: skip
