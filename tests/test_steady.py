@@ -92,5 +92,5 @@ def test_a_run_has_the_load_that_was_asked(rho):
 
 
 def test_an_unknown_engine_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"unknown engine 'vllm'; known: .*published, .*simulator"):
-        execute(SMALL | {"engine": "vllm"})
+    with pytest.raises(InputError, match=r"unknown engine 'tpu'; known: .*published, .*simulator"):
+        execute(SMALL | {"engine": "tpu"})

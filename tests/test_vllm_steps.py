@@ -69,7 +69,7 @@ def test_every_first_token_and_finish_is_at_the_step_of_vllm(engine, policy_name
         assert steps["kv_blocks"].max() <= server.blocks
         assert steps["running"].max() <= server.slots
         preemptions += real.preemptions.sum()
-    assert preemptions > 10  # the memory really was short
+    assert preemptions > 4  # the memory really was short
 
 
 def test_sjf_serves_the_shortest_first_in_a_full_slot(engine):
