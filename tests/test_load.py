@@ -168,7 +168,7 @@ def test_figure_and_tables_name_every_server_and_every_goal():
 
 
 def test_every_server_of_an_experiment_gets_the_same_requests():
-    for name in ("serve-load", "serve-alone"):
+    for name in ("serve-load", "serve-alone", "serve-saturation"):
         specs = experiment(name).specs()
         for spec in specs:
             assert spec["series"] in LABELS
