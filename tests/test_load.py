@@ -156,13 +156,15 @@ def test_a_goal_is_judged_by_the_whole_interval(found, word):
 def test_figure_and_tables_name_every_server_and_every_goal():
     shares = {"fcfs": 1.0, "served-fcfs": 1.001, "ssjf-light": 0.6, "ssjf-light-aged": 0.7}
     alone = rows({"fcfs": 1.0, "served-fcfs": 1.0}, "one at a time", n=60)
-    both = pd.concat([alone, *(rows(shares, load) for load in ("below saturation", "all at once"))])
+    pairs = rows({"fcfs": 1.0, "served-fcfs": 1.001}, "saturated", seeds=10)
+    queued = [rows(shares, load) for load in ("below saturation", "all at once")]
+    both = pd.concat([alone, *queued, pairs])
     table = plots.server_table(both)
-    assert len(table) == 10 and set(table["server"]) == set(LABELS.values())
+    assert len(table) == 12 and set(table["server"]) == set(LABELS.values())
     gain = plots.server_gain(both)
     assert gain["mean E2EL (%)"].str.partition(" ")[0].astype(float).tolist() == [-0.1, 40, 30] * 2
     goals = plots.server_goals(both)
-    assert goals["verdict"].tolist() == ["met"] * 5
+    assert goals["verdict"].tolist() == ["met"] * 6
     fig = plots.server_latency(both)
     assert all("(s)" in ax.get_xlabel() for ax in fig.axes[2:])
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
-from ssjf.cli_serve import HELP
+from ssjf.cli.serve import HELP
 from ssjf.serving.command import command
 from ssjf.serving.options import ServeOptions
 

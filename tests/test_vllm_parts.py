@@ -16,8 +16,9 @@ from ssjf.engine.vllm.deployment import deployment, deployments
 from ssjf.engine.vllm.models import SHAPES, make
 from ssjf.errors import InputError
 from ssjf.study import measured, runner
-from ssjf.study.execute import execute, saturation_rate
+from ssjf.study.execute import execute
 from ssjf.study.experiments import experiment, experiments
+from ssjf.study.open_loop import saturation_rate
 
 
 def test_a_model_folder_has_the_tensors_of_its_config(tmp_path):

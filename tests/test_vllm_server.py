@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import commands
 import vllm_engine
 from serving_tools import until
 from ssjf.engine.vllm.client import python
@@ -20,6 +21,7 @@ from ssjf.serving.options import ServeOptions
 from ssjf.study.load_client import Load, measured
 from ssjf.study.load_server import LiveServer
 from ssjf.study.load_settings import environment, options_of
+from ssjf.study.load_summary import WORDS
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
 
@@ -169,6 +171,21 @@ def test_the_load_of_vllm_bench_serve_is_recorded_request_by_request(server):
     assert (rows["predicted"] == len(PROMPTS)).all()
     assert (rows["overhead_ms"] >= rows["predictor_ms"]).all() and (rows["predictor_ms"] > 0).all()
     assert not rows.select_dtypes(exclude="number").columns.tolist()  # and no text
+
+
+def test_one_command_measures_plain_vllm_and_ours_on_the_same_requests(model):
+    done = commands.process("bench", "serve", model, "--requests", 6, "--seeds", 2, "--json",
+                            *options_of(ONE_SLOT, 1, model), timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"starting (\w+ serve)", done.stderr) == ["vllm serve", "ssjf serve"]
+    sent = re.findall(r"sending 6 requests for (\d+) tokens", done.stderr)
+    assert len(sent) == 4 and sent[:2] == sent[2:]
+    found = {(each["series"], each["metric"]): each for each in json.loads(done.stdout)}
+    plain, ours = ({metric: found[series, metric]["value"] for metric in WORDS}
+                   for series in ("fcfs", "ssjf"))  # fmt: skip
+    own = {"overhead_ms", "predictor_ms"}
+    assert {metric for metric, value in plain.items() if value is None} == own
+    assert all(value > 0 for value in ours.values())
 
 
 def test_a_proxy_that_is_none_is_one_sentence(model, tmp_path):

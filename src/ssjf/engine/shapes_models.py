@@ -6,29 +6,23 @@ Layer sizes are those of the published model configurations; numbers in the weig
 from dataclasses import dataclass
 from typing import Literal
 
+from ssjf.engine.sizes import Sizes
 from ssjf.errors import unknown
 
 BYTES = 2  # of a number: float16 or bfloat16
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """A decoder: layers, width, attention heads, key-value heads, inner width, tokens known.
+class ModelShape(Sizes):
+    """A decoder by name.
 
-    family says what goes with a layer: ``opt`` has biases, learned positions and one table for
-    both embeddings; ``neox`` (Pythia) biases and two tables; ``llama`` three matrices in the
+    ``family`` says what goes with a layer: ``opt`` has biases, learned positions and one table
+    for both embeddings; ``neox`` (Pythia) biases and two tables; ``llama`` three matrices in the
     feed-forward part, no biases, two tables.
     """
 
     name: str
     family: Literal["opt", "neox", "llama"]
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    inner: int
-    vocabulary: int
-    context_tokens: int
 
     @property
     def kv_width(self) -> int:
@@ -64,12 +58,12 @@ class ModelShape:
 
 
 _SHAPES = (
-    ModelShape("opt-2.7b", "opt", 32, 2560, 32, 32, 10240, 50272, 2048),
-    ModelShape("opt-6.7b", "opt", 32, 4096, 32, 32, 16384, 50272, 2048),
-    ModelShape("opt-13b", "opt", 40, 5120, 40, 40, 20480, 50272, 2048),
-    ModelShape("llama-7b", "llama", 32, 4096, 32, 32, 11008, 32000, 2048),
-    ModelShape("llama-13b", "llama", 40, 5120, 40, 40, 13824, 32000, 2048),
-    ModelShape("pythia-12b", "neox", 36, 5120, 40, 40, 20480, 50688, 2048),
+    ModelShape(32, 2560, 32, 32, 10240, 50272, 2048, "opt-2.7b", "opt"),
+    ModelShape(32, 4096, 32, 32, 16384, 50272, 2048, "opt-6.7b", "opt"),
+    ModelShape(40, 5120, 40, 40, 20480, 50272, 2048, "opt-13b", "opt"),
+    ModelShape(32, 4096, 32, 32, 11008, 32000, 2048, "llama-7b", "llama"),
+    ModelShape(40, 5120, 40, 40, 13824, 32000, 2048, "llama-13b", "llama"),
+    ModelShape(36, 5120, 40, 40, 20480, 50688, 2048, "pythia-12b", "neox"),
 )
 SHAPES = {shape.name: shape for shape in _SHAPES}
 

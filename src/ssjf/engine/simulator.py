@@ -1,5 +1,7 @@
 """The iteration-level simulator: exact, in integer time, one policy at a time."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ssjf.engine.profile import PICOSECONDS, Profile
@@ -55,7 +57,8 @@ def simulate(
     constants[state.KIND] = getattr(state, _kind(policy))
     machine = state.new_machine(constants, ready, requests.prompt_tokens, total)
     _set_order(state, machine, policy, queue)
-    _drive(loop, state, machine, policy, queue)
+    drive(loop, state, machine, lambda: _score(state, machine, policy, queue),
+          "use fewer requests or a lower load")  # fmt: skip
     return _completions(state, machine, requests)
 
 
@@ -179,17 +182,18 @@ def _sortable(scores: FloatArray) -> np.ndarray:
     return np.where(bits < 0, bits ^ np.iinfo(np.int64).max, bits)
 
 
-def _drive(loop, state, machine, policy: Policy, queue: Queue) -> None:
-    while True:
-        ended = loop.run(*machine)
-        if ended == state.FINISHED:
-            return
+def drive(loop, state, machine, score: Callable[[], None], instead: str) -> None:
+    """Run a machine to its end; ``score`` asks the policy where it stops for that.
+
+    InputError, which says what to do ``instead``, where the clock overflows.
+    """
+    while (ended := loop.run(*machine)) != state.FINISHED:
         if ended == state.OVERFLOW:
-            raise InputError(
-                f"the run passes {TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "
-                "use fewer requests or a lower load"
-            )
-        _score(state, machine, policy, queue)
+            raise InputError(f"the run passes {TIME_LIMIT // PICOSECONDS} s, the end of the time "
+                             f"counter; {instead}")  # fmt: skip
+        if ended != state.NEEDS_SCORES:
+            raise AssertionError("the simulated server waits for nothing")
+        score()
 
 
 def _score(state, machine, policy: Policy, queue: Queue) -> None:

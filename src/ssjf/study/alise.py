@@ -3,6 +3,7 @@
 Simulated: shapes and devices are arithmetic (``engine.shapes``), the lengths those of data sets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -21,7 +22,7 @@ from ssjf.proxy import predict
 from ssjf.request import FloatArray, Requests
 from ssjf.study import metrics
 from ssjf.study.draws import draw, to_requests
-from ssjf.study.execute import STREAMS, saturation_rate
+from ssjf.study.open_loop import STREAMS, saturation_rate
 
 Spec = dict[str, Any]
 PRECISION = 0.02  # of the highest rate
@@ -85,6 +86,10 @@ def stream(spec: Spec, seed: int) -> Stream:
     return Stream(requests, predicted)
 
 
+Rate = Callable[[Machine, Stream, float, float], float]
+"""The rate of an x, given the machine, what arrives, and the rate at which FCFS saturates."""
+
+
 @cache
 def _pool(label: str, of: tuple[str, ...]) -> pd.DataFrame:
     return draw({"draw": "prompted", "of": list(of), "label": label})
@@ -92,15 +97,7 @@ def _pool(label: str, of: tuple[str, ...]) -> pd.DataFrame:
 
 def curve(spec: Spec) -> pd.DataFrame:
     """A row per rate and seed: ``x`` is the rate over the rate at which FCFS saturates."""
-    here = machine(spec)
-    rows = []
-    for seed in spec["workload"]["seeds"]:
-        arriving = stream(spec, seed)
-        top = saturation_rate(arriving.requests, here.profile, here.server)
-        for load in spec["loads"]:
-            rows.append({"x": load, "seed": seed, "run": 0, "rate": load * top}
-                        | _measured(spec, here, arriving, load * top))  # fmt: skip
-    return _typed(rows)
+    return _rows(spec, spec["loads"], lambda here, arriving, load, top: load * top)
 
 
 def limits(spec: Spec) -> pd.DataFrame:
@@ -109,15 +106,23 @@ def limits(spec: Spec) -> pd.DataFrame:
     ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
     the run at that rate, which is ``WIDEST`` times FCFS's saturation rate where there is none.
     """
+
+    def rate(here: Machine, arriving: Stream, bound: float, top: float) -> float:
+        return min(highest_rate(spec, here, arriving, bound, top), top * WIDEST)
+
+    return _rows(spec, spec["bounds"], rate)
+
+
+def _rows(spec: Spec, of: list[float], rate: Rate) -> pd.DataFrame:
+    """Runs at the rate of every x, for every seed."""
     here = machine(spec)
     rows = []
     for seed in spec["workload"]["seeds"]:
         arriving = stream(spec, seed)
         top = saturation_rate(arriving.requests, here.profile, here.server)
-        for bound in spec["bounds"]:
-            rate = highest_rate(spec, here, arriving, bound, top)
-            at = min(rate, top * WIDEST)
-            rows.append({"x": bound, "seed": seed, "run": 0, "rate": at}
+        for x in of:
+            at = rate(here, arriving, x, top)
+            rows.append({"x": x, "seed": seed, "run": 0, "rate": at}
                         | _measured(spec, here, arriving, at))  # fmt: skip
     return _typed(rows)
 

@@ -21,7 +21,7 @@ from ssjf.engine.vllm.deployment import deployment
 from ssjf.engine.vllm.models import make
 from ssjf.serving.options import PREFIX, ServeOptions
 from ssjf.study.load_client import Load, measured
-from ssjf.study.load_prompts import sampled
+from ssjf.study.load_prompts import Asked, sampled
 from ssjf.study.load_server import LiveServer
 from ssjf.study.load_settings import environment, options_of
 from ssjf.workload.texts import Texts, load_texts
@@ -40,18 +40,35 @@ def rows(spec: Spec) -> pd.DataFrame:
     which texts, how many ``requests``, their ``rate`` or ``concurrency``, and ``output_tokens``
     where all answers are to be as long.
     """
-    workload, has = spec["workload"], deployment(spec["deployment"])
-    texts = _texts(workload["data"], workload["column"])
-    prompts, tokens = sampled(texts, workload["requests"], spec["seed"], has.context_tokens)
+    workload = spec["workload"]
+    prompts, tokens = prompts_of(spec, workload["requests"])
     if "output_tokens" in workload:
         tokens = np.full(len(tokens), workload["output_tokens"])
     load = Load(workload.get("rate"), workload.get("concurrency"))
-    server = _server(has.name, spec["slots"], json.dumps(spec.get("serve")))
+    server = live(spec["deployment"], spec["slots"], spec.get("serve"))
     found = measured(server, prompts, tokens, load, spec["seed"])
     found = found.assign(x=workload.get("rate", 0.0), seed=spec["seed"], run=0)
-    told = {name: value for name, value in has.as_json().items() if name != "clock"}
-    found.attrs["environment"] = _hardware() | {"deployment": told, "clock": "of the client"}
+    found.attrs["environment"] = environment_of(spec)
     return found
+
+
+def prompts_of(spec: Spec, n: int) -> Asked:
+    """n prompts of a run's data with the lengths of their answers."""
+    workload = spec["workload"]
+    texts = _texts(workload["data"], workload["column"])
+    return sampled(texts, n, spec["seed"], deployment(spec["deployment"]).context_tokens)
+
+
+def environment_of(spec: Spec) -> dict[str, Any]:
+    """What a run's servers ran on."""
+    has = deployment(spec["deployment"]).as_json()
+    told = {name: value for name, value in has.items() if name != "clock"}
+    return _hardware() | {"deployment": told, "clock": "of the client"}
+
+
+def live(deployment_name: str, slots: int, serve: dict[str, Any] | None) -> LiveServer:
+    """The live server of a deployment: ``ssjf serve`` with these options, else ``vllm serve``."""
+    return _server(deployment_name, slots, json.dumps(serve))
 
 
 @cache

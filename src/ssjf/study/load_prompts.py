@@ -10,7 +10,7 @@ from ssjf.request import IntArray
 from ssjf.workload.texts import Texts
 
 Asked = tuple[list[str], IntArray]
-STREAM = 5  # of random numbers, beside those of execute.STREAMS
+STREAM = 5  # of random numbers, beside those of open_loop.STREAMS
 SIGMA = 0.5  # of the log-normal error that made-up lengths have, as `noise:0.5` has
 _ASKS = (
     "What is the capital city of {}?", "Name three people who are known for {}.",

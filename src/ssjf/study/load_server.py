@@ -123,6 +123,14 @@ class LiveServer:
         finally:
             connection.close()
 
+    def processor_seconds(self) -> tuple[float, float]:
+        """The processor's time so far: of the process that answers HTTP, and of its children,
+        of which one is the engine. Linux only."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return _processor_seconds(pid), sum(_processor_seconds(int(child)) for child in children)
+
     @property
     def log(self) -> Path:
         """What it printed."""
@@ -156,6 +164,11 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind((HOST, 0))
         return found.getsockname()[1]
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of all threads of a process (the clock's id as clock_getcpuclockid(3) makes it)."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def _end_with_the_parent() -> None:

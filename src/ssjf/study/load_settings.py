@@ -1,9 +1,9 @@
 """What a measured vLLM server is started with: options and variables."""
 
 import json
-import os
 from pathlib import Path
 
+from ssjf.engine.vllm.client import variables
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.worker import SETTINGS
 from ssjf.serving.options import PREFIX
@@ -35,7 +35,5 @@ def environment(model: str) -> dict[str, str]:
     settings = dict(SETTINGS)
     if not Path(model).is_dir():
         settings.pop("HF_HUB_OFFLINE")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
-    here = str(Path(__file__).parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return settings | kept | {"PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
+    kept = {name: text for name, text in variables().items() if not name.startswith(PREFIX)}
+    return settings | kept

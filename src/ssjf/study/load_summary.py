@@ -17,6 +17,7 @@ from ssjf.study.bootstrap import Estimate
 
 PLAIN = "fcfs"
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
+SATURATED = "saturated"
 WORDS = {
     "e2el_mean": "mean E2EL (s)",
     "e2el_p99": "p99 E2EL (s)",

@@ -14,8 +14,9 @@ from ssjf.errors import InputError
 from ssjf.policy import policy
 from ssjf.study import bootstrap, experiments, store
 from ssjf.study.estimates import against
-from ssjf.study.execute import open_loop
 from ssjf.study.experiments import experiment
+from ssjf.study.measures import run_metrics
+from ssjf.study.open_loop import open_loop
 
 KEYS = ("experiment", "engine", "slots", "rho", "workload", "series", "seed", "run", "run_id")
 METRICS = ("jct_mean", "jct_p99", "ttft_mean", "tpot_mean", "completed_per_second")
@@ -48,15 +49,11 @@ def _fixed(name: str) -> dict[str, object]:
 
 
 def _summary(rows: pd.DataFrame) -> pd.Series:
-    jct = rows["finished_at"] - rows["arrived_at"]
-    makespan = rows["finished_at"].max() - rows["arrived_at"].min()
-    return pd.Series({
-        "jct_mean": jct.mean(),
-        "jct_p99": jct.quantile(0.99),
+    more = {
         "ttft_mean": (rows["first_token_at"] - rows["arrived_at"]).mean(),
         "tpot_mean": _time_per_token(rows),
-        "completed_per_second": len(rows) / makespan,
-    })  # fmt: skip
+    }
+    return pd.concat([run_metrics(rows), pd.Series(more)])[list(METRICS)]
 
 
 def _time_per_token(rows: pd.DataFrame) -> float:

@@ -28,10 +28,11 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     keys = ("mode", "engine", "rho", "series", "protocol", "run_id", "x", "seed", "run")
     groups = frame.groupby([key for key in keys if key in frame], sort=False)
-    return groups.apply(_run_metrics, include_groups=False).reset_index()
+    return groups.apply(run_metrics, include_groups=False).reset_index()
 
 
-def _run_metrics(run: pd.DataFrame) -> pd.Series:
+def run_metrics(run: pd.DataFrame) -> pd.Series:
+    """Metrics of one run from its rows per request; those never served are left out."""
     jct = (run["finished_at"] - run["arrived_at"]).dropna().to_numpy()
     finished = run["finished_at"].dropna().to_numpy()
     return pd.Series(

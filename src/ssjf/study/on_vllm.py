@@ -15,14 +15,14 @@ from ssjf.engine.server import Server
 from ssjf.engine.vllm.client import Engine
 from ssjf.engine.vllm.deployment import deployment
 from ssjf.request import Completions, Requests
+from ssjf.study import steady
+from ssjf.study.open_loop import open_loop, server_of
 from ssjf.study.swap_error import relative_errors
 from ssjf.workload import arrivals
 
 Spec = dict[str, Any]
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
                 "kv_blocks", "preemptions")  # fmt: skip
-
-
 SWAP_COLUMNS = ("out", "back", "out_seconds", "back_seconds", "left", "blocks")
 ERRORS = ("attention", "logits")
 
@@ -47,15 +47,15 @@ def serve(spec: Spec, requests: Requests, server: Server, predicted, seed: int):
 
 def rows(spec: Spec) -> pd.DataFrame:
     """As the simulator's rows of this specification, with what it ran on as ``environment``."""
-    from ssjf.study.execute import steady
+    return _with_hardware(spec, steady.rows(spec, _measured))
 
-    return _with_hardware(spec, steady(spec))
+
+def _measured(spec: Spec, requests: Requests, server: Server, predicted, seed: int) -> Completions:
+    return serve(spec, requests, server, predicted, seed)[0]
 
 
 def anatomy(spec: Spec) -> pd.DataFrame:
     """Requests and steps of one run in one table; ``of`` tells which a row is."""
-    from ssjf.study.execute import open_loop
-
     found = []
     for seed in spec["workload"]["seeds"]:
         requests, server, predicted = open_loop(spec, seed)
@@ -67,8 +67,6 @@ def anatomy(spec: Spec) -> pd.DataFrame:
 
 def steps(spec: Spec) -> pd.DataFrame:
     """The record of steps of bursts: a row per step, ``x`` the slots that it ran with."""
-    from ssjf.study.execute import server_of
-
     found = []
     for seed in spec["workload"]["seeds"]:
         for slots in spec["slots"]:
@@ -116,8 +114,6 @@ def swapping(spec: Spec) -> pd.DataFrame:
     Times are of a run that nothing else reads; errors of a second one, against a third in which
     vLLM computes again what it gave up (``swap_error.relative_errors``; per token, relative).
     """
-    from ssjf.study.execute import open_loop
-
     found = []
     plain, ours = engine(spec["deployment"]), engine(spec["deployment"], **spec.get("keeps", {}))
     for seed in spec["workload"]["seeds"]:

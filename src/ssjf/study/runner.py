@@ -22,7 +22,8 @@ from ssjf.study.experiments import WORKLOAD_KEYS, experiment, experiments
 Spec = dict[str, Any]
 T = TypeVar("T")
 
-MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load",
+            "serve-pairs")  # fmt: skip
 ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {

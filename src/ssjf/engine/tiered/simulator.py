@@ -7,9 +7,8 @@ import numpy as np
 from ssjf.engine.memory import Memory
 from ssjf.engine.profile import PICOSECONDS, Profile
 from ssjf.engine.server import Server
-from ssjf.engine.simulator import TIME_LIMIT, predictions, ready_picoseconds, simulate
+from ssjf.engine.simulator import drive, predictions, ready_picoseconds, simulate
 from ssjf.engine.tiered import setting
-from ssjf.errors import InputError
 from ssjf.policy import Policy, Queue
 from ssjf.request import Completions, FloatArray, Requests
 
@@ -81,7 +80,8 @@ def simulate_tiered(
     machine, queue = setting.machine(
         state, requests, policy, profile, server, memory, predicted, ready
     )
-    _drive(loop, state, machine, policy, queue)
+    drive(loop, state, machine, lambda: _score(state, machine, policy, queue),
+          "use fewer requests, a lower load or a faster link")  # fmt: skip
     return _completions(machine, requests)
 
 
@@ -91,22 +91,7 @@ def is_plain(policy: Policy, memory: Memory) -> bool:
     return recomputes and not policy.preempts
 
 
-def _drive(loop, state, machine, policy: Policy, queue: Queue) -> None:
-    while True:
-        ended = loop.run(*machine)
-        if ended == state.FINISHED:
-            return
-        if ended == state.OVERFLOW:
-            raise InputError(
-                f"the run passes {TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "
-                "use fewer requests, a lower load or a faster link"
-            )
-        if ended == state.STUCK:
-            raise AssertionError("the simulated server waits for nothing")
-        _ask(state, machine, policy, queue)
-
-
-def _ask(state, machine, policy: Policy, queue: Queue) -> None:
+def _score(state, machine, policy: Policy, queue: Queue) -> None:
     """Ask a policy of any kind for its scores of what waits and what runs."""
     _, s, q, w, _ = machine
     waiting = w[state.WAITING, : s["waiting"][0]]

@@ -18,6 +18,12 @@ NEVER = 4e6  # seconds: beyond the time counter
 
 
 @compiled
+def _put(q, w, place, i):
+    w[WAITING, place] = i
+    q[i].heap = place
+
+
+@compiled
 def _rise(q, w, place):
     i = w[WAITING, place]
     while place > 0:
@@ -25,11 +31,9 @@ def _rise(q, w, place):
         j = w[WAITING, parent]
         if before(q, j, i):
             break
-        w[WAITING, place] = j
-        q[j].heap = place
+        _put(q, w, place, j)
         place = parent
-    w[WAITING, place] = i
-    q[i].heap = place
+    _put(q, w, place, i)
 
 
 @compiled
@@ -44,11 +48,9 @@ def _sink(q, w, size, place):
         j = w[WAITING, child]
         if before(q, i, j):
             break
-        w[WAITING, place] = j
-        q[j].heap = place
+        _put(q, w, place, j)
         place = child
-    w[WAITING, place] = i
-    q[i].heap = place
+    _put(q, w, place, i)
 
 
 @compiled

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from ssjf.engine.server import Server
+from ssjf.engine.simulator import predictions
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.models import make
 from ssjf.errors import InputError
-from ssjf.policy import OraclePolicy, Policy, Queue, policy
+from ssjf.policy import Policy, Queue, policy
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 
 _MORE = ("tokens", "swap_", "probe_")
@@ -101,7 +102,7 @@ class Engine:
                 stdout=subprocess.PIPE,
                 stderr=self._log().open("w"),
                 text=True,
-                env=_environment(),
+                env=variables(),
             )
         except OSError as error:
             raise InputError(f"{found} cannot be run ({error.strerror}); {ABSENT}") from None
@@ -129,7 +130,7 @@ class Engine:
         self._check(requests, server)
         self.start()
         chosen = policy(policy_name)
-        predicted = _predicted(chosen, requests, predicted_tokens)
+        predicted = predictions(chosen, requests, predicted_tokens)
         self._jobs += 1
         job: dict[str, Any] = {
             "requests": str(self._folder / f"{self._jobs}-requests.npz"),
@@ -209,21 +210,11 @@ class Engine:
         return f"{how}, last words: {said[-1].strip()}" if said else how
 
 
-def _environment() -> dict[str, str]:
-    """That of this process, in which the worker finds this very package."""
+def variables() -> dict[str, str]:
+    """The environment of this process, so that a child with another Python finds this package."""
     here = str(Path(__file__).parents[3])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
-
-
-def _predicted(policy: Policy, requests: Requests, predicted: FloatArray | None) -> FloatArray:
-    if isinstance(policy, OraclePolicy):
-        return requests.output_tokens.astype(np.float64)
-    if predicted is not None:
-        return np.asarray(predicted, np.float64)
-    if policy.uses_prediction:
-        raise InputError(f"policy {policy.name} needs predicted lengths and none were given")
-    return np.zeros(len(requests))
 
 
 def _is_static(policy: Policy) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssjf.engine.sizes import Sizes
 from ssjf.errors import InputError, unknown
 
 WEIGHTS = ("random", "none")
@@ -30,16 +31,8 @@ _CHAT = (
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes of a Llama: layers, width, attention heads, key-value heads, inner width, tokens."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    inner: int
-    vocabulary: int
-    context_tokens: int
+class Shape(Sizes):
+    """A Llama."""
 
     @property
     def parameters(self) -> int:
@@ -54,7 +47,7 @@ SHAPES = {
     "1b": Shape(16, 2048, 32, 8, 8192, 128256, 8192),
     "8b": Shape(32, 4096, 32, 8, 14336, 128256, 8192),
 }
-"""``mid`` takes about 10 ms a step on one CPU core; ``1b`` and ``8b`` have the sizes of Llama 3."""
+"""``1b`` and ``8b`` have the sizes of Llama 3. What a step takes is in the calibrated profiles."""
 
 
 def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) -> Path:

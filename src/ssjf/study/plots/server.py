@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from ssjf.study import bootstrap, load_summary, style
 from ssjf.study.bootstrap import Estimate
-from ssjf.study.load_summary import ALONE, BURST, PLAIN, QUEUED
+from ssjf.study.load_summary import ALONE, BURST, PLAIN, QUEUED, SATURATED
 from ssjf.study.plots.common import facets
 
 IN_ORDER = "served-fcfs"  # `ssjf serve` that keeps the order of arrival: it only costs
@@ -77,12 +77,12 @@ def server_gain(rows: pd.DataFrame) -> pd.DataFrame:
 def server_goals(rows: pd.DataFrame) -> pd.DataFrame:
     """What the middleware may cost and what it costs, with a verdict."""
     lost = load_summary.reductions(rows).set_index(["workload", "series", "metric"])
-    loss = lost.loc[(BURST, IN_ORDER, "requests_per_second"), ["value", "low", "high"]]
+    loss = lost.loc[(SATURATED, IN_ORDER, "requests_per_second"), ["value", "low", "high"]]
     found = [
-        ("throughput lost, all at once, same order (%)", GOAL_LOSS_PERCENT, Estimate(*loss)),
+        (f"throughput lost, {SATURATED}, same order (%)", GOAL_LOSS_PERCENT, Estimate(*loss)),
         *(
             (f"middleware without its predictor, {load} (ms)", GOAL_OVERHEAD_MS, _own(rows, load))
-            for load in (ALONE, QUEUED, BURST)
+            for load in (ALONE, QUEUED, BURST, SATURATED)
         ),
     ]
     plain, in_order = (_of(rows, ALONE, series) for series in (PLAIN, IN_ORDER))

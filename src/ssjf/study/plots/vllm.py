@@ -111,6 +111,7 @@ def _conditions(runs: pd.DataFrame) -> pd.Series:
     """What sets a run apart, in words."""
     words = runs["slots"].map("{:.0f} slots".format)
     words = words.where(runs["workload"] == "Poisson", runs["workload"])
+    words = words.where(runs["experiment"] != "vllm-predictors", words + ", predictors")
     return words.where(runs["experiment"] != "vllm-kv", words + ", short KV memory")
 
 

@@ -1,0 +1,27 @@
+"""The command line: thin, every command a few calls into the library."""
+
+import os
+
+import click
+
+from ssjf import __version__
+from ssjf.cli.bench import bench
+from ssjf.cli.data import data
+from ssjf.cli.group import Group
+from ssjf.cli.proxy import predict, train
+from ssjf.cli.serve import serve
+from ssjf.cli.simulate import simulate
+from ssjf.cli.study import check, list_names, notebook, report, run
+from ssjf.cli.vllm import calibrate, model
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ssjf")
+def main() -> None:
+    """Length-aware scheduling for LLM serving: simulate it, measure it, cite it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+for command in (bench, calibrate, check, data, list_names, model, notebook, predict, report, run,
+                serve, simulate, train):  # fmt: skip
+    main.add_command(command)

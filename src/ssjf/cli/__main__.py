@@ -1,0 +1,5 @@
+"""``python -m ssjf.cli``."""
+
+from ssjf.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""Throughput of a saturated server with the middleware beside one without, in short turns.
+
+A machine that others share changes its speed from minute to minute by more than is looked for
+here. So the two servers take turns of a few seconds, in random order within each pair.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.study.load import Spec, environment_of, live, prompts_of
+from ssjf.study.load_prompts import STREAM
+from ssjf.study.load_server import LiveServer
+
+WITH, WITHOUT = "middleware", "plain"
+
+
+def rows(spec: Spec) -> pd.DataFrame:
+    """A row per turn: ``run`` is the pair, ``server`` whose turn it is.
+
+    ``requests_per_second``; ``front_seconds`` and ``engine_seconds``, the processor's time of a
+    request in the process that answers HTTP, in which the middleware runs, and in the engine's.
+    ``workload``: so many ``pairs`` of turns, each of ``requests`` sent at once for answers of
+    ``output_tokens`` each.
+    """
+    workload, slots = spec["workload"], spec["slots"]
+    servers = {WITH: live(spec["deployment"], slots, spec["serve"]),
+               WITHOUT: live(spec["deployment"], slots, None)}  # fmt: skip
+    n, tokens = workload["requests"], workload["output_tokens"]
+    prompts, _ = prompts_of(spec, workload["pairs"] * n)
+    rng = np.random.default_rng([spec["seed"], STREAM])
+    found = []
+    for pair in range(workload["pairs"]):
+        same = prompts[pair * n : (pair + 1) * n]
+        for name in rng.permutation(list(servers)):
+            before = servers[name].processor_seconds()
+            rate = requests_per_second(servers[name], same, tokens, slots)
+            front, engine = np.subtract(servers[name].processor_seconds(), before) / n
+            found.append({"x": 0.0, "seed": spec["seed"], "run": pair, "server": str(name),
+                          "requests_per_second": rate, "front_seconds": front,
+                          "engine_seconds": engine})  # fmt: skip
+    frame = pd.DataFrame(found)
+    frame.attrs["environment"] = environment_of(spec)
+    return frame
+
+
+def requests_per_second(
+    server: LiveServer, prompts: Sequence[str], tokens: int, slots: int
+) -> float:
+    """How fast a turn's requests finish while all slots are taken and others wait.
+
+    From the end of the first ``slots`` requests to that of the last but ``slots``: before, the
+    slots fill; after, they empty.
+    """
+
+    def ask(prompt: str) -> float:
+        body: dict[str, Any] = {"model": server.model, "prompt": prompt, "max_tokens": tokens,
+                                "ignore_eos": True, "temperature": 0}  # fmt: skip
+        server.post("/v1/completions", body)
+        return time.perf_counter()
+
+    with ThreadPoolExecutor(len(prompts)) as threads:
+        ended = sorted(threads.map(ask, prompts))
+    return (len(ended) - 2 * slots) / (ended[-slots - 1] - ended[slots - 1])
