@@ -12,7 +12,7 @@ from commands import refused
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.errors import InputError
 from ssjf.proxy import folder
-from ssjf.study import load_client, load_summary, plots
+from ssjf.study import load_client, load_pairs, load_summary, plots
 from ssjf.study.bootstrap import Estimate
 from ssjf.study.experiments import experiment
 from ssjf.study.load_client import Load
@@ -153,18 +153,61 @@ def test_a_goal_is_judged_by_the_whole_interval(found, word):
     assert verdict(GOAL_LOSS_PERCENT, Estimate(*found)).startswith(word)
 
 
+def turns(loss, added_seconds, pairs=30):
+    """Turns of two servers, of which one loses a share and adds so much processor time."""
+    rng = np.random.default_rng(0)
+    speed = rng.uniform(5, 10, pairs)  # of the machine, which both share
+    front = rng.uniform(0.004, 0.006, pairs)
+    return pd.DataFrame({
+        "seed": 0, "run": np.tile(np.arange(pairs), 2), "run_id": "a",
+        "server": np.repeat(["plain", "middleware"], pairs),
+        "requests_per_second": np.concatenate([speed, speed * (1 - loss)]),
+        "front_seconds": np.concatenate([front, front + added_seconds]),
+        "engine_seconds": np.tile(1 / speed, 2),
+    })  # fmt: skip
+
+
+def test_a_loss_is_found_whatever_the_machines_speed():
+    found = turns(loss := 0.03, added := 0.002)
+    assert load_summary.throughput_loss(found) == pytest.approx((100 * loss,) * 3)
+    share = load_summary.processor_share(found)
+    engine = found["engine_seconds"].mean()
+    assert share.value == pytest.approx(100 * added / engine)
+    assert share.low < share.value < share.high
+
+
+def test_a_turn_is_counted_while_all_slots_are_taken(monkeypatch):
+    """Four slots, waves of four that take a tenth of a second, slower before and after."""
+
+    asked = []
+
+    class Server:
+        model = "m"
+
+        def post(self, path, body):
+            asked.append(body["max_tokens"])
+            assert body["ignore_eos"]
+
+    ended = np.repeat([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 3.0], 4).tolist()
+    monkeypatch.setattr(load_pairs, "perf_counter", ended.pop)
+    monkeypatch.setattr(load_pairs, "AHEAD_SECONDS", 0.0)
+    found = load_pairs.requests_per_second(Server(), ["p"] * 32, 24, 4)
+    assert found == pytest.approx(24 / 0.6) and not ended
+    assert sorted(asked) == [24] * 29 + [30, 36, 42]
+
+
 def test_figure_and_tables_name_every_server_and_every_goal():
     shares = {"fcfs": 1.0, "served-fcfs": 1.001, "ssjf-light": 0.6, "ssjf-light-aged": 0.7}
     alone = rows({"fcfs": 1.0, "served-fcfs": 1.0}, "one at a time", n=60)
-    pairs = rows({"fcfs": 1.0, "served-fcfs": 1.001}, "saturated", seeds=10)
-    queued = [rows(shares, load) for load in ("below saturation", "all at once")]
-    both = pd.concat([alone, *queued, pairs])
+    both = pd.concat([alone, *(rows(shares, load) for load in ("below saturation", "all at once"))])
     table = plots.server_table(both)
-    assert len(table) == 12 and set(table["server"]) == set(LABELS.values())
+    assert len(table) == 10 and set(table["server"]) == set(LABELS.values())
     gain = plots.server_gain(both)
     assert gain["mean E2EL (%)"].str.partition(" ")[0].astype(float).tolist() == [-0.1, 40, 30] * 2
-    goals = plots.server_goals(both)
+    goals = plots.server_goals(both, turns(0.005, 0.0001))
     assert goals["verdict"].tolist() == ["met"] * 6
+    missed = plots.server_goals(both, turns(0.1, 0.01))
+    assert missed["verdict"].tolist() == ["missed"] * 2 + ["met"] * 4
     fig = plots.server_latency(both)
     assert all("(s)" in ax.get_xlabel() for ax in fig.axes[2:])
 

@@ -4,9 +4,9 @@ A machine that others share changes its speed from minute to minute by more than
 here. So the two servers take turns of a few seconds, in random order within each pair.
 """
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import pandas as pd
 from ssjf.study.load import Spec, environment_of, live, prompts_of
 from ssjf.study.load_prompts import STREAM
 from ssjf.study.load_server import LiveServer
+from ssjf.study.load_summary import WITH, WITHOUT
 
-WITH, WITHOUT = "middleware", "plain"
+AHEAD_SECONDS = 0.1  # until the first requests of a turn run
 
 
 def rows(spec: Spec) -> pd.DataFrame:
@@ -54,15 +55,22 @@ def requests_per_second(
     """How fast a turn's requests finish while all slots are taken and others wait.
 
     From the end of the first ``slots`` requests to that of the last but ``slots``: before, the
-    slots fill; after, they empty.
+    slots fill; after, they empty. The first ones go ahead, each longer than the one before, so
+    that the slots come free one after the other, evenly: requests that all start in one step are
+    cheaper, and a predictor that takes a moment would break that up.
     """
 
-    def ask(prompt: str) -> float:
-        body: dict[str, Any] = {"model": server.model, "prompt": prompt, "max_tokens": tokens,
+    def ask(prompt: str, most: int) -> float:
+        body: dict[str, Any] = {"model": server.model, "prompt": prompt, "max_tokens": most,
                                 "ignore_eos": True, "temperature": 0}  # fmt: skip
         server.post("/v1/completions", body)
-        return time.perf_counter()
+        return perf_counter()
 
     with ThreadPoolExecutor(len(prompts)) as threads:
-        ended = sorted(threads.map(ask, prompts))
+        longer = tokens // slots
+        ahead = [threads.submit(ask, prompt, tokens + i * longer)
+                 for i, prompt in enumerate(prompts[:slots])]  # fmt: skip
+        sleep(AHEAD_SECONDS)
+        others = [threads.submit(ask, prompt, tokens) for prompt in prompts[slots:]]
+        ended = sorted(each.result() for each in [*ahead, *others])
     return (len(ended) - 2 * slots) / (ended[-slots - 1] - ended[slots - 1])

@@ -17,7 +17,7 @@ from ssjf.study.bootstrap import Estimate
 
 PLAIN = "fcfs"
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
-SATURATED = "saturated"
+WITH, WITHOUT = "middleware", "plain"  # whose turn it is, in ``load_pairs.rows``
 WORDS = {
     "e2el_mean": "mean E2EL (s)",
     "e2el_p99": "p99 E2EL (s)",
@@ -104,6 +104,34 @@ def ttft_rise_ms(plain: pd.DataFrame, treated: pd.DataFrame) -> Estimate:
     """By how many milliseconds the mean TTFT of the same requests is later than ``plain``'s."""
     columns = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, treated)]
     return bootstrap.difference(*columns, groups=_groups(plain))
+
+
+def throughput_loss(turns: pd.DataFrame) -> Estimate:
+    """Percent of the throughput that the middleware costs, the median over pairs of turns."""
+    rate = _by_server(turns, "requests_per_second")
+    return bootstrap.interval(100 * (1 - rate[WITH] / rate[WITHOUT]), "median")
+
+
+def processor_share(turns: pd.DataFrame) -> Estimate:
+    """Percent of the engine's processor time that the middleware takes, over pairs of turns.
+
+    What the throughput would lose at most if the middleware had no other core to run on.
+    """
+    front = _by_server(turns, "front_seconds")
+    added = front[WITH] - front[WITHOUT]
+    engine = _by_server(turns, "engine_seconds")[WITHOUT]
+    return bootstrap.statistic(_percent, np.stack([added, engine]))
+
+
+def _percent(values: FloatArray) -> FloatArray:
+    """100 mean / mean, of (..., over and under, n)."""
+    over, under = np.moveaxis(values.mean(axis=-1), -1, 0)
+    return 100 * over / under
+
+
+def _by_server(turns: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A row per pair of turns, a column per server."""
+    return turns.pivot(index=["seed", "run"], columns="server", values=column)
 
 
 def _groups(part: pd.DataFrame) -> FloatArray | None:

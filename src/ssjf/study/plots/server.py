@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from ssjf.study import bootstrap, load_summary, style
 from ssjf.study.bootstrap import Estimate
-from ssjf.study.load_summary import ALONE, BURST, PLAIN, QUEUED, SATURATED
+from ssjf.study.load_summary import ALONE, BURST, PLAIN, QUEUED
 from ssjf.study.plots.common import facets
 
 IN_ORDER = "served-fcfs"  # `ssjf serve` that keeps the order of arrival: it only costs
@@ -74,15 +74,21 @@ def server_gain(rows: pd.DataFrame) -> pd.DataFrame:
     return labelled.rename(columns={"workload": "load", "series": "server"})
 
 
-def server_goals(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the middleware may cost and what it costs, with a verdict."""
-    lost = load_summary.reductions(rows).set_index(["workload", "series", "metric"])
-    loss = lost.loc[(SATURATED, IN_ORDER, "requests_per_second"), ["value", "low", "high"]]
+def server_goals(rows: pd.DataFrame, turns: pd.DataFrame) -> pd.DataFrame:
+    """What the middleware may cost and what it costs, with a verdict.
+
+    ``turns``: of ``study.load_pairs``, for what it costs a saturated server.
+    """
     found = [
-        (f"throughput lost, {SATURATED}, same order (%)", GOAL_LOSS_PERCENT, Estimate(*loss)),
+        ("throughput lost, saturated (%)", GOAL_LOSS_PERCENT, load_summary.throughput_loss(turns)),
+        (
+            "its processor time, of the engine's, saturated (%)",
+            GOAL_LOSS_PERCENT,
+            load_summary.processor_share(turns),
+        ),
         *(
             (f"middleware without its predictor, {load} (ms)", GOAL_OVERHEAD_MS, _own(rows, load))
-            for load in (ALONE, QUEUED, BURST, SATURATED)
+            for load in (ALONE, QUEUED, BURST)
         ),
     ]
     plain, in_order = (_of(rows, ALONE, series) for series in (PLAIN, IN_ORDER))
