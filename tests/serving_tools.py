@@ -55,12 +55,13 @@ def number(prompt):
     return float(found[0]) if found else 50.0
 
 
-def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, **options):
+def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, middleware=Middleware,
+            **options):  # fmt: skip
     """The middleware around an application, with a fake proxy."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
     teacher = Teacher(forecaster, state, chosen.save_seconds, chosen.max_state_bytes)
-    return Middleware(app, chosen, Predictor(forecaster, teacher, chosen.max_batch))
+    return middleware(app, chosen, Predictor(forecaster, teacher, chosen.max_batch))
 
 
 class Plain(Forecaster):

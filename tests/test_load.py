@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import refused
+from serving_tools import COMPLETIONS, PATIENT, FakeProxy, echo, serving, wrapped
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.errors import InputError
 from ssjf.proxy import folder
 from ssjf.study import load_client, load_pairs, load_summary, plots
 from ssjf.study.bootstrap import Estimate
+from ssjf.study.load_bypass import Bypassed
 from ssjf.study.experiments import experiment
 from ssjf.study.load_client import Load
 from ssjf.study.load_prompts import SIGMA, made_up, sampled
@@ -154,13 +157,13 @@ def test_a_goal_is_judged_by_the_whole_interval(found, word):
 
 
 def turns(loss, added_seconds, pairs=30):
-    """Turns of two servers, of which one loses a share and adds so much processor time."""
+    """Turns in both ways, of which one loses a share and adds so much processor time."""
     rng = np.random.default_rng(0)
     speed = rng.uniform(5, 10, pairs)  # of the machine, which both share
     front = rng.uniform(0.004, 0.006, pairs)
     return pd.DataFrame({
         "seed": 0, "run": np.tile(np.arange(pairs), 2), "run_id": "a",
-        "server": np.repeat(["plain", "middleware"], pairs),
+        "way": np.repeat(["past it", "middleware"], pairs),
         "requests_per_second": np.concatenate([speed, speed * (1 - loss)]),
         "front_seconds": np.concatenate([front, front + added_seconds]),
         "engine_seconds": np.tile(1 / speed, 2),
@@ -184,16 +187,26 @@ def test_a_turn_is_counted_while_all_slots_are_taken(monkeypatch):
     class Server:
         model = "m"
 
-        def post(self, path, body):
+        def post(self, path, body, headers):
             asked.append(body["max_tokens"])
             assert body["ignore_eos"]
 
     ended = np.repeat([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 3.0], 4).tolist()
     monkeypatch.setattr(load_pairs, "perf_counter", ended.pop)
     monkeypatch.setattr(load_pairs, "AHEAD_SECONDS", 0.0)
-    found = load_pairs.requests_per_second(Server(), ["p"] * 32, 24, 4)
+    found = load_pairs.requests_per_second(Server(), ["p"] * 32, 24, 4, {})
     assert found == pytest.approx(24 / 0.6) and not ended
     assert sorted(asked) == [24] * 29 + [30, 36, 42]
+
+
+def test_a_request_past_the_middleware_is_as_it_came_and_is_not_predicted():
+    proxy = FakeProxy()
+    body = {"prompt": "of 7 words", "max_tokens": 3}
+    with serving(wrapped(echo, proxy, middleware=Bypassed, **PATIENT)) as address:
+        past, met = (httpx.post(address + COMPLETIONS, json=body, headers=headers, timeout=30)
+                     for headers in (load_pairs.HEADERS["past it"], {}))  # fmt: skip
+    assert past.json() == body and met.json().items() > body.items()
+    assert proxy.batches == [1]
 
 
 def test_figure_and_tables_name_every_server_and_every_goal():

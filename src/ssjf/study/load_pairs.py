@@ -1,10 +1,11 @@
-"""Throughput of a saturated server with the middleware beside one without, in short turns.
+"""Throughput of a saturated server with the middleware and past it, in short turns.
 
 A machine that others share changes its speed from minute to minute by more than is looked for
-here. So the two servers take turns of a few seconds, in random order within each pair.
+here, and so do two processes of the same server by where their memory happens to lie. So it is one
+server, which serves turns of a few seconds in either way, in random order within each pair.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, sleep
 from typing import Any
@@ -13,15 +14,17 @@ import numpy as np
 import pandas as pd
 
 from ssjf.study.load import Spec, environment_of, live, prompts_of
+from ssjf.study.load_bypass import PAST
 from ssjf.study.load_prompts import STREAM
 from ssjf.study.load_server import LiveServer
 from ssjf.study.load_summary import WITH, WITHOUT
 
+HEADERS: dict[str, dict[str, str]] = {WITH: {}, WITHOUT: {PAST: "yes"}}
 AHEAD_SECONDS = 0.1  # until the first requests of a turn run
 
 
 def rows(spec: Spec) -> pd.DataFrame:
-    """A row per turn: ``run`` is the pair, ``server`` whose turn it is.
+    """A row per turn: ``run`` is the pair, ``way`` how it is served.
 
     ``requests_per_second``; ``front_seconds`` and ``engine_seconds``, the processor's time of a
     request in the process that answers HTTP, in which the middleware runs, and in the engine's.
@@ -29,19 +32,18 @@ def rows(spec: Spec) -> pd.DataFrame:
     ``output_tokens`` each.
     """
     workload, slots = spec["workload"], spec["slots"]
-    servers = {WITH: live(spec["deployment"], slots, spec["serve"]),
-               WITHOUT: live(spec["deployment"], slots, None)}  # fmt: skip
+    server = live(spec["deployment"], slots, spec["serve"], bypassed=True)
     n, tokens = workload["requests"], workload["output_tokens"]
     prompts, _ = prompts_of(spec, workload["pairs"] * n)
     rng = np.random.default_rng([spec["seed"], STREAM])
     found = []
     for pair in range(workload["pairs"]):
         same = prompts[pair * n : (pair + 1) * n]
-        for name in rng.permutation(list(servers)):
-            before = servers[name].processor_seconds()
-            rate = requests_per_second(servers[name], same, tokens, slots)
-            front, engine = np.subtract(servers[name].processor_seconds(), before) / n
-            found.append({"x": 0.0, "seed": spec["seed"], "run": pair, "server": str(name),
+        for way in rng.permutation(list(HEADERS)):
+            before = server.processor_seconds()
+            rate = requests_per_second(server, same, tokens, slots, HEADERS[way])
+            front, engine = np.subtract(server.processor_seconds(), before) / n
+            found.append({"x": 0.0, "seed": spec["seed"], "run": pair, "way": str(way),
                           "requests_per_second": rate, "front_seconds": front,
                           "engine_seconds": engine})  # fmt: skip
     frame = pd.DataFrame(found)
@@ -50,8 +52,9 @@ def rows(spec: Spec) -> pd.DataFrame:
 
 
 def requests_per_second(
-    server: LiveServer, prompts: Sequence[str], tokens: int, slots: int
-) -> float:
+    server: LiveServer, prompts: Sequence[str], tokens: int, slots: int,
+    headers: Mapping[str, str],
+) -> float:  # fmt: skip
     """How fast a turn's requests finish while all slots are taken and others wait.
 
     From the end of the first ``slots`` requests to that of the last but ``slots``: before, the
@@ -63,7 +66,7 @@ def requests_per_second(
     def ask(prompt: str, most: int) -> float:
         body: dict[str, Any] = {"model": server.model, "prompt": prompt, "max_tokens": most,
                                 "ignore_eos": True, "temperature": 0}  # fmt: skip
-        server.post("/v1/completions", body)
+        server.post("/v1/completions", body, headers)
         return perf_counter()
 
     with ThreadPoolExecutor(len(prompts)) as threads:

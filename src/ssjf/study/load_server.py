@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ _LIBC = ctypes.CDLL(None)
 class LiveServer:
     """``vllm serve MODEL``, or ``ssjf serve MODEL`` where ``options`` are given.
 
+    ``variables`` join its environment.
     A context manager: it has started when the block begins and has ended behind it. InputError,
     in one sentence, where vLLM is absent, does not start, or has died.
     """
 
     def __init__(
-        self, model: str, vllm_options: Sequence[str] = (), options: ServeOptions | None = None
-    ) -> None:
+        self, model: str, vllm_options: Sequence[str] = (), options: ServeOptions | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         found = python()
         if found is None:
             raise InputError(ABSENT)
@@ -43,7 +45,8 @@ class LiveServer:
         command = "vllm.entrypoints.cli.main" if options is None else "ssjf.cli"
         arguments = [model, *vllm_options, "--host", HOST, "--port", str(self.port)]
         self.command = [found, "-m", command, "serve", *arguments]
-        self._variables = {} if options is None else options.environment()
+        own = {} if options is None else options.environment()
+        self._variables = own | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "LiveServer":
@@ -99,23 +102,31 @@ class LiveServer:
         """The body at a path."""
         return self._checked("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The answer to a JSON body."""
-        return json.loads(self._checked("POST", path, json.dumps(body)))
+        return json.loads(self._checked("POST", path, json.dumps(body), headers))
 
-    def _checked(self, method: str, path: str, body: str | None) -> str:
+    def _checked(
+        self, method: str, path: str, body: str | None, headers: Mapping[str, str] | None = None
+    ) -> str:
         try:
-            status, found = self._ask(method, path, body)
+            status, found = self._ask(method, path, body, headers)
         except OSError:
             raise InputError(f"the server of {self.model} died: {self._last_words()}") from None
         if status != 200:
             raise InputError(f"the server of {self.model} answers {path} with status {status}")
         return found
 
-    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    def _ask(
+        self, method: str, path: str, body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:  # fmt: skip
         connection = http.client.HTTPConnection(HOST, self.port, timeout=600)
         try:
-            connection.request(method, path, body, {"content-type": "application/json"})
+            told = {"content-type": "application/json"} | dict(headers or {})
+            connection.request(method, path, body, told)
             response = connection.getresponse()
             return response.status, response.read().decode()
         except http.client.HTTPException as error:

@@ -17,7 +17,7 @@ from ssjf.study.bootstrap import Estimate
 
 PLAIN = "fcfs"
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
-WITH, WITHOUT = "middleware", "plain"  # whose turn it is, in ``load_pairs.rows``
+WITH, WITHOUT = "middleware", "past it"  # how a turn of ``load_pairs.rows`` is served
 WORDS = {
     "e2el_mean": "mean E2EL (s)",
     "e2el_p99": "p99 E2EL (s)",
@@ -108,7 +108,7 @@ def ttft_rise_ms(plain: pd.DataFrame, treated: pd.DataFrame) -> Estimate:
 
 def throughput_loss(turns: pd.DataFrame) -> Estimate:
     """Percent of the throughput that the middleware costs, the median over pairs of turns."""
-    rate = _by_server(turns, "requests_per_second")
+    rate = _by_way(turns, "requests_per_second")
     return bootstrap.interval(100 * (1 - rate[WITH] / rate[WITHOUT]), "median")
 
 
@@ -117,9 +117,9 @@ def processor_share(turns: pd.DataFrame) -> Estimate:
 
     What the throughput would lose at most if the middleware had no other core to run on.
     """
-    front = _by_server(turns, "front_seconds")
+    front = _by_way(turns, "front_seconds")
     added = front[WITH] - front[WITHOUT]
-    engine = _by_server(turns, "engine_seconds")[WITHOUT]
+    engine = _by_way(turns, "engine_seconds")[WITHOUT]
     return bootstrap.statistic(_percent, np.stack([added, engine]))
 
 
@@ -129,9 +129,9 @@ def _percent(values: FloatArray) -> FloatArray:
     return 100 * over / under
 
 
-def _by_server(turns: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row per pair of turns, a column per server."""
-    return turns.pivot(index=["seed", "run"], columns="server", values=column)
+def _by_way(turns: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A row per pair of turns, a column per way."""
+    return turns.pivot(index=["seed", "run"], columns="way", values=column)
 
 
 def _groups(part: pd.DataFrame) -> FloatArray | None:
