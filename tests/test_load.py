@@ -41,8 +41,8 @@ def test_a_result_becomes_lengths_and_times_by_hand():
 
 
 def test_a_request_that_failed_is_one_sentence():
-    with pytest.raises(InputError, match="1 of 2 requests failed"):
-        load_client._rows(RESULT | {"errors": ["", "Traceback"]})
+    with pytest.raises(InputError, match="1 of 2 requests failed: ServerDisconnectedError"):
+        load_client._rows(RESULT | {"errors": ["", "Traceback\n  in f\nServerDisconnectedError\n"]})
 
 
 def test_the_middlewares_time_is_the_mean_of_what_came_between():

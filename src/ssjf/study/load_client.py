@@ -86,9 +86,10 @@ def _bench(
 
 def _rows(result: dict[str, Any]) -> pd.DataFrame:
     """Lengths and times of a detailed result; its texts are left where they are."""
-    failed = sum(bool(error) for error in result["errors"])
+    failed = [error for error in result["errors"] if error]
     if failed:
-        raise InputError(f"{failed} of {len(result['errors'])} requests failed")
+        why = failed[0].strip().splitlines()[-1]  # of a traceback
+        raise InputError(f"{len(failed)} of {len(result['errors'])} requests failed: {why}")
     started = np.array(result["start_times"])
     first = np.array(result["ttfts"])
     gaps = np.array([sum(each) for each in result["itls"]])

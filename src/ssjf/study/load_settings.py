@@ -12,6 +12,9 @@ HOST = "127.0.0.1"
 # What an engine in a worker is given and a server is not: it has a tokenizer, and tells /metrics.
 NOT_FOR_SERVERS = ("model", "skip_tokenizer_init", "scheduling_policy", "async_scheduling",
                  "disable_log_stats")  # fmt: skip
+# vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s and fails where
+# it sends at that moment.
+KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
 
 
 def options_of(deployment: Deployment, slots: int, model: Path) -> list[str]:
@@ -30,9 +33,9 @@ def options_of(deployment: Deployment, slots: int, model: Path) -> list[str]:
 
 
 def environment(model: str) -> dict[str, str]:
-    """The variables of a server or its client: those of this process, of ``SETTINGS`` what is not
-    among them, and where this very package is."""
-    settings = dict(SETTINGS)
+    """The variables of a server or its client: those of this process, of ``SETTINGS`` and
+    ``KEEP_ALIVE`` what is not among them, and where this very package is."""
+    settings = SETTINGS | KEEP_ALIVE
     if not Path(model).is_dir():
         settings.pop("HF_HUB_OFFLINE")
     kept = {name: text for name, text in variables().items() if not name.startswith(PREFIX)}
