@@ -109,7 +109,7 @@ def rows(shares, load="all at once", seeds=3, n=40):
             parts.append(pd.DataFrame({
                 "workload": load, "series": series, "seed": seed, "x": 0.0, "run": 0,
                 "run_id": series, "arrived_at": 0.0, "ttft_seconds": share * times / 2,
-                "e2el_seconds": share * times, "overhead_ms": 1.5 * clock, "predictor_ms": clock,
+                "e2el_seconds": share * times, "output_tokens": 11, "overhead_ms": 1.5 * clock, "predictor_ms": clock,
             }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
@@ -133,6 +133,8 @@ def test_estimates_are_those_of_all_requests_and_of_each_run():
     assert of["ssjf", "e2el_p99"].value == pytest.approx(ssjf["e2el_seconds"].quantile(0.99))
     rates = [len(run) / run["e2el_seconds"].max() for _, run in ssjf.groupby("seed")]
     assert of["ssjf", "requests_per_second"].value == pytest.approx(np.mean(rates))
+    decoding = (ssjf["e2el_seconds"] - ssjf["ttft_seconds"]).groupby(ssjf["seed"]).mean()
+    assert of["ssjf", "tpot_ms"].value == pytest.approx(1e3 * decoding.mean() / 10)
     assert of["ssjf", "overhead_ms"].value == 1.5 and np.isnan(of["fcfs", "overhead_ms"].value)
 
 

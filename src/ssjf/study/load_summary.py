@@ -23,6 +23,7 @@ WORDS = {
     "e2el_p99": "p99 E2EL (s)",
     "ttft_mean": "mean TTFT (s)",
     "ttft_p99": "p99 TTFT (s)",
+    "tpot_ms": "TPOT (ms)",
     "requests_per_second": "requests/s",
     "overhead_ms": "middleware (ms)",
     "predictor_ms": "of which predictor (ms)",
@@ -52,18 +53,25 @@ def _estimate(part: pd.DataFrame, metric: str) -> Estimate:
         values = part[COLUMNS[name]].to_numpy()
         return bootstrap.statistic(STATISTICS[statistic], values, groups=_groups(part))
     values = per_seed(part)[metric].to_numpy()
-    if np.isnan(values).any():  # no middleware
+    if np.isnan(values).any():  # no middleware, or answers of one token
         return Estimate(np.nan, np.nan, np.nan)
     return bootstrap.interval(values)
 
 
 def per_seed(part: pd.DataFrame) -> pd.DataFrame:
-    """Of one load and series, by seed: requests_per_second, overhead_ms, predictor_ms."""
+    """Of one load and series, by seed: requests_per_second, tpot_ms, overhead_ms, predictor_ms.
+
+    ``tpot_ms`` is the time per output token behind the first: how fast that server ran.
+    """
+    decoding = part["e2el_seconds"] - part["ttft_seconds"]
+    part = part.assign(decoding=decoding, behind=part["output_tokens"] - 1)
     by_seed = part.groupby("seed")
+    sums = by_seed[["decoding", "behind"]].sum()
     ended = (part["arrived_at"] + part["e2el_seconds"]).groupby(part["seed"]).max()
     rate = by_seed.size() / (ended - by_seed["arrived_at"].min())
     clocks = by_seed[["overhead_ms", "predictor_ms"]].first()
-    return clocks.assign(requests_per_second=rate)
+    tpot = 1e3 * sums["decoding"] / sums["behind"].where(sums["behind"] > 0)
+    return clocks.assign(requests_per_second=rate, tpot_ms=tpot)
 
 
 def reductions(rows: pd.DataFrame) -> pd.DataFrame:
