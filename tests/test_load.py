@@ -16,8 +16,8 @@ from ssjf.errors import InputError
 from ssjf.proxy import folder
 from ssjf.study import load_client, load_pairs, load_summary, plots
 from ssjf.study.bootstrap import Estimate
-from ssjf.study.load_bypass import Bypassed
 from ssjf.study.experiments import experiment
+from ssjf.study.load_bypass import Bypassed
 from ssjf.study.load_client import Load
 from ssjf.study.load_prompts import SIGMA, made_up, sampled
 from ssjf.study.load_settings import environment, options_of
