@@ -109,7 +109,8 @@ def rows(shares, load="all at once", seeds=3, n=40):
             parts.append(pd.DataFrame({
                 "workload": load, "series": series, "seed": seed, "x": 0.0, "run": 0,
                 "run_id": series, "arrived_at": 0.0, "ttft_seconds": share * times / 2,
-                "e2el_seconds": share * times, "output_tokens": 11, "overhead_ms": 1.5 * clock, "predictor_ms": clock,
+                "e2el_seconds": share * times, "output_tokens": 11,
+                "overhead_ms": 1.5 * clock, "predictor_ms": clock,
             }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
@@ -225,6 +226,9 @@ def test_figure_and_tables_name_every_server_and_every_goal():
     assert missed["verdict"].tolist() == ["missed"] * 2 + ["met"] * 4
     fig = plots.server_latency(both)
     assert all("(s)" in ax.get_xlabel() for ax in fig.axes[2:])
+    for ax in fig.axes:  # nothing beyond the ends of an axis
+        seen = np.concatenate([line.get_xdata() for line in ax.get_lines()])
+        assert ax.get_xlim()[0] == 0 and seen.max() < ax.get_xlim()[1]
 
 
 def test_every_server_of_an_experiment_gets_the_same_requests():

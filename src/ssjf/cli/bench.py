@@ -2,12 +2,13 @@
 
 import click
 
+from ssjf.cli.group import Group
 from ssjf.cli.output import print_records
 from ssjf.cli.serve import ENVIRONMENT, options
 from ssjf.serving.options import PREFIX, ServeOptions
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure the package itself."""
 

@@ -2,10 +2,11 @@
 
 import click
 
+from ssjf.cli.group import Group
 from ssjf.cli.output import listed, print_json, print_table
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Public traces, lengths and texts, by name."""
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from ssjf.cli.group import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def model() -> None:
     """Models to measure scheduling with: random weights, no download."""
 

@@ -29,7 +29,7 @@ def server_latency(rows: pd.DataFrame) -> Figure:
     """Mean (filled) and p99 (hollow) of E2EL and TTFT by server, a row of facets per load."""
     found = load_summary.estimates(rows)
     with style.context():
-        fig, axes = facets(2, 2, 4.4, sharey=True, sharex="col")
+        fig, axes = facets(2, 2, 4.8, sharey=True)
         for load, beside in zip((QUEUED, BURST), axes, strict=True):
             for ax, name in zip(beside, ("e2el", "ttft"), strict=True):
                 _dots(ax, found[found["workload"] == load], name)
