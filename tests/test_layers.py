@@ -1,6 +1,7 @@
 """Who may import whom, and what an import costs."""
 
 import ast
+import graphlib
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def layer(module):
     """The layer of a dotted name of the package; None for the package itself."""
     parts = module.split(".")
     return LAYERS.get(parts[1]) if parts[0] == "ssjf" and len(parts) > 1 else None
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    known = {dotted(path).removesuffix(".__init__"): path for path in MODULES}
+    graph = {}
+    for name, path in known.items():
+        found = set(imports(path)) & known.keys() - {name}
+        # "from package import module" is no use of the package's own names
+        graph[name] = found - {each.rpartition(".")[0] for each in found}
+    graphlib.TopologicalSorter(graph).prepare()  # raises where there is a circle
 
 
 def test_every_module_has_a_layer():

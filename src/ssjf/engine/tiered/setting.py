@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from ssjf.engine.machines import TIME_LIMIT, check_fits
 from ssjf.engine.memory import ON_PREEMPTION, Memory
 from ssjf.engine.profile import PICOSECONDS, Profile
 from ssjf.engine.server import Server
-from ssjf.engine.simulator import TIME_LIMIT, check_fits
 from ssjf.errors import InputError
 from ssjf.policy import Policy, Queue
 from ssjf.policy.alise import Remaining, check_lengths

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ssjf.engine.machines import drive, predictions, ready_picoseconds
 from ssjf.engine.memory import Memory
+from ssjf.engine.one_tier import simulate_one_tier
 from ssjf.engine.profile import PICOSECONDS, Profile
 from ssjf.engine.server import Server
-from ssjf.engine.simulator import drive, predictions, ready_picoseconds, simulate
 from ssjf.engine.tiered import setting
 from ssjf.policy import Policy, Queue
 from ssjf.request import Completions, FloatArray, Requests
@@ -71,7 +72,9 @@ def simulate_tiered(
     """
     server, memory = server or Server(), memory or Memory()
     if not step_by_step and is_plain(policy, memory):
-        done = simulate(requests, policy, profile, server, predicted_tokens, predictor_seconds)
+        done = simulate_one_tier(
+            requests, policy, profile, server, predicted_tokens, predictor_seconds
+        )
         return TieredCompletions(**vars(done), swapped_seconds=np.zeros(len(requests)))
     from ssjf.engine.tiered import loop, state  # compiles: only when a simulation runs
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ssjf.engine.machines import predictions
 from ssjf.engine.server import Server
-from ssjf.engine.simulator import predictions
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.models import make
 from ssjf.errors import InputError
