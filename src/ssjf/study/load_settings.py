@@ -12,8 +12,8 @@ HOST = "127.0.0.1"
 # What an engine in a worker is given and a server is not: it has a tokenizer, and tells /metrics.
 NOT_FOR_SERVERS = ("model", "skip_tokenizer_init", "scheduling_policy", "async_scheduling",
                  "disable_log_stats")  # fmt: skip
-# vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s and fails where
-# it sends at that moment.
+# vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and can fail
+# where it sends at that moment.
 KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
 
 
