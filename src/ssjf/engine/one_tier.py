@@ -16,15 +16,14 @@ def simulate_one_tier(
     requests: Requests,
     policy: Policy,
     profile: Profile,
-    server: Server | None = None,
-    predicted_tokens: FloatArray | None = None,
-    predictor_seconds: float = 0.0,
+    server: Server,
+    predicted_tokens: FloatArray | None,
+    predictor_seconds: float,
     skip_quiet_steps: bool | None = None,
 ) -> Completions:
     """``simulator.simulate`` for a policy that does not preempt."""
     from ssjf.engine.kernel import loop, state  # compiles: only when a simulation runs
 
-    server = server or Server()
     predicted = predictions(policy, requests, predicted_tokens)
     ready = ready_picoseconds(requests, predictor_seconds)
     check_fits(requests, server, profile)

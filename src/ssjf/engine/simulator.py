@@ -36,6 +36,7 @@ def simulate(
         return simulate_tiered(
             requests, policy, profile, server, None, predicted_tokens, predictor_seconds
         )
+    server = server or Server()
     return simulate_one_tier(
         requests, policy, profile, server, predicted_tokens, predictor_seconds, skip_quiet_steps
     )

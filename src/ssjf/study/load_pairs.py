@@ -1,8 +1,8 @@
 """Throughput of a saturated server with the middleware and past it, in short turns.
 
 A machine that others share changes its speed from minute to minute by more than is looked for
-here, and so do two processes of the same server by where their memory happens to lie. So it is one
-server, which serves turns of a few seconds in either way, in random order within each pair.
+here, and two processes of one server need not be equally fast. So it is one process, which serves
+turns of a few seconds in either way, in random order within each pair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,8 +59,7 @@ def requests_per_second(
 
     From the end of the first ``slots`` requests to that of the last but ``slots``: before, the
     slots fill; after, they empty. The first ones go ahead, each longer than the one before, so
-    that the slots come free one after the other, evenly: requests that all start in one step are
-    cheaper, and a predictor that takes a moment would break that up.
+    that in either way the slots come free one after the other, evenly.
     """
 
     def ask(prompt: str, most: int) -> float:
