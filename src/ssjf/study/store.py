@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssjf import hardware
 from ssjf.errors import InputError
 from ssjf.study import paths
 from ssjf.study.schema import check_rows
@@ -159,7 +160,8 @@ def environment() -> dict[str, Any]:
     """Where a run was made: commit, versions, hardware (of this process: asked once)."""
     return made_with() | {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": hardware.processor(),
+        "instruction_sets": hardware.instruction_sets(),
         "cores": os.cpu_count(),
         "numba": _version("numba"),
         "pyarrow": pa.__version__,
@@ -170,15 +172,6 @@ def _version(package: str) -> str:
     from importlib.metadata import version
 
     return version(package)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,35 @@
+"""The processor that this process runs on: its name, and what bears on speed and on vLLM."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8",
+                    "asimd", "bf16", "i8mm", "sve")  # fmt: skip
+"""Flags of ``/proc/cpuinfo`` (x86 and Arm) that kernels of vLLM and PyTorch ask for."""
+
+
+def processor(cpuinfo: str | None = None) -> str:
+    """Name the processor, as its maker does where ``/proc/cpuinfo`` says so."""
+    names = _values("model name", _read() if cpuinfo is None else cpuinfo)
+    return names[0] if names else platform.processor()
+
+
+def instruction_sets(cpuinfo: str | None = None) -> list[str]:
+    """List those of ``INSTRUCTION_SETS`` that the processor has; empty where nothing says."""
+    text = _read() if cpuinfo is None else cpuinfo
+    flags = {flag for key in ("flags", "Features") for flag in " ".join(_values(key, text)).split()}
+    return [name for name in INSTRUCTION_SETS if name in flags]
+
+
+def _values(key: str, cpuinfo: str) -> list[str]:
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return [value.strip() for name, _, value in lines if name.strip() == key]
+
+
+@cache
+def _read() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
