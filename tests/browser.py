@@ -123,7 +123,7 @@ def lab(folder, home):
             server.kill()
 
 
-def run_in_lab(notebook, folder, home, seconds=300):
+def run_in_lab(notebook, folder, home, seconds=600):
     """Open a notebook (path from ``folder``) in JupyterLab and run all its cells.
 
     Returns the outputs of every code cell, in the order of the cells, as nbformat has them.
@@ -132,14 +132,14 @@ def run_in_lab(notebook, folder, home, seconds=300):
     with lab(folder, home) as (address, token), chromium() as driver:
         driver.set_script_timeout(seconds)
         driver.get(f"{address}/lab/tree/{notebook}?reset&token={token}")
-        WebDriverWait(driver, 90).until(lambda driver: driver.execute_script(NOTEBOOK_READY))
+        WebDriverWait(driver, 600).until(lambda driver: driver.execute_script(NOTEBOOK_READY))
         error = driver.execute_async_script(RUN_ALL_CELLS)
         assert error is None, f"JupyterLab could not run {notebook}: {error}"
         cells = [json.loads(cell) for cell in driver.execute_script(CODE_CELLS)]
         assert all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip()), (
             f"not every cell ran: {[cell['outputs'] for cell in cells]}"
         )
-        WebDriverWait(driver, 30).until(lambda driver: driver.execute_script(PICTURE_SEEN))
+        WebDriverWait(driver, 600).until(lambda driver: driver.execute_script(PICTURE_SEEN))
         return [cell["outputs"] for cell in cells]
 
 
@@ -203,7 +203,7 @@ def _lab_environment(home, settings):
     }
 
 
-def _wait_for_server(server, address, log, seconds=90):
+def _wait_for_server(server, address, log, seconds=600):
     until = time.monotonic() + seconds
     while time.monotonic() < until and server.poll() is None:
         try:

@@ -32,7 +32,7 @@ def process(*arguments: object, **options) -> subprocess.CompletedProcess:
     """``ssjf ARGUMENTS`` in a process of its own; ``env`` is added to the environment."""
     options["env"] = os.environ | options.get("env", {})
     command = [sys.executable, "-m", "ssjf.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **{"timeout": 120} | options)
+    return subprocess.run(command, capture_output=True, text=True, **{"timeout": 600} | options)
 
 
 def trace(path, rows=200, gap=1.0, output=100):

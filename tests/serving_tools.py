@@ -21,7 +21,7 @@ from ssjf.serving.predictor import Predictor
 from ssjf.serving.teaching import Teacher
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
-PATIENT = {"deadline_ms": 30_000}  # no prediction comes too late
+PATIENT = {"deadline_ms": 60_000}  # no prediction comes too late
 
 
 class FakeProxy:
@@ -42,7 +42,7 @@ class FakeProxy:
         if self.mode == "slow":
             time.sleep(0.05)
         if self.mode == "held":
-            self.go_on.wait(30)
+            self.go_on.wait(600)
         if self.mode == "poisoned" and any("poison" in prompt for prompt in prompts):
             raise RuntimeError("poison")
         self.batches.append(len(prompts))
@@ -158,11 +158,11 @@ def serving(app):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(600)
         assert not thread.is_alive()
 
 
-def until(true, seconds=30):
+def until(true, seconds=600):
     """Wait for what comes to be true."""
     end = time.monotonic() + seconds
     while not true():

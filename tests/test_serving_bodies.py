@@ -133,7 +133,7 @@ def test_a_body_that_cannot_be_written_to(reason):
 @pytest.fixture(scope="module")
 def client():
     with (
-        serving(wrapped(echo, deadline_ms=30_000)) as address,
+        serving(wrapped(echo, deadline_ms=60_000)) as address,
         httpx.Client(base_url=address) as found,
     ):
         yield found

@@ -157,7 +157,7 @@ def school():
     """A scripted server, its middleware's calibrators, and a way to ask it."""
     script = Script()
     middleware = wrapped(script, **PATIENT)
-    with serving(middleware) as address, httpx.Client(base_url=address, timeout=30) as client:
+    with serving(middleware) as address, httpx.Client(base_url=address, timeout=600) as client:
 
         def ask(path=COMPLETIONS, **members):
             client.post(path, json=FREE | {"prompt": "100"} | members)

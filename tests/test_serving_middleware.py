@@ -45,7 +45,7 @@ def echoes():
 
 def post(address, body, path=COMPLETIONS, **options):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(address + path, content=content, timeout=30, **options)
+    return httpx.post(address + path, content=content, timeout=600, **options)
 
 
 def key(address, path=COMPLETIONS, **members):
@@ -147,7 +147,7 @@ def test_a_body_that_cannot_be_written_to_goes_on_under_a_header(echoes, reason)
 def test_a_large_body_without_a_length_goes_on_in_its_parts(echoes):
     parts = [b'{"prompt": "', *[b"a" * 3000] * 5, b'"}']
     with counting("unpredicted_total", reason="too_large"):
-        found = httpx.post(echoes + COMPLETIONS, content=iter(parts), timeout=30)
+        found = httpx.post(echoes + COMPLETIONS, content=iter(parts), timeout=600)
     assert found.content == b"".join(parts)
 
 
@@ -371,13 +371,13 @@ def test_a_stream_passes_chunk_by_chunk():
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-            assert await asyncio.to_thread(reached.acquire, timeout=20)
+            assert await asyncio.to_thread(reached.acquire, timeout=600)
         await send({"type": "http.response.body", "body": b"end"})
 
     found = []
     with (
         serving(wrapped(app, **PURE)) as address,
-        httpx.stream("POST", address + COMPLETIONS, json={"prompt": "a"}, timeout=30) as response,
+        httpx.stream("POST", address + COMPLETIONS, json={"prompt": "a"}, timeout=600) as response,
     ):
         for part in response.iter_raw():
             found.append(part)
@@ -469,7 +469,7 @@ def test_a_real_server_does_not_start_with_a_proxy_that_is_none():
     code = SERVER.format(tests=os.path.dirname(__file__), port=free_port())
     environ = os.environ | {"SSJF_SERVE_LEARN": "retrieval"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=600
     )
     assert done.returncode != 0
     assert "proxy builtin is no retrieval proxy" in done.stderr

@@ -217,7 +217,7 @@ def test_a_disk_without_room_is_one_sentence_and_nothing_half_written(results):
     # The compiler's cache must not meet the limit: it is filled before.
     execute(PUBLISHED | {"policy": "fcfs"})
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, cwd=ROOT, timeout=120
+        [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, cwd=ROOT, timeout=600
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("ssjf: cannot write to ") and done.stderr.count("\n") == 1

@@ -69,7 +69,7 @@ def servers(model, state):
 
     Forced lengths are not told to the predictor.
     """
-    chosen = ServeOptions(overtake_seconds=None, client_limit="ignore", deadline_ms=30_000,
+    chosen = ServeOptions(overtake_seconds=None, client_limit="ignore", deadline_ms=60_000,
                           state=str(state), save_seconds=3600)  # fmt: skip
     live = {"ssjf": made(model, chosen), "plain": made(model)}
     try:
@@ -100,7 +100,7 @@ def asking(server, prompt, tokens, **more):
 
 def streamed(server, body):
     """An open response of which the first token has come."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     connection.request("POST", COMPLETIONS, json.dumps(body | {"stream": True}),
                        {"content-type": "application/json"})  # fmt: skip
     response = connection.getresponse()
@@ -157,7 +157,7 @@ def test_vllm_alone_serves_them_first_come_first_served(servers):
 
 def test_the_openai_client_sees_no_difference(server):
     command = [python(), "-c", OPENAI, f"http://127.0.0.1:{server.port}/v1", server.model]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600,
                           env=environment(server.model))  # fmt: skip
     assert done.stdout.split() == ["6", "6", "length", "length"], done.stderr
 
