@@ -153,11 +153,12 @@ def test_texts_that_are_not_published_as_one_file_say_how_to_get_them(monkeypatc
 
 def test_simulate_answers_in_json(mixed):
     found = answer("simulate", mixed, "--slots", 2)
-    assert set(found) == {"rho", "predictor", "profile", "policies", "verdict"}
+    names = ("rho", "predictor", "profile", "equal_arrivals", "policies", "recommendation")
+    assert tuple(found) == names
     assert (found["predictor"], found["profile"]) == ("noise:0.5", "ssjf-paper")
     assert [each["policy"] for each in found["policies"]] == ["fcfs", "sjf", "ssjf", "hrrn"]
     assert all(set(each) == POLICY_FIELDS for each in found["policies"])
-    assert found["rho"] > 1 and "would help here" in found["verdict"]
+    assert found["rho"] > 1 and "lowers mean JCT" in found["recommendation"]["sentence"]
     fcfs, sjf = found["policies"][:2]
     assert fcfs["gain_percent"] == 0
     assert sjf["gain_percent"] == pytest.approx(100 * (1 - sjf["jct_mean"] / fcfs["jct_mean"]))
@@ -204,8 +205,17 @@ def test_policies_are_named_as_they_were_asked_for(mixed):
 
 def test_requests_at_one_instant_have_an_infinite_load_that_json_can_say(tmp_path):
     path = trace(tmp_path / "t.csv", rows=40, gap=0.0)
-    found = answer("simulate", path, "--allow-ties", "--slots", 2)
-    assert found["rho"] is None and "overloaded" in found["verdict"]
+    found = answer("simulate", path, "--slots", 2)
+    assert found["rho"] is None and "overloaded" in found["recommendation"]["sentence"]
+    assert found["equal_arrivals"] == 39
+
+
+def test_equal_arrivals_are_counted_in_one_line(tmp_path):
+    path = trace(tmp_path / "t.csv", rows=40, gap=0.0)
+    said = ssjf("simulate", path, "--slots", 2).stdout
+    assert said.count("39 requests arrive at the time of the row above; rows keep their order") == 1
+    again = ssjf("simulate", trace(tmp_path / "u.csv", rows=40), "--slots", 2).stdout
+    assert "of the row above" not in again
 
 
 def test_the_predictors_time_is_charged_to_those_who_ask_it(mixed):

@@ -297,7 +297,7 @@ def test_the_real_files_have_their_published_size(name, rows, output_tokens, rea
 @pytest.mark.parametrize("kind", ["conv", "code"])
 def test_azure_as_published_and_as_parquet_are_the_same_requests(kind, real_data):
     published = datasets.load(f"azure-{kind}-2023")
-    parquet = load_trace(real_data / "traces" / f"azure_llm_2023_{kind}.parquet", allow_ties=True)
+    parquet = load_trace(real_data / "traces" / f"azure_llm_2023_{kind}.parquet")
     assert published.arrived_at == pytest.approx(parquet.arrived_at, abs=1e-9)
     assert np.array_equal(published.prompt_tokens, parquet.prompt_tokens)
     assert np.array_equal(published.output_tokens, parquet.output_tokens)

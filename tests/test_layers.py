@@ -13,8 +13,8 @@ import ssjf
 PACKAGE = Path(ssjf.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
-    "errors": 0, "hardware": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4, "serving": 5,
-    "study": 6, "cli": 7,
+    "errors": 0, "hardware": 0, "request": 0, "workload": 1, "proxy": 2, "policy": 3, "engine": 4,
+    "serving": 5, "study": 6, "cli": 7,
 }  # fmt: skip
 OF_TORCH = {
     f"ssjf.proxy.{name}"

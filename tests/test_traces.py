@@ -139,18 +139,20 @@ def test_a_json_row_without_a_column_is_named(tmp_path):
 
 
 def test_unsorted_times_name_the_first_row_out_of_order(path):
-    message = sentence(write(path, {**GOOD, "arrived_at": [1.0, 2.0, 1.5]}), allow_ties=True)
+    message = sentence(write(path, {**GOOD, "arrived_at": [1.0, 2.0, 1.5]}))
     assert message.replace("'", "") == (
         f"{path.name}, row 3, column arrived_at: "
         "1.5 is before the time of the row above; times must be sorted"
     )
 
 
-def test_equal_times_are_refused_unless_they_are_allowed(path):
-    write(path, {**GOOD, "arrived_at": [1.0, 1.0, 1.5]})
-    message = sentence(path)
-    assert "row 2, column arrived_at" in message and "--allow-ties" in message
-    assert load_trace(path, allow_ties=True).arrived_at.tolist() == [1.0, 1.0, 1.5]
+def test_equal_times_keep_the_order_of_the_rows(path):
+    write(
+        path, {"arrived_at": [1.0, 1.0, 1.5], "prompt_tokens": [3, 2, 1], "output_tokens": [1] * 3}
+    )
+    requests = load_trace(path)
+    assert requests.arrived_at.tolist() == [1.0, 1.0, 1.5]
+    assert requests.prompt_tokens.tolist() == [3, 2, 1]
 
 
 def test_a_table_without_rows_is_refused(path):

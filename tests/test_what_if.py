@@ -30,64 +30,6 @@ def compared(requests, *names, server=ONE, predictor="oracle", **options):
     return what_if.compare(requests, chosen, PAPER, server, predictor, **options)
 
 
-def judged(requests, *names, server=ONE, **options):
-    table = compared(requests, *names, server=server, **options)
-    return what_if.verdict(table, what_if.offered_load(requests, PAPER, server))
-
-
-def test_where_nobody_waits_there_is_nothing_to_reorder():
-    sentence = judged(workload(0.01), "ssjf")
-    assert sentence.startswith("There is hardly a queue to reorder here (ρ 0.02, mean queue depth")
-    assert sentence.endswith("under FCFS), so every order is FCFS.")
-
-
-def test_where_it_helps_the_gain_the_price_and_the_queue_are_named():
-    sentence = judged(workload(0.43), "ssjf")
-    assert sentence.startswith("Length-aware order would help here: ssjf lowers mean JCT by ")
-    assert "(95 % interval " in sentence and " and raises its p99 by " in sentence
-    assert "(ρ 0.8" in sentence and "mean queue depth" in sentence
-    assert "overloaded" not in sentence
-
-
-def test_where_lengths_are_equal_it_does_not_help():
-    sentence = judged(workload(0.43, output=100), "ssjf")
-    assert sentence.startswith(
-        "Length-aware order would not help here: ssjf lowers mean JCT by 0 %"
-    )
-
-
-def test_a_harmful_order_is_said_to_raise_the_mean():
-    requests = workload(0.43)
-    longest = Policy("longest", lambda queue, now: -queue.predicted_tokens, "constant")
-    table = what_if.compare(requests, [longest], PAPER, ONE, "oracle")
-    sentence = what_if.verdict(table, 0.9)
-    assert sentence.startswith(
-        "Length-aware order would not help here: longest raises mean JCT by "
-    )
-    assert "-" not in sentence.split("(")[0].replace("Length-aware", "")
-
-
-def test_overload_is_named():
-    sentence = judged(workload(1.0), "ssjf")
-    assert sentence.endswith("overloaded, so waits grow for as long as the trace lasts).")
-
-
-def test_too_few_requests_give_no_interval():
-    sentence = judged(workload(1.0, n=15), "ssjf")
-    assert "would not surely help here" in sentence
-    assert "(too few requests for an interval)" in sentence
-
-
-def test_only_fcfs_was_asked_for():
-    assert judged(workload(0.4), "fcfs").startswith("Only FCFS was asked for (ρ 0.")
-
-
-def test_the_oracle_is_judged_only_where_nothing_else_was_asked():
-    """Nobody has its knowledge: it bounds what the others can gain."""
-    assert "ssjf lowers" in judged(workload(0.43), "sjf", "ssjf", predictor="noise:1.0")
-    assert "sjf lowers" in judged(workload(0.43), "sjf")
-
-
 def test_fcfs_comes_first_and_once():
     for names in (["ssjf", "fcfs"], ["fcfs", "ssjf"], ["ssjf"]):
         assert compared(workload(0.4, n=300), *names)["policy"].tolist() == ["fcfs", "ssjf"]

@@ -1,4 +1,4 @@
-"""What would length-aware scheduling do to this trace? One table and one sentence."""
+"""What would length-aware scheduling do to this trace? One table."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,12 +14,10 @@ from ssjf.engine.tiered import simulate_tiered
 from ssjf.errors import InputError
 from ssjf.policy import OraclePolicy, Policy, policy
 from ssjf.proxy import predict
-from ssjf.request import Completions, Requests
+from ssjf.request import Completions, FloatArray, Requests
 from ssjf.study import bootstrap, metrics
 
-ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
-NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
 
 
 def rescaled(requests: Requests, scale: float) -> Requests:
@@ -62,27 +60,40 @@ def compare(
     gain_low and gain_high, the fall of the mean JCT against FCFS.
     """
     predicted = predict(predictor, requests, np.random.default_rng(seed))
-    baseline = _serve(requests, policy("fcfs"), model, server, None, 0.0)
-    rows = [_row("fcfs", baseline, baseline, model)]
+    baseline = fcfs(requests, model, server)
+    rows = [row("fcfs", baseline, baseline, model)]
     for each in policies:
         if each.name == "fcfs":
             continue
         cost = 0.0 if isinstance(each, OraclePolicy) else predictor_seconds
-        served = _serve(requests, each, model, server, predicted, cost, memory)
-        rows.append(_row(each.name, served, baseline, model))
+        served = serve(requests, each, model, server, predicted, cost, memory)
+        rows.append(row(each.name, served, baseline, model))
     return pd.DataFrame(rows)
 
 
-def _serve(
-    requests, each: Policy, model, server, predicted, cost: float, memory: Memory | None = None
+def fcfs(requests: Requests, model: Profile, server: Server) -> Completions:
+    """The baseline of every gain: first come, first served."""
+    return serve(requests, policy("fcfs"), model, server, None, 0.0)
+
+
+def serve(
+    requests: Requests,
+    each: Policy,
+    model: Profile,
+    server: Server,
+    predicted: FloatArray | None,
+    cost: float,
+    memory: Memory | None = None,
 ) -> Completions:
+    """One policy's run; ``cost`` seconds are charged to each request whose length is predicted."""
     seconds = cost if each.uses_prediction else 0.0
     if memory is None:
         return simulate(requests, each, model, server, predicted, seconds)
     return simulate_tiered(requests, each, model, server, memory, predicted, seconds)
 
 
-def _row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:
+def row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:
+    """A row of ``compare``'s table."""
     requests = served.requests
     alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens)
     found = metrics.summarise(served, alone)
@@ -106,42 +117,6 @@ def _gain(served: Completions, baseline: Completions) -> bootstrap.Estimate:
     means = [bootstrap.batch_means(s.finished_at - arrived, batches) for s in (baseline, served)]
     before, after = (np.mean(s.finished_at - arrived) for s in (baseline, served))
     return bootstrap.reduction(*means)._replace(value=float(100 * (1 - after / before)))
-
-
-def verdict(table: pd.DataFrame, rho: float) -> str:
-    """One sentence: would length-aware order help here, and what does it cost the tail?"""
-    fcfs = table.iloc[0]
-    depth = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
-    others = table[~table["policy"].isin(["fcfs", *ORACLES])]
-    others = others if len(others) else table.iloc[1:]
-    if others.empty:
-        return f"Only FCFS was asked for ({depth})."
-    if fcfs.queue_depth_mean < NO_QUEUE:
-        return f"There is hardly a queue to reorder here ({depth}), so every order is FCFS."
-    best = others.loc[others["gain_percent"].idxmax()]
-    tail = 100 * (best.jct_p99 / fcfs.jct_p99 - 1)
-    return (
-        f"Length-aware order {_helps(best)}: {best.policy} {_moves('mean JCT', -best.gain_percent)}"
-        f" ({_interval(best)}) and {_moves('its p99', tail)} ({depth}"
-        + ("; overloaded, so waits grow for as long as the trace lasts)." if rho >= 1 else ").")
-    )
-
-
-def _helps(best: pd.Series) -> str:
-    if best.gain_low > 0:
-        return "would help here"
-    return "would not help here" if best.gain_high <= 0 else "would not surely help here"
-
-
-def _interval(best: pd.Series) -> str:
-    if np.isnan(best.gain_low):
-        return "too few requests for an interval"
-    low, high = (round(gain) for gain in (best.gain_low, best.gain_high))
-    return f"95 % interval {low} to {high}"
-
-
-def _moves(what: str, percent: float) -> str:
-    return f"{'raises' if percent > 0 else 'lowers'} {what} by {abs(percent):.0f} %"
 
 
 def with_slots(server: Server, slots: int | None) -> Server:

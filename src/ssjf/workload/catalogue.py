@@ -11,7 +11,6 @@ none for their two CSVs.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ssjf.request import Requests
@@ -131,8 +130,6 @@ def _local(loader: Callable[..., Requests], name: str) -> Form:
     return Form(loader, (Source(name, SHA256[name]),))
 
 
-_own_schema = partial(load_trace, allow_ties=True)  # recorded traces hold equal times
-
 _ALL = (
     Dataset(
         "azure-conv-2023",
@@ -141,7 +138,7 @@ _ALL = (
         "Azure LLM inference 2023, conversation: 19,366 requests in 58 min, output up to 1,000",
         (
             _published(upstream.azure, AZURE, "AzureLLMInferenceTrace_conv.csv"),
-            _local(_own_schema, "azure_llm_2023_conv.parquet"),
+            _local(load_trace, "azure_llm_2023_conv.parquet"),
         ),
     ),
     Dataset(
@@ -151,7 +148,7 @@ _ALL = (
         "Azure LLM inference 2023, code: 8,819 requests in 57 min, short outputs",
         (
             _published(upstream.azure, AZURE, "AzureLLMInferenceTrace_code.csv"),
-            _local(_own_schema, "azure_llm_2023_code.parquet"),
+            _local(load_trace, "azure_llm_2023_code.parquet"),
         ),
     ),
     Dataset(
@@ -176,7 +173,7 @@ _ALL = (
         "Mooncake: 3,993 long-context requests in 17 min, Poisson arrivals made by its authors",
         (
             _published(upstream.mooncake, MOONCAKE, "synthetic_trace.jsonl"),
-            _local(_own_schema, "mooncake_synthetic.parquet"),
+            _local(load_trace, "mooncake_synthetic.parquet"),
         ),
     ),
     Dataset(

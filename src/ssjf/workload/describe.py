@@ -35,7 +35,7 @@ def describe(name_or_file: str, **reading: str | None) -> dict[str, Any]:
         raise InputError(f"{name_or_file} holds no texts; leave out {', '.join(given)}")
     if name_or_file in DATASETS:
         return describe_requests(datasets.load(name_or_file))
-    return describe_requests(load_trace(name_or_file, allow_ties=True))
+    return describe_requests(load_trace(name_or_file))
 
 
 def describe_texts(texts: Texts) -> dict[str, Any]:

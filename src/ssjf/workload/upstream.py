@@ -35,7 +35,7 @@ def mooncake(path: Path) -> Requests:
     https://github.com/kvcache-ai/Mooncake/tree/main/FAST25-release
     """
     columns = read_columns(path, ["timestamp", "input_length", "output_length"])
-    milliseconds = arrival_times(path, "timestamp", columns["timestamp"], allow_ties=True)
+    milliseconds = arrival_times(path, "timestamp", columns["timestamp"])
     seconds = (milliseconds - milliseconds[0]) / 1000
     return _served(path, seconds, columns, "input_length", "output_length")
 
