@@ -6,6 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from notebook_lint import lint
 from ssjf.errors import InputError
 from ssjf.study import notebooks
 
@@ -189,9 +190,7 @@ def test_a_file_that_is_no_notebook(project):
 
 
 def test_a_clean_notebook_has_no_lint(project):
-    assert (
-        notebooks.lint(written(project, "import json", "with open('x') as f:\n    f.read()")) == []
-    )
+    assert lint(written(project, "import json", "with open('x') as f:\n    f.read()")) == []
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_a_clean_notebook_has_no_lint(project):
     ],
 )
 def test_logic_is_not_for_notebooks(project, cell, rule):
-    found = notebooks.lint(written(project, "x = 1", cell))
+    found = lint(written(project, "x = 1", cell))
     assert found and all(line.startswith("code cell 3: ") for line in found)
     assert any(re.search(rule, line) for line in found)
 
@@ -226,7 +225,7 @@ def test_lint_of_the_page(project):
     book.cells[1].execution_count = 4
     book.metadata = {"kernelspec": {"name": "venv"}, "papermill": {}}
     nbformat.write(book, path)
-    assert notebooks.lint(path) == [
+    assert lint(path) == [
         "the first cell must be markdown and state the claim",
         "9 code cells are more than 8",
         "0 code cells are tagged 'parameters', not one",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from notebook_lint import lint
 from ssjf.study import notebooks
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -11,7 +12,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_obeys_the_rules(path):
-    assert notebooks.lint(path) == []
+    assert lint(path) == []
     notebooks.parameters(path)
 
 

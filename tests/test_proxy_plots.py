@@ -161,7 +161,7 @@ def test_rounds_keep_their_order_and_their_gains():
 
 
 def test_a_second_answer_that_is_one_token_longer_has_the_same_order():
-    table = plots.ceilings(PROXY_RUNS, predictions("again")).set_index("predictor")
+    table = plots.ceilings(PROXY_RUNS).set_index("predictor")
     assert table.loc["Vicuna-7B: a second answer", "Spearman's ρ"].startswith("1 ")
     authors = float(
         table.loc["the SSJF authors' 5-class BERT (LMSYS-Chat-1M)", "Spearman's ρ"].split(" ")[0]

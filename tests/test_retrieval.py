@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import tiny_backbone
-from commands import refused, ssjf
+from commands import ssjf
 from ssjf.errors import InputError
 from ssjf.proxy import folder, retrieval_index
 from ssjf.proxy.retrieval import RetrievalProxy
@@ -21,7 +21,6 @@ from ssjf.proxy.retrieval_index import VectorIndex
 from ssjf.proxy.retrieval_training import train
 from ssjf.proxy.spread import LEVELS
 from ssjf.proxy.training import TrainingRows
-from ssjf.study import bench_retrieval
 
 ODD = {
     "empty": "",
@@ -83,16 +82,6 @@ def test_lists_are_made_as_it_grows_and_all_of_them_are_brute_force(monkeypatch)
     again = VectorIndex.from_bytes(index.to_bytes(), 16, 5000)
     assert again.lists == index.lists
     assert_exact(again, vectors[1000:], logs[1000:], vectors_of(rng, 50), 25)
-
-
-def test_few_lists_find_nearly_all_where_vectors_lie_in_clusters(monkeypatch):
-    monkeypatch.setattr(retrieval_index, "EXACT_VECTORS", 500)
-    vectors, queries = bench_retrieval.clustered(6000, 1, 32), bench_retrieval.clustered(50, 2, 32)
-    index = VectorIndex(32, 1, 6000)
-    index.add(vectors, np.zeros((6000, 1)))
-    assert index.lists > 2 * retrieval_index.LISTS_PROBED
-    shares = [bench_retrieval.recall(index.search(q, 20)[0], vectors @ q, 20) for q in queries]
-    assert 0.8 < np.mean(shares) <= 1
 
 
 STEPS = st.lists(
@@ -531,24 +520,3 @@ def test_training_from_the_command_line(tiny, tmp_path):
     lines = ssjf("predict", "--proxy", tmp_path / "out", "--input", source).stdout.split()
     expected = folder.load(tmp_path / "out").predict(prompts).tokens
     assert [*map(float, lines)] == pytest.approx(expected, abs=0.051)
-
-
-def test_the_bench_measures_what_it_says(monkeypatch):
-    found = bench_retrieval.retrieval([1000])
-    monkeypatch.setattr(bench_retrieval, "retrieval", lambda sizes: found)
-    result = ssjf("bench", "retrieval", "--vectors", 1000, "--json")
-    assert result.exit_code == 0 and json.loads(result.stdout) == found
-    (each,) = found
-    assert (each["vectors"], each["dimensions"], each["lists"]) == (1000, 384, 1)
-    assert each["recall"] == 1 and each["ms"] > 0 and each["build_seconds"] >= 0
-    assert 768 < each["bytes_per_vector"] < 2000 and each["rss_mb"] > each["vectors_mb"]
-    assert "999 is not in the range" in refused("bench", "retrieval", "--vectors", 999)
-
-
-def test_vectors_of_the_bench_lie_as_prompts_do():
-    """Its 1st, 10th and 100th nearest are about as near as those of a prompt of Alpaca."""
-    vectors, queries = bench_retrieval.clustered(10_000, 1), bench_retrieval.clustered(200, 2)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    cosines = -np.sort(-(queries @ vectors.T), axis=1)
-    assert np.median(cosines[:, [0, 9, 99]], axis=0) == pytest.approx([0.65, 0.49, 0.35], abs=0.07)
-    assert np.array_equal(bench_retrieval.clustered(200, 2), queries)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import theory
 from ssjf.engine.profile import Profile, profile
 from ssjf.engine.published import MODES, NO_QUIRKS, duration_seconds, serve
 from ssjf.engine.server import Server
@@ -15,8 +16,9 @@ from ssjf.errors import InputError
 from ssjf.policy import Policy, policy
 from ssjf.proxy import predict
 from ssjf.request import Requests
-from ssjf.study import metrics, theory
+from ssjf.study import metrics
 from ssjf.workload import lengths
+from ssjf.workload.arrivals import rate_for
 
 PAPER = profile("ssjf-paper")
 ONE_SLOT = Server(slots=1)
@@ -36,7 +38,7 @@ def poisson(seed, tokens, rate, **predictions):
 
 def from_pool(seed, rho, n=N):
     rows = np.random.default_rng(seed).integers(0, len(POOL), n)
-    rate = theory.rate_for(rho, POOL_SECONDS.mean())
+    rate = rate_for(rho, POOL_SECONDS.mean())
     return poisson(seed, POOL[rows], rate, noisy=POOL_NOISY[rows])
 
 
@@ -57,7 +59,7 @@ def assert_agrees(replicates, expected, within):
 
 @pytest.mark.parametrize("rho", [0.5, 0.8])
 def test_fcfs_is_pollaczek_khinchine(rho):
-    rate = theory.rate_for(rho, POOL_SECONDS.mean())
+    rate = rate_for(rho, POOL_SECONDS.mean())
     expected = theory.pollaczek_khinchine(rate, POOL_SECONDS.mean(), (POOL_SECONDS**2).mean())
     found = [waiting(run(from_pool(seed, rho), "fcfs")).mean() for seed in SEEDS]
     assert_agrees(found, expected, within=0.02)
@@ -66,7 +68,7 @@ def test_fcfs_is_pollaczek_khinchine(rho):
 @pytest.mark.parametrize("rho", [0.5, 0.8])
 @pytest.mark.parametrize(("name", "keys"), [("sjf", POOL), ("ssjf", POOL_NOISY)])
 def test_shortest_first_is_the_priority_queue_of_phipps_and_cobham(name, keys, rho):
-    rate = theory.rate_for(rho, POOL_SECONDS.mean())
+    rate = rate_for(rho, POOL_SECONDS.mean())
     waits = theory.priority_waits(rate, POOL_SECONDS, keys)
     slowdown = (waits / POOL_SECONDS).mean()
     runs = [run(from_pool(seed, rho), name) for seed in SEEDS]
@@ -92,7 +94,7 @@ def test_memoryless_service_is_m_m_c(slots):
 
 def test_littles_law():
     """The mean depth of the queue is the arrival rate times the mean wait of theory."""
-    rate = theory.rate_for(0.8, POOL_SECONDS.mean())
+    rate = rate_for(0.8, POOL_SECONDS.mean())
     expected = rate * theory.sjf_waiting(rate, POOL_SECONDS)
     depth = [metrics.summarise(run(from_pool(seed, 0.8), "sjf"), np.ones(N)) for seed in SEEDS]
     assert_agrees([found["queue_depth_mean"] for found in depth], expected, within=0.02)
@@ -244,7 +246,7 @@ DURATIONS = st.lists(st.floats(0.01, 50), min_size=1, max_size=30).map(np.array)
 @settings(deadline=None)
 @given(DURATIONS, st.floats(0.05, 0.95), st.integers(0, 99))
 def test_formulas_keep_the_conservation_law_whatever_the_keys(durations, rho, seed):
-    rate = theory.rate_for(rho, durations.mean())
+    rate = rate_for(rho, durations.mean())
     fcfs = theory.pollaczek_khinchine(rate, durations.mean(), (durations**2).mean())
     keys = np.random.default_rng(seed).integers(0, 5, len(durations))
     waits = theory.priority_waits(rate, durations, keys)
@@ -256,7 +258,7 @@ def test_formulas_keep_the_conservation_law_whatever_the_keys(durations, rho, se
 @settings(deadline=None)
 @given(st.floats(0.05, 0.95), st.floats(0.1, 10))
 def test_formulas_agree_where_they_meet(rho, mean):
-    rate = theory.rate_for(rho, mean)
+    rate = rate_for(rho, mean)
     assert theory.utilisation(rate, mean) == pytest.approx(rho)
     assert theory.erlang_c(rate, mean, 1) == pytest.approx(rho)
     memoryless = theory.pollaczek_khinchine(rate, mean, 2 * mean**2)
@@ -279,7 +281,7 @@ def test_erlang_c_by_hand_and_for_many_slots():
         (lambda: theory.erlang_c(4, 1.0, 4), "rho is 1.00 at 4 requests/s; .* below 4"),
         (lambda: theory.mmc_waiting(1, 1.0, 0), "slots is 0"),
         (lambda: theory.utilisation(-1, 1.0), "rate is -1"),
-        (lambda: theory.rate_for(0.5, 0), "mean_seconds is 0"),
+        (lambda: rate_for(0.5, 0), "mean_seconds is 0"),
         (lambda: theory.sjf_waiting(1, []), "durations must be"),
         (lambda: theory.sjf_waiting(1, [0.1, np.nan]), "durations must be"),
         (lambda: theory.priority_waits(1, [0.1], [1, 2]), "2 keys were given for 1 durations"),

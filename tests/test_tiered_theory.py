@@ -16,8 +16,8 @@ from ssjf.engine.tiered import simulate_tiered
 from ssjf.policy import known_policies, policy
 from ssjf.policy.alise import alise
 from ssjf.request import Requests
-from ssjf.study import theory
 from ssjf.workload import lengths
+from ssjf.workload.arrivals import rate_for
 from test_theory import WORKLOADS, assert_agrees, of_columns
 
 STEP = Profile("a step a token", step_seconds=0.01)
@@ -51,7 +51,7 @@ def srpt_jct(rate, durations):
 def test_srpt_is_schrage_and_miller(rho):
     """On one slot, with no cost of preemption: KV stays where it is."""
     pool = lengths.lognormal(2_000, 200, 0.9, np.random.default_rng(7), high=1_500)
-    rate = theory.rate_for(rho, 0.01 * pool.mean())
+    rate = rate_for(rho, 0.01 * pool.mean())
     found = []
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -14,7 +14,6 @@ from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.quantising import halves, joined, quantise, restore
 from ssjf.errors import InputError
 from ssjf.hardware import instruction_sets
-from ssjf.study.swap_error import relative_errors
 
 pytestmark = pytest.mark.xdist_group("vllm-swap")
 
@@ -66,10 +65,10 @@ def engine():
 @pytest.fixture(scope="module")
 def runs(engine):
     """The same requests with too little KV memory: computed again, kept as they are, in 8 bits."""
-    found = {8: engine.serve(workload(1), "fcfs", SHORT, clock="steps", probe=True)}
+    found = {8: engine.serve(workload(1), "fcfs", SHORT, clock="steps")}
     for bits in (0, 16):
         with Engine(replace(SMALL, swap_bits=bits)) as live:
-            found[bits] = live.serve(workload(1), "fcfs", SHORT, clock="steps", probe=True)
+            found[bits] = live.serve(workload(1), "fcfs", SHORT, clock="steps")
     return found
 
 
@@ -90,15 +89,17 @@ def test_swapped_requests_are_not_computed_again(runs):
 
 @vllm_engine.needed
 @pytest.mark.slow
-def test_what_comes_back_attends_as_what_is_computed_again(runs):
-    """16 bits differ by the order of bfloat16 sums alone, 8 bits by less than 1 % on average."""
-    exact = relative_errors(runs[0][2], runs[16][2])
-    rounded = relative_errors(runs[0][2], runs[8][2])
-    assert exact["attention"].mean() < 1e-3 and rounded["attention"].mean() < 1e-2
-    assert rounded["attention"].max() < 0.05
-    assert (rounded["attention"] > 0).any()  # something was rounded
-    for each in (exact, rounded):
-        assert len(each) > 1000
+def test_what_comes_back_is_what_was_computed(runs):
+    """Greedy answers after 16-bit copies are those computed again; 8 bits change few of them.
+
+    Sums in another order may flip a near tie, after which an answer goes on differently.
+    """
+    lengths = workload(1).output_tokens
+    again, exact, rounded = (np.split(runs[bits][2]["tokens"], np.cumsum(lengths)[:-1])
+                             for bits in (0, 16, 8))  # fmt: skip
+    same = [np.mean([np.array_equal(*pair) for pair in zip(again, kept, strict=True)])
+            for kept in (exact, rounded)]  # fmt: skip
+    assert same[0] >= 0.8 and same[1] >= 0.5
 
 
 @vllm_engine.needed

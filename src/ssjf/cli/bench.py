@@ -32,19 +32,6 @@ def bench_proxy(name: str, as_json: bool) -> None:
     print_records(measured.proxy(name), as_json)
 
 
-@bench.command("retrieval")
-@click.option(
-    "--vectors", "sizes", multiple=True, type=click.IntRange(1000, 10**7),
-    help="How many are searched (default: 10,000, 100,000 and 1,000,000; minutes).",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True)
-def bench_retrieval(sizes: tuple[int, ...], as_json: bool) -> None:
-    """Milliseconds per search of past prompts, and how many of the nearest it finds."""
-    from ssjf.study import bench_retrieval as measured
-
-    print_records(measured.retrieval(sizes or measured.SIZES), as_json)
-
-
 @bench.command("serve", context_settings={"ignore_unknown_options": True}, params=options())
 @click.argument("model")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED)

@@ -13,9 +13,6 @@ ENGINES = {
     "published": "published_runs:rows",
     "simulator": "steady:rows",
     "training": "proxy_runs:predictions",
-    "transfer": "transfer:measured",
-    "drift": "drift:measured",
-    "second-answers": "second_answers:rows",
     "cost": "proxy_cost:costs",
     "latency": "proxy_cost:latencies",
     "vllm": "on_vllm:rows",
@@ -23,7 +20,6 @@ ENGINES = {
     "vllm-anatomy": "on_vllm:anatomy",
     "vllm-swap": "on_vllm:swapping",
     "serve-load": "load:rows",
-    "serve-pairs": "load_pairs:rows",
     "alise-curve": "alise:curve",
     "alise-limit": "alise:limits",
 }

@@ -20,7 +20,6 @@ from ssjf.engine.vllm.client import python
 from ssjf.engine.vllm.deployment import deployment
 from ssjf.engine.vllm.models import make
 from ssjf.serving.options import PREFIX, ServeOptions
-from ssjf.study import load_bypass
 from ssjf.study.load_client import Load, measured
 from ssjf.study.load_prompts import Asked, sampled
 from ssjf.study.load_server import LiveServer
@@ -67,14 +66,9 @@ def environment_of(spec: Spec) -> dict[str, Any]:
     return _hardware() | {"deployment": told, "clock": "of the client"}
 
 
-def live(
-    deployment_name: str, slots: int, serve: dict[str, Any] | None, bypassed: bool = False
-) -> LiveServer:
-    """The live server of a deployment: ``ssjf serve`` with these options, else ``vllm serve``.
-
-    ``bypassed``: with a middleware that lets past what asks for it, see ``load_bypass``.
-    """
-    return _server(deployment_name, slots, json.dumps(serve), bypassed)
+def live(deployment_name: str, slots: int, serve: dict[str, Any] | None) -> LiveServer:
+    """The live server of a deployment: ``ssjf serve`` with these options, else ``vllm serve``."""
+    return _server(deployment_name, slots, json.dumps(serve))
 
 
 @cache
@@ -83,7 +77,7 @@ def _texts(data: str, column: str) -> Texts:
 
 
 @cache
-def _server(deployment_name: str, slots: int, serve: str, bypassed: bool) -> LiveServer:
+def _server(deployment_name: str, slots: int, serve: str) -> LiveServer:
     """The live server of a deployment, warmed up; ``serve`` are its options as JSON, or null."""
     has, own = deployment(deployment_name), json.loads(serve)
     options = None
@@ -92,11 +86,7 @@ def _server(deployment_name: str, slots: int, serve: str, bypassed: bool) -> Liv
         options = ServeOptions.from_environment(named)
     model = _model(has.shape)
     arguments = options_of(has, slots, model)
-    if options is not None and bypassed:
-        variables = options.environment()
-        server = LiveServer(str(model), [*arguments, *load_bypass.OPTIONS], variables=variables)
-    else:
-        server = LiveServer(str(model), arguments, options)
+    server = LiveServer(str(model), arguments, options)
     server.start()
     atexit.register(server.close)
     for _ in range(2 * slots):

@@ -17,7 +17,6 @@ from ssjf.study.bootstrap import Estimate
 
 PLAIN = "fcfs"
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
-WITH, WITHOUT = "middleware", "past it"  # how a turn of ``load_pairs.rows`` is served
 WORDS = {
     "e2el_mean": "mean E2EL (s)",
     "e2el_p99": "p99 E2EL (s)",
@@ -112,34 +111,6 @@ def ttft_rise_ms(plain: pd.DataFrame, treated: pd.DataFrame) -> Estimate:
     """By how many milliseconds the mean TTFT of the same requests is later than ``plain``'s."""
     columns = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, treated)]
     return bootstrap.difference(*columns, groups=_groups(plain))
-
-
-def throughput_loss(turns: pd.DataFrame) -> Estimate:
-    """Percent of the throughput that the middleware costs, the median over pairs of turns."""
-    rate = _by_way(turns, "requests_per_second")
-    return bootstrap.interval(100 * (1 - rate[WITH] / rate[WITHOUT]), "median")
-
-
-def processor_share(turns: pd.DataFrame) -> Estimate:
-    """Percent of the engine's processor time that the middleware takes, over pairs of turns.
-
-    What the throughput would lose at most if the middleware had no other core to run on.
-    """
-    front = _by_way(turns, "front_seconds")
-    added = front[WITH] - front[WITHOUT]
-    engine = _by_way(turns, "engine_seconds")[WITHOUT]
-    return bootstrap.statistic(_percent, np.stack([added, engine]))
-
-
-def _percent(values: FloatArray) -> FloatArray:
-    """100 mean / mean, of (..., over and under, n)."""
-    over, under = np.moveaxis(values.mean(axis=-1), -1, 0)
-    return 100 * over / under
-
-
-def _by_way(turns: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row per pair of turns, a column per way."""
-    return turns.pivot(index=["seed", "run"], columns="way", values=column)
 
 
 def _groups(part: pd.DataFrame) -> FloatArray | None:

@@ -71,23 +71,6 @@ def gains(found: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def adjusted(found: pd.DataFrame) -> pd.DataFrame:
-    """The measured runs at one speed of the machine, as rows of engine ``adjusted``, in s.
-
-    Every measured metric is multiplied by what the simulator says that the machine's speed in
-    that run did to it (``at_equal_speed``): simulated at the calibrated speed over simulated at
-    the run's own. Near saturation a machine that is a tenth slower has half as long a queue again,
-    so that without it two policies on a shared machine compare its minutes.
-    """
-    equal = at_equal_speed(found).rename(columns={"simulated": "at_its_speed"})
-    plain = pairs(found)
-    keys = [key for key in KEYS if key in plain and key not in ("engine", "run_id")]
-    both = equal.merge(plain[[*keys, "metric", "simulated"]], on=[*keys, "metric"])
-    both["value"] = both["measured"] * both["simulated"] / both["at_its_speed"]
-    wide = both.pivot_table("value", keys, "metric", sort=False).reset_index()
-    return wide.assign(engine="adjusted")
-
-
 def pairs(found: pd.DataFrame) -> pd.DataFrame:
     """Each measured run beside its simulated twin, a row per metric of ``REDUCTIONS``.
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from ssjf.errors import InputError
 from ssjf.study import figures, notebookfile, paths
-from ssjf.study.lint import KERNEL, lint
 from ssjf.study.notebookfile import (
     NotebookError,
     about,
@@ -36,7 +35,6 @@ __all__ = [
     "about",
     "check_parameters",
     "find",
-    "lint",
     "names",
     "parameters",
     "parse",
@@ -45,6 +43,7 @@ __all__ = [
     "run_apart",
 ]
 
+KERNEL = "python3"  # the one name every installation of ipykernel has
 _START_TIMEOUT_SECONDS = 600
 _MESSAGE_TIMEOUT_SECONDS = 60  # nbclient's four fail runs on a busy machine
 

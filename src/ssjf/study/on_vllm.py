@@ -17,14 +17,12 @@ from ssjf.engine.vllm.deployment import deployment
 from ssjf.request import Completions, Requests
 from ssjf.study import steady
 from ssjf.study.open_loop import open_loop, server_of
-from ssjf.study.swap_error import relative_errors
 from ssjf.workload import arrivals
 
 Spec = dict[str, Any]
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
                 "kv_blocks", "preemptions")  # fmt: skip
 SWAP_COLUMNS = ("out", "back", "out_seconds", "back_seconds", "left", "blocks")
-ERRORS = ("attention", "logits")
 
 
 @cache
@@ -111,19 +109,14 @@ def _with_hardware(spec: Spec, found: pd.DataFrame) -> pd.DataFrame:
 def swapping(spec: Spec) -> pd.DataFrame:
     """What keeping preempted KV costs and saves: a row per seed of one way to keep it.
 
-    Times are of a run that nothing else reads; errors of a second one, against a third in which
-    vLLM computes again what it gave up (``swap_error.relative_errors``; per token, relative).
+    Without ``keeps`` vLLM computes again what it preempted.
     """
     found = []
-    plain, ours = engine(spec["deployment"]), engine(spec["deployment"], **spec.get("keeps", {}))
+    ours = engine(spec["deployment"], **spec.get("keeps", {}))
     for seed in spec["workload"]["seeds"]:
         requests, server, predicted = open_loop(spec, seed)
         asked = requests, spec["policy"], server, predicted
         measured, recorded, more = ours.serve(*asked, seed=seed)
-        errors = relative_errors(
-            plain.serve(*asked, seed=seed, clock="steps", probe=True)[2],
-            ours.serve(*asked, seed=seed, clock="steps", probe=True)[2],
-        )
         jct = measured.finished_at - requests.arrived_at
         found.append({
             "x": np.float32(spec["rho"]), "seed": seed, "run": 0, "jct_mean": jct.mean(),
@@ -132,9 +125,5 @@ def swapping(spec: Spec) -> pd.DataFrame:
             "prefill_tokens": int(recorded["prefill_tokens"].sum()),
             "prompt_tokens": int(requests.prompt_tokens.sum()),
             **{name: float(more.get(f"swap_{name}", 0.0)) for name in SWAP_COLUMNS},
-            "tokens_compared": len(errors), "tokens_agree": float(errors["agrees"].mean()),
-            **{f"{name}_error_{level}": float(errors[name].quantile(q)) for name in ERRORS
-               for level, q in (("p50", 0.5), ("p99", 0.99))},
-            **{f"{name}_error_mean": float(errors[name].mean()) for name in ERRORS},
         })  # fmt: skip
     return _with_hardware(spec, pd.DataFrame(found))

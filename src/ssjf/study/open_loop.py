@@ -13,7 +13,6 @@ from ssjf.errors import InputError
 from ssjf.policy import policy
 from ssjf.proxy import predict
 from ssjf.request import Requests
-from ssjf.study import theory
 from ssjf.study.draws import draw, to_requests
 from ssjf.workload import arrivals, lengths
 
@@ -100,9 +99,9 @@ def _gaps(options: Spec, n: int, seed: int) -> np.ndarray:
 def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
     """The arrival rate that gives ``rho``, which must leave the queue a steady state."""
     if not 0 < rho < 1:
-        limit = theory.rate_for(1.0, alone_seconds, slots)
+        limit = arrivals.rate_for(1.0, alone_seconds, slots)
         raise InputError(
             f"rho is {rho:g}; a steady state needs one above 0 and below 1, here a rate below "
             f"{limit:.6g} requests/s"
         )
-    return theory.rate_for(rho, alone_seconds, slots)
+    return arrivals.rate_for(rho, alone_seconds, slots)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,19 +14,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
-from ssjf.study import draws, llm_lengths, store
+from ssjf.study import draws, store
 from ssjf.study.execute import execute
 from ssjf.study.experiments import WORKLOAD_KEYS, experiment, experiments
 
 Spec = dict[str, Any]
 T = TypeVar("T")
 
-MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load",
-            "serve-pairs")  # fmt: skip
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
 ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
-    "all": ("transfer", "published", "simulator", "drift", "alise-curve", "alise-limit"),
+    "all": ("published", "simulator", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
 }
@@ -65,9 +63,7 @@ def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[
         return experiment(name).specs(seeds, deployment)
     everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
     wanted = [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
-    return sorted(
-        wanted, key=lambda spec: GROUPS[name].index(spec["engine"])
-    )  # drift needs transfer
+    return sorted(wanted, key=lambda spec: GROUPS[name].index(spec["engine"]))
 
 
 def _on_gpu(spec: Spec) -> bool:
@@ -128,24 +124,11 @@ def _end_with_the_parent() -> None:
 def simulate_again(
     name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True
 ) -> list[str]:
-    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ.
-
-    Runs whose data set is not on this machine are left out, which is said.
-    """
-    specs = _with_data(_specs(name, seeds))
+    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
+    specs = _specs(name, seeds)
     found = _each(_differs, specs, jobs)
     bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=None if progress else True)
     return sorted(run_id for run_id in bar if run_id)
-
-
-def _with_data(specs: list[Spec]) -> list[Spec]:
-    """The specifications but for those made from the lengths of many LLMs, if these are absent."""
-    lacking = [spec for spec in specs if spec["engine"] == "transfer"]
-    why = llm_lengths.absent() if lacking else None
-    if why is None:
-        return specs
-    tqdm.write(f"{lacking[0]['experiment']}: {len(lacking)} runs left out: {why}", sys.stderr)
-    return [spec for spec in specs if spec not in lacking]
 
 
 def _differs(spec: Spec) -> str | None:

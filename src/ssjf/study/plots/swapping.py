@@ -10,22 +10,15 @@ from ssjf.study import bootstrap
 _COLUMNS = {
     "jct_mean": "mean JCT (s)", "busy_seconds": "engine's time (s)",
     "computed_again": "tokens computed again", "preemptions": "preemptions",
-    "copy_seconds": "time of the copies (s)", "attention_error_mean": "error of attention (%)",
-    "logits_error_mean": "error of logits (%)", "tokens_agree": "likeliest token agrees (%)",
+    "copy_seconds": "time of the copies (s)",
 }  # fmt: skip
 
 
 def swapping_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with 95 % intervals, a row per order and way of keeping KV.
-
-    Errors are relative, of the attention output of all layers and of the logits of every token,
-    against a run that computes again.
-    """
-    percent = ["attention_error_mean", "logits_error_mean", "tokens_agree"]
+    """Means over seeds with 95 % intervals, a row per order and way of keeping KV."""
     runs = runs.assign(
         computed_again=runs["prefill_tokens"] - runs["prompt_tokens"],
         copy_seconds=runs["out_seconds"] + runs["back_seconds"],
-        **{name: 100 * runs[name] for name in percent},
     )
     rows = []
     for (policy, series), part in runs.groupby(["policy", "series"], sort=False):

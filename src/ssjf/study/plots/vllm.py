@@ -17,7 +17,7 @@ from ssjf.engine.vllm.deployment import deployment
 from ssjf.study import measured, style
 from ssjf.study.plots.common import facets
 
-ENGINES = {"vllm": "measured", "adjusted": "at one speed", "simulator": "simulated"}
+ENGINES = {"vllm": "measured", "simulator": "simulated"}
 _GREY = "#444444"
 
 
@@ -29,9 +29,9 @@ def look(series: str) -> dict[str, Any]:
 def vllm_gain(runs: pd.DataFrame) -> Figure:
     """Reduction (%) of FCFS's mean and p99 JCT over ρ.
 
-    Dots: measured, at one speed of the machine (``measured.adjusted``). Lines: simulated.
+    Dots: measured. Lines: simulated.
     """
-    found = measured.gains(pd.concat([runs, measured.adjusted(runs)]), ["rho"])
+    found = measured.gains(runs, ["rho"])
     with style.context():
         fig, axes = facets(1, 2, 3.7)
         for ax, (metric, words) in zip(axes[0], measured.REDUCTIONS.items(), strict=True):
@@ -46,7 +46,7 @@ def vllm_gain(runs: pd.DataFrame) -> Figure:
 
 
 def _curve(ax: Axes, part: pd.DataFrame, looks: dict[str, Any], aside: float) -> None:
-    simulated, real = (part[part["engine"] == engine] for engine in ("simulator", "adjusted"))
+    simulated, real = (part[part["engine"] == engine] for engine in ("simulator", "vllm"))
     ax.plot(simulated["rho"], simulated["value"], color=looks["color"], lw=1.4)
     bars = np.abs([real["value"] - real["low"], real["high"] - real["value"]])
     ax.errorbar(real["rho"] + aside, real["value"], yerr=bars, color=looks["color"],
@@ -61,7 +61,7 @@ def _handles(series: Sequence[str]) -> list[Line2D]:
     mark: dict[str, Any] = {"color": _GREY, "markersize": 4}
     return [
         *found,
-        Line2D([], [], marker="o", ls="none", label="dots: vLLM, at one speed", **mark),
+        Line2D([], [], marker="o", ls="none", label="dots: vLLM", **mark),
         Line2D([], [], lw=1.4, label="lines: simulated", **mark),
     ]
 
@@ -69,10 +69,9 @@ def _handles(series: Sequence[str]) -> list[Line2D]:
 def vllm_conditions(runs: pd.DataFrame) -> Figure:
     """Reduction (%) of FCFS's mean JCT: a row per policy under a condition.
 
-    Filled: measured, at one speed of the machine. Hollow: simulated.
+    Filled: measured. Hollow: simulated.
     """
-    both = pd.concat([runs, measured.adjusted(runs)], ignore_index=True)
-    found = measured.gains(both.assign(condition=_conditions(both)), ["condition"])
+    found = measured.gains(runs.assign(condition=_conditions(runs)), ["condition"])
     found = found[found["metric"] == "jct_mean"]
     rows = found[["condition", "series"]].drop_duplicates().reset_index(drop=True)
     with style.context():
@@ -93,14 +92,14 @@ def vllm_conditions(runs: pd.DataFrame) -> Figure:
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="reduction under FCFS's mean JCT (%)")
         ax.grid(visible=False, axis="y")
         dot = {"color": _GREY, "marker": "o", "ls": "none"}
-        handles = [Line2D([], [], label="vLLM, at one speed", **dot),
+        handles = [Line2D([], [], label="vLLM", **dot),
                    Line2D([], [], label="simulated", mfc="white", **dot)]  # fmt: skip
         fig.legend(handles=handles, loc="outside upper center", ncols=2)
     return fig
 
 
 def _dots(ax: Axes, here: pd.DataFrame, at: int, looks: dict[str, Any]) -> None:
-    for engine, offset, fill in (("adjusted", -0.14, looks["color"]), ("simulator", 0.14, "white")):
+    for engine, offset, fill in (("vllm", -0.14, looks["color"]), ("simulator", 0.14, "white")):
         part = here[here["engine"] == engine]
         bars = np.abs([part["value"] - part["low"], part["high"] - part["value"]])
         ax.errorbar(part["value"], [at + offset], xerr=bars, color=looks["color"], mfc=fill,
@@ -115,12 +114,9 @@ def _conditions(runs: pd.DataFrame) -> pd.Series:
     return words.where(runs["experiment"] != "vllm-kv", words + ", short KV memory")
 
 
-def vllm_table(runs: pd.DataFrame, one_speed: bool = True) -> pd.DataFrame:
-    """Reduction (%) of FCFS's mean and p99 JCT with 95 % intervals: as it was measured, at one
-    speed of the machine (unless not ``one_speed``), and simulated."""
-    parts = [runs, measured.adjusted(runs)] if one_speed else [runs]
-    both = pd.concat(parts, ignore_index=True)
-    found = measured.gains(both.assign(condition=_conditions(both)), ["condition", "rho"])
+def vllm_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Reduction (%) of FCFS's mean and p99 JCT with 95 % intervals: measured, and simulated."""
+    found = measured.gains(runs.assign(condition=_conditions(runs)), ["condition", "rho"])
     found["cell"] = [f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in
                      found[["value", "low", "high"]].itertuples(index=False)]  # fmt: skip
     found["column"] = [

@@ -1,0 +1,101 @@
+"""What a notebook may hold: claim, parameters, imports, load, table, plot, save; no logic.
+
+The rules read the committed file with ``ast``; nothing is run.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from ssjf.study.notebooks import KERNEL
+
+MOST_CODE_CELLS = 8
+
+_LOGIC: dict[type[ast.AST], str] = {
+    ast.FunctionDef: "def",
+    ast.AsyncFunctionDef: "async def",
+    ast.ClassDef: "class",
+    ast.For: "for loop",
+    ast.AsyncFor: "for loop",
+    ast.While: "while loop",
+    ast.Try: "try",
+    ast.TryStar: "try",
+}
+# figures.save and the command line do what these are misused for
+_CALLS = {"savefig", "get_ipython", "run_line_magic", "run_cell_magic", "system"}
+_MODULES = {"pip", "subprocess", "vllm"}
+
+
+def lint(path: str | Path) -> list[str]:
+    """The rules a notebook breaks, one sentence each; empty for a clean notebook."""
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    found = [*_page(book, code)]
+    for number, cell in enumerate(code, 1):
+        found += [f"code cell {number}: {broken}" for broken in _cell(cell)]
+    return found
+
+
+def _page(book: Any, code: list[Any]) -> Iterator[str]:
+    if not book.cells or book.cells[0].cell_type != "markdown":
+        yield "the first cell must be markdown and state the claim"
+    if len(code) > MOST_CODE_CELLS:
+        yield f"{len(code)} code cells are more than {MOST_CODE_CELLS}"
+    tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in code)
+    if tagged != 1:
+        yield f"{tagged} code cells are tagged 'parameters', not one"
+    kernel = book.metadata.get("kernelspec", {}).get("name")
+    if kernel != KERNEL:
+        yield f"the kernel must be named {KERNEL!r}, not {kernel!r}"
+    if any("papermill" in part.metadata for part in (book, *book.cells)):
+        yield "papermill's metadata must be stripped"
+    yield from _promise(book.metadata.get("ssjf", {}))
+
+
+def _promise(promise: dict[str, Any]) -> Iterator[str]:
+    if not isinstance(promise.get("title"), str):
+        yield "the metadata lacks ssjf.title"
+    if not isinstance(promise.get("order"), int):
+        yield "the metadata lacks ssjf.order, a whole number"
+    for kind in ("figures", "tables"):
+        if not isinstance(promise.get(kind), list):
+            yield f"the metadata lacks ssjf.{kind}, a list of names"
+
+
+def _cell(cell: Any) -> Iterator[str]:
+    if cell.outputs or cell.execution_count is not None:
+        yield "outputs and execution counts must be stripped"
+    try:
+        tree = ast.parse(cell.source)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        yield f"not plain Python (a %magic or !shell command?): {line!r}"
+        return
+    for node in ast.walk(tree):
+        if broken := _node(node):
+            yield f"line {getattr(node, 'lineno', 1)}: {broken}"
+
+
+def _node(node: ast.AST) -> str | None:
+    if kind := _LOGIC.get(type(node)):
+        return f"{kind} belongs in the library"
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
+        return "a named lambda belongs in the library" if _is_lambda(node.value) else None
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return f"{name}() is not for notebooks" if name in _CALLS else None
+    modules = {name.partition(".")[0] for name in _imported(node)} & _MODULES
+    return f"{modules.pop()} must not be imported in a notebook" if modules else None
+
+
+def _is_lambda(value: ast.AST | None) -> bool:
+    return isinstance(value, ast.Lambda)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
