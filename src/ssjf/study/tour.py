@@ -19,7 +19,7 @@ from ssjf.proxy import predict
 from ssjf.request import Completions
 from ssjf.study import metrics, plots, style
 from ssjf.workload import lengths
-from ssjf.workload.arrivals import arrivals
+from ssjf.workload.arrivals import arrivals, rate_for
 
 MOST_REQUESTS = 200  # more bars than that cannot be told apart
 PROCESSES = {
@@ -70,7 +70,7 @@ def play(
     drawn = lengths.synthetic(requests, rng)
     model, server = profile(PROFILE), Server(slots=slots, token_budget=TOKEN_BUDGET)
     alone = model.alone_seconds(drawn.prompt_tokens, drawn.output_tokens)
-    given = {"rate": arrivals.rate_for(rho, float(alone.mean()), slots), "cv": cv}
+    given = {"rate": rate_for(rho, float(alone.mean()), slots), "cv": cv}
     options = {option: given[option] for option in PROCESSES.get(process, ())}
     drawn = drawn.arriving(arrivals({"process": process, **options}, requests, rng))
     predicted = predict(f"noise:{noise}", drawn, rng)
