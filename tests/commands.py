@@ -31,7 +31,7 @@ def one_sentence(result: Result) -> str:
 def process(*arguments: object, **options) -> subprocess.CompletedProcess:
     """``ssjf ARGUMENTS`` in a process of its own; ``env`` is added to the environment."""
     options["env"] = os.environ | options.get("env", {})
-    command = [sys.executable, "-m", "ssjf.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "ssjf", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, **{"timeout": 600} | options)
 
 

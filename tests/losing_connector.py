@@ -1,6 +1,6 @@
 """A connector that fails in the middle: every third copy out, and every fifth copy back."""
 
-from ssjf.engine.vllm.connector import HostSwap
+from ssjf.harness.connector import HostSwap
 
 
 class LosingSwap(HostSwap):

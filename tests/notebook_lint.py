@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from ssjf.study.notebooks import KERNEL
+from ssjf.report.notebooks import KERNEL
 
 MOST_CODE_CELLS = 8
 

@@ -16,9 +16,9 @@ from ssjf.proxy.base import Prediction
 from ssjf.serving.forecasting import Forecaster
 from ssjf.serving.learning import Calibrating
 from ssjf.serving.middleware import Middleware
+from ssjf.serving.online import Teacher
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
-from ssjf.serving.teaching import Teacher
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PATIENT = {"deadline_ms": 60_000}  # no prediction comes too late

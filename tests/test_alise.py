@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.engine.profile import Profile
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
-from ssjf.engine.tiered import simulate_tiered
-from ssjf.engine.tiered.setting import time_model
 from ssjf.errors import InputError
-from ssjf.policy import OraclePolicy, Policy, Queue, policy
-from ssjf.policy.alise import DEFAULT_BOUNDARIES, Remaining, alise
-from ssjf.policy.alise_time import TOKENS, TimeModel, reestimated
 from ssjf.request import Requests
+from ssjf.scheduler import OraclePolicy, Policy, Queue, policy
+from ssjf.scheduler.alise import DEFAULT_BOUNDARIES, Remaining, alise
+from ssjf.scheduler.alise_time import TOKENS, TimeModel, reestimated
+from ssjf.simulator.profile import Profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
+from ssjf.simulator.tiered import simulate_tiered
+from ssjf.simulator.tiered.setting import time_model
 
 MODEL = TimeModel(1e-4, 1e-6, 2e-2)
 TOKENS_OF = st.integers(1, 3_000)

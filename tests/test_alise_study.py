@@ -5,11 +5,11 @@ import pytest
 
 from commands import refused, ssjf, trace
 from ssjf import Requests, Server
-from ssjf.engine.memory import Memory
-from ssjf.engine.profile import Profile
 from ssjf.errors import InputError
-from ssjf.study import alise
-from ssjf.study.memory_option import memory_of
+from ssjf.experiments.memory_option import memory_of
+from ssjf.experiments.runs import alise
+from ssjf.simulator.memory import Memory
+from ssjf.simulator.profile import Profile
 
 HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
 SPEC = {"policy": "fcfs", "shape": "none", "device": "none"}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from commands import HEADER, process, refused, ssjf, trace
-from ssjf.engine.published import serve
 from ssjf.errors import InputError
-from ssjf.policy import known_policies
+from ssjf.experiments import grid
 from ssjf.request import Requests
-from ssjf.study import experiments
+from ssjf.scheduler import known_policies
+from ssjf.simulator.published import serve
 from ssjf.workload.catalogue import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,7 +230,7 @@ def test_data_that_is_not_here_says_where_it_was_looked_for_and_where_it_is(tmp_
 def test_more_seeds_than_are_committed_need_the_data_too(tmp_path, monkeypatch):
     monkeypatch.setenv("SSJF_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    many = len(experiments.experiment("cv-sweep").specs()[0]["workload"]["seeds"]) + 1
+    many = len(grid.experiment("cv-sweep").specs()[0]["workload"]["seeds"]) + 1
     assert "data set ssjf-lmsys is not here" in refused("run", "cv-sweep", "--seeds", many)
 
 

@@ -15,14 +15,15 @@ from scipy.stats import spearmanr
 
 from commands import refused, ssjf
 from ssjf.errors import InputError
-from ssjf.proxy import folder, kinds
+from ssjf.proxy import io as folder
+from ssjf.proxy import registry as kinds
 from ssjf.proxy.baselines import sizes_of
 from ssjf.proxy.baselines_config import LIMITS, PromptLengthConfig, TfidfRidgeConfig
 from ssjf.proxy.baselines_tfidf import VOCABULARY, terms
 from ssjf.proxy.baselines_training import matrix, monotone, weighed
-from ssjf.proxy.spread import LEVELS
+from ssjf.proxy.conformal import LEVELS
+from ssjf.proxy.spec import read_spec
 from ssjf.proxy.training import TrainingRows
-from ssjf.study.proxy_spec import read_spec
 from ssjf.workload.splits import split_of
 from ssjf.workload.texts import load_texts
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 
 from commands import refused, ssjf
-from ssjf.engine.profile import profile
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
-from ssjf.policy import policy
-from ssjf.study import bench, bench_proxy
+from ssjf.experiments import bench, bench_proxy
+from ssjf.scheduler import policy
+from ssjf.simulator.profile import profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
 
 PROXY_FIELDS = {
     "proxy", "prompt_tokens", "batch", "ms_per_prompt", "prompts_per_second", "rss_mb", "load_ms",

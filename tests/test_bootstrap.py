@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssjf.analysis import bootstrap
 from ssjf.errors import InputError
-from ssjf.study import bootstrap
 
 RUNS = np.random.default_rng(0).gamma(4, 2, 60)
 PAIRS = [bootstrap.reduction, bootstrap.factor, bootstrap.difference]

@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 from ssjf.errors import InputError
 from ssjf.proxy.calibration import BANDS, FEWEST, METHODS, Calibrator
 from ssjf.proxy.calibration_curve import LEAST_SLOPE, PRIOR, Curve
-from ssjf.proxy.spread import LEAST_OF_BAND, LEVELS
+from ssjf.proxy.conformal import LEAST_OF_BAND, LEVELS
 
 LEARNING = [method for method in METHODS if method != "none"]
 every = pytest.mark.parametrize("method", METHODS)

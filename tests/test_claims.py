@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ssjf.analysis.bootstrap import Estimate
 from ssjf.errors import InputError
-from ssjf.study import claims, figures, paths, readme
-from ssjf.study.bootstrap import Estimate
+from ssjf.experiments import paths
+from ssjf.report import claims, figures, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = {

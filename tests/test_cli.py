@@ -10,9 +10,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from commands import contents, process, refused, ssjf, trace
-from ssjf.engine.profile import builtin_profiles
-from ssjf.policy import known_policies
-from ssjf.study import bench, experiments, store
+from ssjf.experiments import bench, grid, store
+from ssjf.scheduler import known_policies
+from ssjf.simulator.profile import builtin_profiles
 from ssjf.workload.catalogue import DATASETS
 from ssjf.workload.text_catalogue import TEXTS
 
@@ -57,7 +57,7 @@ def answer(*arguments):
 
 def test_list_names_everything_by_kind():
     everything = ssjf("list").stdout
-    for names in (experiments.experiments(), known_policies(), builtin_profiles(), DATASETS, TEXTS):
+    for names in (grid.experiments(), known_policies(), builtin_profiles(), DATASETS, TEXTS):
         assert all(f"  {name}" in everything for name in names)
     assert "ssjf.rate.oracle.none" in everything and "  tour" in everything
     only = ssjf("list", "policies").stdout
@@ -94,7 +94,7 @@ def test_run_makes_what_is_missing_and_again_finds_the_copy_faithful(results):
     again = ssjf("run", "cv-sweep", "--seeds", 1, "--jobs", 1, "--again")
     assert (again.exit_code, again.stdout) == (0, "cv-sweep: 0 runs differ from the stored ones\n")
     assert contents(results) == before
-    spec = experiments.experiment("cv-sweep").specs(seeds=1)[3]
+    spec = grid.experiment("cv-sweep").specs(seeds=1)[3]
     replace_by_another(spec)
     again = ssjf("run", "cv-sweep", "--seeds", 1, "--jobs", 1, "--again")
     assert (again.exit_code, again.stdout) == (1, "cv-sweep: 1 runs differ from the stored ones\n")

@@ -1,6 +1,6 @@
 """What numba keeps of the engine's code between processes."""
 
-from ssjf.engine.kernel.compiled import forget_outdated
+from ssjf.simulator.kernel.compiled import forget_outdated
 
 
 def test_compiled_code_is_forgotten_once_any_of_its_sources_changes(tmp_path):

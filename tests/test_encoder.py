@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 import tiny_backbone
 from commands import contents, one_sentence, ssjf
 from ssjf.errors import InputError
-from ssjf.proxy import folder
-from ssjf.proxy.backbone import backbone
-from ssjf.proxy.encoder_config import EncoderConfig
-from ssjf.proxy.encoder_training import train
-from ssjf.proxy.heads import HEADS
-from ssjf.proxy.reading import Reader
+from ssjf.proxy import io as folder
+from ssjf.proxy.encoder.backbone import backbone
+from ssjf.proxy.encoder.config import EncoderConfig
+from ssjf.proxy.encoder.heads import HEADS
+from ssjf.proxy.encoder.tokenize import Reader
+from ssjf.proxy.encoder.training import train
 from ssjf.proxy.training import TrainingRows
 
 N = 500
@@ -212,7 +212,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, tiny
     command = asked(tmp_path, tiny)
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     child = subprocess.Popen(
-        [sys.executable, "-m", "ssjf.cli", *map(str, [*command, broken])], start_new_session=True,
+        [sys.executable, "-m", "ssjf", *map(str, [*command, broken])], start_new_session=True,
         stderr=subprocess.PIPE,
     )  # fmt: skip
     kept = tmp_path / "broken.training"
@@ -235,7 +235,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, tiny
 
 
 def test_nan_is_found_before_it_is_stepped_upon(config, monkeypatch, tmp_path):
-    from ssjf.proxy import losses
+    from ssjf.proxy.encoder import losses
 
     honest, calls = losses.LOSSES["log-mse"], []
 
@@ -339,7 +339,7 @@ def test_the_exported_model_says_what_the_network_says(config):
     """In float32 to the rounding of sums; in 8 bits nearly, and in nearly the same order."""
     import torch
 
-    from ssjf.proxy.network import Network
+    from ssjf.proxy.encoder.network import Network
 
     texts = prompts()[TEST]
     exact = train(rows(), replace(config, int8=False))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ssjf.errors import InputError
-from ssjf.study import figures, sidecar, style
+from ssjf.report import figures, sidecar, style
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

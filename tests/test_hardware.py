@@ -3,7 +3,7 @@
 import pytest
 
 from ssjf import hardware
-from ssjf.study import store
+from ssjf.experiments.provenance import environment
 
 X86 = "model name\t: A Processor\nflags\t\t: fpu avx2 avx512f amx_bf16\nflags\t\t: fpu avx2\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd bf16 sve\n"
@@ -22,5 +22,5 @@ def test_a_processor_is_called_as_its_maker_does():
 
 
 def test_raw_runs_say_which_instruction_sets_they_had():
-    assert store.environment()["instruction_sets"] == hardware.instruction_sets()
-    assert store.environment()["processor"] == hardware.processor()
+    assert environment()["instruction_sets"] == hardware.instruction_sets()
+    assert environment()["processor"] == hardware.processor()

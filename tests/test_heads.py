@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from ssjf.proxy.heads import (
+from ssjf.analysis.quality_distribution import pinball_loss
+from ssjf.proxy.conformal import LEVELS, spread
+from ssjf.proxy.encoder.heads import (
     HEADS,
     RANKERS,
     STUDENT_DEGREES,
@@ -17,9 +19,7 @@ from ssjf.proxy.heads import (
     scale_of,
     sigma_of,
 )
-from ssjf.proxy.losses import LEAST_RATIO, LOSSES, MARGIN, loss_of
-from ssjf.proxy.spread import LEVELS, spread
-from ssjf.study.quality_distribution import pinball_loss
+from ssjf.proxy.encoder.losses import LEAST_RATIO, LOSSES, MARGIN, loss_of
 
 RNG = np.random.default_rng(7)
 LENGTHS = RNG.integers(1, 900, 400)

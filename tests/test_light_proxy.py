@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from ssjf.errors import InputError
-from ssjf.proxy import features
-from ssjf.proxy.light import LEVELS, LightProxy
-from ssjf.proxy.light_config import LIMITS, LightConfig
-from ssjf.proxy.light_training import fit
-from ssjf.proxy.trees import Trees, from_lightgbm
+from ssjf.proxy.light import features
+from ssjf.proxy.light.config import LIMITS, LightConfig
+from ssjf.proxy.light.proxy import LEVELS, LightProxy
+from ssjf.proxy.light.training import fit
+from ssjf.proxy.light.trees import Trees, from_lightgbm
 
 BUCKETS = 2**12
 ODD = {
@@ -58,7 +58,7 @@ def test_features_of_any_characters(prompt):
 
 def test_features_are_the_same_in_every_process():
     code = (
-        "from ssjf.proxy.features import *; p = 'Write 3 lists, 写, for me?\\n\\nA b'; "
+        "from ssjf.proxy.light.features import *; p = 'Write 3 lists, 写, for me?\\n\\nA b'; "
         "print(grams(p, 4096).tolist(), counts(p).tolist())"
     )
     seen = [

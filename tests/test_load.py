@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import refused
-from ssjf.engine.vllm.deployment import Deployment
+from ssjf.analysis import server_load as load_summary
+from ssjf.analysis.bootstrap import Estimate
 from ssjf.errors import InputError
-from ssjf.proxy import folder
-from ssjf.study import load_client, load_summary, plots
-from ssjf.study.bootstrap import Estimate
-from ssjf.study.experiments import experiment
-from ssjf.study.load_client import Load
-from ssjf.study.load_prompts import SIGMA, made_up, sampled
-from ssjf.study.load_settings import environment, options_of
-from ssjf.study.plots.server import GOAL_OVERHEAD_MS, LABELS, verdict
+from ssjf.experiments.grid import experiment
+from ssjf.experiments.load_prompts import SIGMA, made_up, sampled
+from ssjf.harness import bench_client as load_client
+from ssjf.harness.bench_client import Load
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.server_options import environment, options_of
+from ssjf.proxy import io as folder
+from ssjf.report import plots
+from ssjf.report.plots.server import GOAL_OVERHEAD_MS, LABELS, verdict
 from ssjf.workload.texts import Texts
 
 RESULT = {

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssjf.analysis import metrics
 from ssjf.errors import InputError
 from ssjf.request import Completions, Requests
-from ssjf.study import metrics
 
 NAN = float("nan")
 

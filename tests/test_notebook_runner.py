@@ -8,11 +8,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from notebook_lint import lint
 from ssjf.errors import InputError
-from ssjf.study import notebooks
+from ssjf.report import notebooks
 
 PARAMETERS = "load = 0.9\nseed = 1\npolicies = ['fcfs', 'sjf']\nname = 'a'\nquick = False"
 SAVE = """
-from ssjf.study import figures, style
+from ssjf.report import figures, style
 import matplotlib.pyplot as plt
 style.use()
 fig, ax = plt.subplots()

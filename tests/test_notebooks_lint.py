@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from notebook_lint import lint
-from ssjf.study import notebooks
+from ssjf.report import notebooks
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 

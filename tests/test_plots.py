@@ -9,9 +9,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from ssjf.analysis import bootstrap
+from ssjf.report import plots, style
+from ssjf.report.plots import quirks
 from ssjf.request import Completions, Requests
-from ssjf.study import bootstrap, plots, style
-from ssjf.study.plots import quirks
 from ssjf.workload.boxes import llm_boxes
 
 matplotlib.use("Agg")
@@ -168,7 +169,7 @@ def test_the_ablation_table_is_in_words():
 
 
 def test_every_quirk_has_words():
-    from ssjf.engine.published import quirk_names
+    from ssjf.simulator.published import quirk_names
 
     assert set(quirks.WORDS) == set(quirk_names()) - {"quarter_throughput"}
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.engine.profile import profile
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
 from ssjf.errors import InputError
-from ssjf.policy import Policy, Queue, known_policies, policy
 from ssjf.request import Requests
+from ssjf.scheduler import Policy, Queue, known_policies, policy
+from ssjf.simulator.profile import profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
 
 PAPER = profile("ssjf-paper")
 
@@ -112,7 +112,7 @@ def test_a_value_changes_the_order():
 OWN = """
 import numpy as np
 
-from ssjf.policy import Policy
+from ssjf.scheduler import Policy
 
 
 def longest(queue, now):

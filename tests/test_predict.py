@@ -19,8 +19,8 @@ from scipy.stats import spearmanr
 
 from commands import one_sentence, process, refused, ssjf
 from ssjf.cli import main
-from ssjf.proxy import folder
-from ssjf.proxy.light import LEVELS
+from ssjf.proxy import io as folder
+from ssjf.proxy.light.proxy import LEVELS
 from ssjf.workload.texts import load_texts
 
 PROMPTS = {
@@ -100,7 +100,7 @@ def test_standard_input(start, expected):
 
 def test_standard_input_is_utf_8_in_every_locale(expected):
     text = json.dumps({"prompt": PROMPTS["Chinese"]}, ensure_ascii=False).encode()
-    command = [sys.executable, "-m", "ssjf.cli", "predict", "--json", "--input", "-"]
+    command = [sys.executable, "-m", "ssjf", "predict", "--json", "--input", "-"]
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, input=text, env=env, capture_output=True, check=True)
     assert json.loads(done.stdout) == expected[[*PROMPTS].index("Chinese")]
@@ -157,7 +157,7 @@ def test_predicting_needs_no_trainer():
 def test_a_closed_pipe_is_no_error(tmp_path):
     """As ``| head -1`` does: the reader goes away while there is much to print."""
     source = jsonl(tmp_path / "p.jsonl", rows(["Write a list"] * 3000))
-    command = [sys.executable, "-m", "ssjf.cli", "predict", "--json", "--input", str(source)]
+    command = [sys.executable, "-m", "ssjf", "predict", "--json", "--input", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout.readline().startswith(b'{"predicted_tokens": ')
         running.stdout.close()

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from commands import contents, refused
 from ssjf.errors import InputError
-from ssjf.proxy import folder as folders
-from ssjf.proxy.folder import BUILTIN, CARD, WEIGHTS, load, save
-from ssjf.proxy.light import LEVELS, LightProxy
-from ssjf.proxy.trees import Trees
+from ssjf.proxy import io as folders
+from ssjf.proxy.io import BUILTIN, CARD, WEIGHTS, load, save
+from ssjf.proxy.light.proxy import LEVELS, LightProxy
+from ssjf.proxy.light.trees import Trees
 
 PROMPTS = ["", "Write an essay.", "写", "Is it?"]
 

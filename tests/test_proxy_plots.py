@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from ssjf.study import plots, style
-from ssjf.study.experiments import experiment
-from ssjf.study.plots import elsewhere, proxies
+from ssjf.experiments.grid import experiment
+from ssjf.report import plots, style
+from ssjf.report.plots import elsewhere, proxies
 
 HEADS = [series["series"] for series in experiment("heads").series]
 PROXIES = [series["series"] for series in experiment("proxies").series]

@@ -13,9 +13,11 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from ssjf.analysis import predictions as judged
 from ssjf.errors import InputError
-from ssjf.study import draws, experiments, judged, paths, pools, proxy_runs, runner, store
-from ssjf.study.experiments import Experiment, experiment
+from ssjf.experiments import draws, grid, paths, pools, runner, store
+from ssjf.experiments.grid import Experiment, experiment
+from ssjf.experiments.runs import training as proxy_runs
 from ssjf.workload.splits import SPLITS, fold_of, split_of
 
 LIGHT = {"kind": "light", "labels": ["output_tokens", "again"],
@@ -51,8 +53,8 @@ def here(tmp_path_factory):
     crossed = Experiment("crossed", "folds", "prediction", common, folds, SERIES[1:], grid)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSJF_RESULTS", str(folder))
-        patch.setitem(experiments.experiments(), "trial", asked)
-        patch.setitem(experiments.experiments(), "crossed", crossed)
+        patch.setitem(grid.experiments(), "trial", asked)
+        patch.setitem(grid.experiments(), "crossed", crossed)
         runner.run("trial", progress=False)
         runner.run("crossed", progress=False)
         draws._live.cache_clear()
@@ -61,7 +63,7 @@ def here(tmp_path_factory):
 
 
 def test_a_run_holds_hashes_lengths_and_predictions_and_no_text(here):
-    rows = experiments.rows("trial")
+    rows = grid.rows("trial")
     texts = [row["prompt"] for row in answered()]
     tested = [i for i in range(0, 700, 2) if split_of(texts[i]) == "test"]
     light = rows[rows["series"] == "light"]
@@ -73,7 +75,7 @@ def test_a_run_holds_hashes_lengths_and_predictions_and_no_text(here):
 
 
 def test_classes_part_at_the_percentiles_of_the_training_lengths(here):
-    rows = experiments.rows("trial")
+    rows = grid.rows("trial")
     split = [split_of(answered()[i - i % 2]["prompt"]) for i in range(700)]
     train = [row["output_tokens"] for row, s in zip(answered(), split, strict=True) if s == "train"]
     edges = np.percentile(train, [25, 50, 75, 99])
@@ -90,7 +92,7 @@ def test_a_trained_proxy_is_not_trained_again_when_only_its_rows_are_lost(here, 
 
 
 def test_every_prompt_is_tested_in_one_fold_by_a_proxy_that_has_not_seen_it(here):
-    rows = experiments.rows("crossed")
+    rows = grid.rows("crossed")
     assert (rows["workload"] == "own").all()
     assert len(rows) == 700 and rows["prompt_hash"].is_unique
     for prompt in (row["prompt"] for row in answered(60)):
@@ -101,7 +103,7 @@ def test_every_prompt_is_tested_in_one_fold_by_a_proxy_that_has_not_seen_it(here
 
 def test_a_pool_has_a_column_per_series_and_the_other_answers(here):
     pool = pools.predicted(["trial"])
-    light = experiments.rows("trial").query("series == 'light'")
+    light = grid.rows("trial").query("series == 'light'")
     assert {"light", "constant", "draw_1", "other_draws"} <= {*pool}
     assert sorted(pool["output_tokens"]) == sorted(light["output_tokens"])
     assert pool["other_draws"].tolist() == pool["draw_1"].tolist(), "one more draw is its mean"
@@ -159,7 +161,7 @@ def test_precision_recall_and_confusion_are_those_of_scikit_learn():
 
 
 def test_judging_holds_the_value_within_its_interval(here):
-    found = judged.judged(experiments.rows("trial")).set_index(["series", "metric"])
+    found = judged.judged(grid.rows("trial")).set_index(["series", "metric"])
     assert set(found.index.get_level_values("metric")) == set(judged.WORDS)
     light = found.loc["light"]
     assert light.loc["spearman", "value"] > 0.7
@@ -178,7 +180,7 @@ def test_a_series_that_another_needs_must_be_trained(here):
 
 
 def test_a_group_of_runs_holds_neither_what_needs_a_gpu_nor_another_groups_runs():
-    everything = [spec for each in experiments.experiments().values() for spec in each.specs()]
+    everything = [spec for each in grid.experiments().values() for spec in each.specs()]
     on_gpu = {store.digest(spec) for spec in everything if '"cuda"' in json.dumps(spec)}
     trained = {store.digest(spec) for spec in everything if spec["engine"] == "training"}
     found = {name: {*map(store.digest, runner._specs(name, None))} for name in runner.GROUPS}
@@ -195,7 +197,7 @@ COMMITTED = Path(__file__).parents[1] / "results" / "raw"
 def committed(name):
     if not any((COMMITTED / name).glob("*/rows.parquet")):
         pytest.fail(f"the raw runs of {name} are not there")
-    return experiments.rows(name)
+    return grid.rows(name)
 
 
 def test_no_less_is_charged_for_a_prediction_than_it_takes(monkeypatch):

@@ -11,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssjf.errors import InputError
-from ssjf.proxy import predict
-from ssjf.study import quality_distribution as distribution
-from ssjf.study import quality_intervals as intervals
-from ssjf.study.quality import (
+from ssjf.analysis import quality_distribution as distribution
+from ssjf.analysis import quality_intervals as intervals
+from ssjf.analysis.quality import (
     BANDS,
     METRICS,
     by_band,
@@ -24,7 +22,9 @@ from ssjf.study.quality import (
     error_quality,
     quality,
 )
-from ssjf.study.quality_ranks import RANK_METRICS, noise_ceiling, rank_quality
+from ssjf.analysis.quality_ranks import RANK_METRICS, noise_ceiling, rank_quality
+from ssjf.errors import InputError
+from ssjf.proxy import predict
 from ssjf.workload import datasets
 
 NAN = math.nan

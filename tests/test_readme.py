@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from commands import ssjf
-from ssjf.policy import policy
-from ssjf.study import notebooks
+from ssjf.report import notebooks
+from ssjf.scheduler import policy
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

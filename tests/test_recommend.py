@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssjf.engine.profile import profile
-from ssjf.engine.server import Server
-from ssjf.policy import Policy, policy
+from ssjf.experiments import what_if
+from ssjf.experiments.recommend import CAPS_SECONDS, capped, recommend
 from ssjf.request import Requests
-from ssjf.study import what_if
-from ssjf.study.recommend import CAPS_SECONDS, capped, recommend
+from ssjf.scheduler import Policy, policy
+from ssjf.simulator.profile import profile
+from ssjf.simulator.server import Server
 from ssjf.workload import arrivals, lengths
 
 PAPER = profile("ssjf-paper")

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssjf.engine.published import Quirks, quirk_names
 from ssjf.errors import InputError
-from ssjf.study import draws, experiments, measures, store
-from ssjf.study.execute import execute
+from ssjf.experiments import draws, grid, store
+from ssjf.experiments.execute import execute
+from ssjf.report import measures
+from ssjf.simulator.published import Quirks, quirk_names
 from ssjf.workload import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
-REPLAY = experiments.experiment("rate-replay").specs()
+REPLAY = grid.experiment("rate-replay").specs()
 METRICS = ["jct_mean", "jct_p99", "throughput_25"]
 ORACLE = {"none": 43.68, "dynamic": 58.23, "continuous": 42.97}
 """Percent by which the mean JCT falls under SJF, measured from the authors' code."""
@@ -74,7 +75,7 @@ def test_the_oracles_reductions_are_the_papers(replayed, mode):
 
 
 def test_the_committed_runs_are_the_replay(replayed):
-    stored = experiments.rows("rate-replay")
+    stored = grid.rows("rate-replay")
     for spec in REPLAY:
         keep = [(f["mode"] == spec["mode"]) & (f["series"] == spec["series"])
                 for f in (stored, replayed)]  # fmt: skip
@@ -91,7 +92,7 @@ STORED = set(draws.KINDS) - set(draws.LIVE)
 def drawn_by():
     """One draw of each kind that comes from data."""
     found = {}
-    for each in experiments.experiments().values():
+    for each in grid.experiments().values():
         for spec in each.specs(seeds=1):
             workload = spec["workload"].get("pool", spec["workload"])
             if workload.get("draw") in STORED:
@@ -120,7 +121,7 @@ def test_the_replays_draw_is_what_the_data_gives(data):
 
 def test_every_draw_of_every_run_is_committed():
     """Nothing that a stored run needs must be fetched to do it again."""
-    for each in experiments.experiments().values():
+    for each in grid.experiments().values():
         for spec in each.specs():
             workload = spec["workload"].get("pool", spec["workload"])
             rest = {k: v for k, v in workload.items() if k not in ("scales", "label", "seeds")}
@@ -147,7 +148,7 @@ def test_each_quirk_can_be_switched_off_alone(name):
 def ablated(name):
     """Mean JCTs with one quirk off less those with all on, by experiment, run and policy."""
     for experiment in ("ablation-rate", "ablation-cv", "ablation-azure"):
-        specs = experiments.experiment(experiment).specs()
+        specs = grid.experiment(experiment).specs()
         published = {(s["mode"], s["series"]): s for s in specs if s["quirks_off"] == []}
         for spec in specs:
             if spec["quirks_off"] == [name]:

@@ -13,7 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from browser import broken_images, chromium, console_errors, needs_browser, requested, see
 from ssjf.errors import InputError
-from ssjf.study import figures, report, style
+from ssjf.report import figures, style
+from ssjf.report import page as report
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

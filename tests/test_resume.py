@@ -21,7 +21,7 @@ def finished(results):
 def killed_midway(results, kill=os.killpg, how=signal.SIGKILL):
     """Start the experiment and kill its process group (or it alone) once a run has finished."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "ssjf.cli", *COMMAND],
+        [sys.executable, "-m", "ssjf", *COMMAND],
         env=os.environ | {"SSJF_RESULTS": str(results)},
         cwd=ROOT,
         start_new_session=True,

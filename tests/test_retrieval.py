@@ -13,13 +13,14 @@ from scipy.stats import spearmanr
 import tiny_backbone
 from commands import ssjf
 from ssjf.errors import InputError
-from ssjf.proxy import folder, retrieval_index
-from ssjf.proxy.retrieval import RetrievalProxy
-from ssjf.proxy.retrieval_config import LIMITS, RetrievalConfig
-from ssjf.proxy.retrieval_fallback import Mlp, fitted
-from ssjf.proxy.retrieval_index import VectorIndex
-from ssjf.proxy.retrieval_training import train
-from ssjf.proxy.spread import LEVELS
+from ssjf.proxy import io as folder
+from ssjf.proxy.conformal import LEVELS
+from ssjf.proxy.retrieval import index as retrieval_index
+from ssjf.proxy.retrieval.config import LIMITS, RetrievalConfig
+from ssjf.proxy.retrieval.fallback import Mlp, fitted
+from ssjf.proxy.retrieval.index import VectorIndex
+from ssjf.proxy.retrieval.proxy import RetrievalProxy
+from ssjf.proxy.retrieval.training import train
 from ssjf.proxy.training import TrainingRows
 
 ODD = {
@@ -437,8 +438,8 @@ def test_another_file_under_a_right_hash_is_refused(saved, tmp_path, name):
 
 
 def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
-    from ssjf.proxy import encoder_training
-    from ssjf.proxy.encoder_config import EncoderConfig
+    from ssjf.proxy.encoder import training as encoder_training
+    from ssjf.proxy.encoder.config import EncoderConfig
 
     tuning = EncoderConfig(tiny, hidden=(), longest_tokens=24, cut="tail", epochs=1, tuned_epochs=1,
                            llm=True, int8=False, precision="float32")  # fmt: skip

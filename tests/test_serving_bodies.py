@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_tools import CHAT, COMPLETIONS, echo, serving, wrapped
-from ssjf.serving.asking import MOST_PROMPTS, asked, limit
 from ssjf.serving.bodies import Body, Unpredicted
+from ssjf.serving.openai import MOST_PROMPTS, asked, limit
 from ssjf.workload.text_columns import histories
 from ssjf.workload.texts import Texts
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssjf.errors import InputError
-from ssjf.policy import Queue, policy
-from ssjf.serving.keys import Keys
+from ssjf.scheduler import Queue, policy
 from ssjf.serving.options import CHOICES, LIMITS, OVERTAKE, ServeOptions
+from ssjf.serving.priority import Keys
 
 TIMES = st.floats(0, 1e8)  # seconds that a machine is up: three years
 LENGTHS = st.floats(1e-6, 1e7)

@@ -25,16 +25,16 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.proxy.calibration import Calibrator
-from ssjf.proxy.retrieval import RetrievalProxy
-from ssjf.proxy.retrieval_config import RetrievalConfig
-from ssjf.proxy.retrieval_fallback import Mlp
-from ssjf.proxy.retrieval_index import VectorIndex
-from ssjf.proxy.spread import LEVELS, Spread
+from ssjf.proxy.conformal import LEVELS, Spread
+from ssjf.proxy.retrieval.config import RetrievalConfig
+from ssjf.proxy.retrieval.fallback import Mlp
+from ssjf.proxy.retrieval.index import VectorIndex
+from ssjf.proxy.retrieval.proxy import RetrievalProxy
 from ssjf.serving import learning
-from ssjf.serving.asking import Asked
 from ssjf.serving.forecasting import Forecaster
 from ssjf.serving.learning import Calibrating, Remembering
-from ssjf.serving.observing import TAIL_BYTES, Stream, Untaught, Whole
+from ssjf.serving.openai import Asked
+from ssjf.serving.response import TAIL_BYTES, Stream, Untaught, Whole
 
 STREAM = b"text/event-stream"
 FREE = {"max_tokens": None}  # a completion may be as long as it likes

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from serving_tools import COMPLETIONS, PATIENT, FakeProxy, counted, echo, serving, until, wrapped
-from ssjf.serving import pause
+from ssjf.serving import circuit_breaker as pause
 
 REQUESTS, CONNECTIONS = 10_000, 64
 TROUBLE = {2000: "fails", 3500: "dies", 5000: "slow", 6500: "well"}  # after so many answers

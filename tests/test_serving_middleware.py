@@ -29,7 +29,7 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.errors import InputError
-from ssjf.serving import pause
+from ssjf.serving import circuit_breaker as pause
 from ssjf.serving.middleware import Middleware
 from ssjf.serving.options import ServeOptions
 
@@ -247,7 +247,7 @@ def test_a_client_that_goes_before_its_body_ends():
 
 def test_a_mistake_of_ours_costs_no_answer(monkeypatch):
     with serving(wrapped(echo, **PURE)) as address:
-        monkeypatch.setattr("ssjf.serving.keys.Keys.priority", lambda *_: 1 / 0)
+        monkeypatch.setattr("ssjf.serving.priority.Keys.priority", lambda *_: 1 / 0)
         body = b'{"prompt": "a"}'
         with counting("unpredicted_total", reason="internal_error"):
             assert post(address, body).content == body
@@ -321,7 +321,7 @@ def test_a_missed_deadline_holds_no_request_up():
 
 def gathered(middleware, prompts):
     """Forecasts, or reasons, of requests that come at once; the first is waited for alone."""
-    from ssjf.serving.asking import Asked
+    from ssjf.serving.openai import Asked
 
     predictor = middleware._predictor
 

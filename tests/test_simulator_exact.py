@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from reference import serve
-from ssjf.engine.profile import PICOSECONDS, Profile
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
-from ssjf.policy import Policy, Queue, orderings, policy
 from ssjf.request import Requests
+from ssjf.scheduler import Policy, Queue, orderings, policy
+from ssjf.simulator.profile import PICOSECONDS, Profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
 
 CONFIGURATIONS = 200  # per policy, with quiet steps skipped and not: 2,800 in all
 

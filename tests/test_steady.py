@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ssjf.analysis import estimates
 from ssjf.errors import InputError
-from ssjf.study import estimates, experiments
-from ssjf.study.execute import execute
+from ssjf.experiments import grid
+from ssjf.experiments.execute import execute
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTHORS = pd.read_csv(ROOT / "papers" / "ssjf_steady.csv")
@@ -23,7 +24,7 @@ def single_runs():
         patch.setenv("SSJF_ROOT", str(ROOT))
         for name in ("SSJF_RESULTS", "SSJF_RAW"):
             patch.delenv(name, raising=False)
-        rows = experiments.rows("steady-map")
+        rows = grid.rows("steady-map")
     return [reductions(rows, c.series, slots=c.slots, rho=c.rho) for c in CELLS.itertuples()]
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from commands import contents
 from ssjf.errors import InputError
-from ssjf.study import draws, paths, store
-from ssjf.study.execute import execute
+from ssjf.experiments import draws, paths, store
+from ssjf.experiments.execute import execute
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = {

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import theory
-from ssjf.engine.profile import Profile, profile
-from ssjf.engine.published import MODES, NO_QUIRKS, duration_seconds, serve
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
+from ssjf.analysis import metrics
 from ssjf.errors import InputError
-from ssjf.policy import Policy, policy
 from ssjf.proxy import predict
 from ssjf.request import Requests
-from ssjf.study import metrics
+from ssjf.scheduler import Policy, policy
+from ssjf.simulator.profile import Profile, profile
+from ssjf.simulator.published import MODES, NO_QUIRKS, duration_seconds, serve
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
 from ssjf.workload import lengths
 from ssjf.workload.arrivals import rate_for
 

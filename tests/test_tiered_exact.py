@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from reference_tiered import Machine
-from ssjf.engine.memory import ON_PREEMPTION, Memory
-from ssjf.engine.profile import PICOSECONDS
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
-from ssjf.engine.tiered import simulate_tiered
-from ssjf.engine.tiered.setting import time_model
-from ssjf.policy import Policy, orderings, policy
-from ssjf.policy.alise import alise
-from ssjf.policy.alise_time import TOKENS
 from ssjf.request import Requests
+from ssjf.scheduler import Policy, orderings, policy
+from ssjf.scheduler.alise import alise
+from ssjf.scheduler.alise_time import TOKENS
+from ssjf.simulator.memory import ON_PREEMPTION, Memory
+from ssjf.simulator.profile import PICOSECONDS
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
+from ssjf.simulator.tiered import simulate_tiered
+from ssjf.simulator.tiered.setting import time_model
 from test_simulator_exact import POLICIES as PLAIN
 from test_simulator_exact import random_profile, random_requests, remaining
 

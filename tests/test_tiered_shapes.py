@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssjf.engine.memory import Memory
-from ssjf.engine.profile import Profile, profile
-from ssjf.engine.server import Server
-from ssjf.engine.shapes import deployed, kv_tokens
-from ssjf.engine.shapes_devices import DEVICES, device, pcie
-from ssjf.engine.shapes_models import SHAPES, shape
-from ssjf.engine.tiered import simulate_tiered
 from ssjf.errors import InputError
-from ssjf.policy import policy
-from ssjf.policy.alise import Remaining, alise
-from ssjf.policy.alise_time import TimeModel
 from ssjf.request import Requests
+from ssjf.scheduler import policy
+from ssjf.scheduler.alise import Remaining, alise
+from ssjf.scheduler.alise_time import TimeModel
+from ssjf.simulator.memory import Memory
+from ssjf.simulator.profile import Profile, profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.shapes import deployed, kv_tokens
+from ssjf.simulator.shapes_devices import DEVICES, device, pcie
+from ssjf.simulator.shapes_models import SHAPES, shape
+from ssjf.simulator.tiered import simulate_tiered
 
 PARAMETERS = {  # as the published checkpoints have them
     "opt-2.7b": 2_651_596_800,

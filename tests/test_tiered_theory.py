@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssjf.engine.memory import Memory
-from ssjf.engine.profile import Profile
-from ssjf.engine.server import Server
-from ssjf.engine.simulator import simulate
-from ssjf.engine.tiered import simulate_tiered
-from ssjf.policy import known_policies, policy
-from ssjf.policy.alise import alise
 from ssjf.request import Requests
+from ssjf.scheduler import known_policies, policy
+from ssjf.scheduler.alise import alise
+from ssjf.simulator.memory import Memory
+from ssjf.simulator.profile import Profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
+from ssjf.simulator.tiered import simulate_tiered
 from ssjf.workload import lengths
 from ssjf.workload.arrivals import rate_for
 from test_theory import WORKLOADS, assert_agrees, of_columns

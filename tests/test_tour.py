@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from ssjf import tour
 from ssjf.errors import InputError
-from ssjf.study import tour
 
 matplotlib.use("Agg")
 

@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 
 from commands import contents, refused, ssjf
 from ssjf.errors import InputError
-from ssjf.proxy.folder import card, load
-from ssjf.study import train as training
-from ssjf.study.proxy_spec import read_spec
+from ssjf.experiments import train as training
+from ssjf.proxy.io import card, load
+from ssjf.proxy.spec import read_spec
 from ssjf.workload.splits import split_of
 
 SPEC = """

@@ -8,17 +8,18 @@ import pytest
 
 from commands import refused, ssjf
 from ssjf import Requests, Server, profile
-from ssjf.engine.calibrate import fit, to_toml
-from ssjf.engine.profile import Profile
-from ssjf.engine.vllm import mend
-from ssjf.engine.vllm.client import Engine
-from ssjf.engine.vllm.deployment import deployment, deployments
-from ssjf.engine.vllm.models import SHAPES, make
 from ssjf.errors import InputError
-from ssjf.study import measured, runner
-from ssjf.study.execute import execute
-from ssjf.study.experiments import experiment, experiments
-from ssjf.study.open_loop import saturation_rate
+from ssjf.experiments import fidelity as measured
+from ssjf.experiments import runner
+from ssjf.experiments.execute import execute
+from ssjf.experiments.grid import experiment, experiments
+from ssjf.experiments.open_loop import saturation_rate
+from ssjf.harness import post_install as mend
+from ssjf.harness.deployment import deployment, deployments
+from ssjf.harness.engine import Engine
+from ssjf.harness.models import SHAPES, make
+from ssjf.simulator.calibrate import fit, to_toml
+from ssjf.simulator.profile import Profile
 
 
 def test_a_model_folder_has_the_tensors_of_its_config(tmp_path):
@@ -43,7 +44,7 @@ def test_the_same_seed_makes_the_same_weights(tmp_path):
 
 
 def test_bfloat16_is_the_nearest():
-    from ssjf.engine.vllm.models import _bfloat16
+    from ssjf.harness.models import _bfloat16
 
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     back = np.frombuffer(_bfloat16(values), "<u2").astype(np.uint32) << 16
@@ -99,10 +100,10 @@ def test_a_wrong_deployment_file_is_one_sentence(tmp_path, text, sentence):
 
 
 def test_without_vllm_the_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("ssjf.engine.vllm.client.python", lambda: None)
+    monkeypatch.setattr("ssjf.harness.engine.python", lambda: None)
     with Engine(deployment("cpu-tiny")) as engine, pytest.raises(InputError, match="make vllm"):
         engine.start()
-    monkeypatch.setattr("ssjf.engine.vllm.client.python", lambda: "/no/such/python")
+    monkeypatch.setattr("ssjf.harness.engine.python", lambda: "/no/such/python")
     with Engine(deployment("cpu-tiny")) as engine, pytest.raises(InputError, match="cannot be run"):
         engine.start()
 
@@ -192,7 +193,7 @@ def test_metrics_of_measured_runs_and_their_pairs_by_hand(monkeypatch):
         "first_token_at": [0.5, 2.0, 0.5, 2.0], "finished_at": [2.0, 4.0, 1.0, 4.0],
         "output_tokens": [4, 1, 2, 1],
     })  # fmt: skip
-    monkeypatch.setattr("ssjf.study.experiments.rows", lambda *_, **__: rows.copy())
+    monkeypatch.setattr("ssjf.experiments.grid.rows", lambda *_, **__: rows.copy())
     found = measured.runs("vllm-gain").set_index("engine")
     assert found.loc["vllm", "jct_mean"] == 2.5 and found.loc["simulator", "jct_mean"] == 2.0
     assert found.loc["vllm", "completed_per_second"] == 0.5

@@ -13,8 +13,8 @@ import pytest
 
 import vllm_engine
 from commands import process
-from ssjf.study import measured
-from ssjf.study.experiments import experiment
+from ssjf.experiments import fidelity as measured
+from ssjf.experiments.grid import experiment
 
 pytestmark = [vllm_engine.needed, pytest.mark.slow, pytest.mark.xdist_group("vllm-runs")]
 
@@ -60,7 +60,7 @@ def test_what_is_finished_is_not_run_again(results):
 def test_an_engine_that_dies_is_one_sentence_and_leaves_what_is_finished(tmp_path):
     """Killed in the second run: the first stays, the next ``ssjf run`` makes the others."""
     env = os.environ | {"SSJF_RESULTS": str(tmp_path)}
-    command = [sys.executable, "-m", "ssjf.cli", "run", "vllm-anatomy"]
+    command = [sys.executable, "-m", "ssjf", "run", "vllm-anatomy"]
     running = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     while not folders(tmp_path, "vllm-anatomy"):
         assert running.poll() is None
@@ -78,7 +78,7 @@ def worker_of(parent):
     """The engine's process."""
     for task in Path(f"/proc/{parent}/task").iterdir():
         for child in (task / "children").read_text().split():
-            if "ssjf.engine.vllm.worker" in Path(f"/proc/{child}/cmdline").read_text():
+            if "ssjf.harness.worker" in Path(f"/proc/{child}/cmdline").read_text():
                 return int(child)
     raise AssertionError("no engine runs")
 
@@ -90,7 +90,7 @@ def test_a_profile_that_was_not_calibrated_is_one_sentence(tmp_path):
 
 def test_the_committed_pairs_are_of_the_same_requests():
     """Arrivals, lengths and seeds of a measured run are those of its simulated twin."""
-    from ssjf.study import store
+    from ssjf.experiments import store
 
     specs = experiment("vllm-gain").specs()
     twins = {measured._twin(spec): spec for spec in specs if spec["engine"] == "simulator"}

@@ -12,16 +12,16 @@ import pytest
 import commands
 import vllm_engine
 from serving_tools import until
-from ssjf.engine.vllm.client import python
-from ssjf.engine.vllm.deployment import Deployment
-from ssjf.engine.vllm.models import make
+from ssjf.analysis.server_load import WORDS
 from ssjf.errors import InputError
-from ssjf.proxy import folder
+from ssjf.harness.bench_client import Load, measured
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.engine import python
+from ssjf.harness.models import make
+from ssjf.harness.server import LiveServer
+from ssjf.harness.server_options import environment, options_of
+from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
-from ssjf.study.load_client import Load, measured
-from ssjf.study.load_server import LiveServer
-from ssjf.study.load_settings import environment, options_of
-from ssjf.study.load_summary import WORDS
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
 
@@ -60,7 +60,11 @@ def state(tmp_path_factory):
 
 
 def made(model, options=None):
-    return LiveServer(str(model), options_of(ONE_SLOT, 1, model), options)
+    return LiveServer(
+        str(model),
+        options_of(ONE_SLOT, 1, model),
+        None if options is None else options.environment(),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 
 import vllm_engine
 from ssjf import Requests, Server, simulate
-from ssjf.engine.profile import Profile
-from ssjf.engine.vllm.client import Engine
-from ssjf.engine.vllm.deployment import Deployment
 from ssjf.errors import InputError
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.engine import Engine
+from ssjf.simulator.profile import Profile
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm-steps")]
 
@@ -55,7 +55,7 @@ def drawn(seed, between_steps):
 @pytest.mark.parametrize("policy_name", POLICIES)
 def test_every_first_token_and_finish_is_at_the_step_of_vllm(engine, policy_name):
     """Chunked prefill or not, short KV memory or not: 40 random configurations a policy."""
-    from ssjf.policy import policy
+    from ssjf.scheduler import policy
 
     preemptions = 0
     for seed in range(40):

@@ -9,11 +9,11 @@ import torch
 
 import vllm_engine
 from ssjf import Requests, Server
-from ssjf.engine.vllm.client import Engine
-from ssjf.engine.vllm.deployment import Deployment
-from ssjf.engine.vllm.quantising import halves, joined, quantise, restore
 from ssjf.errors import InputError
 from ssjf.hardware import instruction_sets
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.engine import Engine
+from ssjf.harness.quantise import halves, joined, quantise, restore
 
 pytestmark = pytest.mark.xdist_group("vllm-swap")
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from ssjf.engine.profile import profile
-from ssjf.engine.server import Server
 from ssjf.errors import InputError
-from ssjf.policy import Policy, policy
-from ssjf.policy.orderings import fcfs
+from ssjf.experiments import what_if
 from ssjf.request import Requests
-from ssjf.study import what_if
+from ssjf.scheduler import Policy, policy
+from ssjf.scheduler.orderings import fcfs
+from ssjf.simulator.profile import profile
+from ssjf.simulator.server import Server
 from ssjf.workload import arrivals, lengths
 
 PAPER = profile("ssjf-paper")

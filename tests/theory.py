@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ssjf.config import count, positive
 from ssjf.errors import InputError
 from ssjf.request import FloatArray
-from ssjf.workload.options import count, positive
 
 
 def utilisation(rate: float, mean_seconds: float, slots: int = 1) -> float:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ssjf.engine.vllm.client import ABSENT, python
+from ssjf.harness.engine import ABSENT, python
 
 needed = pytest.mark.skipif(python() is None, reason=ABSENT)
 
 _OWNER = """
 import json, sys, time
-from ssjf.engine.vllm.client import Engine
-from ssjf.engine.vllm.deployment import Deployment
+from ssjf.harness.engine import Engine
+from ssjf.harness.deployment import Deployment
 live = Engine(Deployment(**json.loads(sys.argv[1])))
 live.start()
 print(live.pid, flush=True)

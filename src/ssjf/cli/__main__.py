@@ -1,5 +1,0 @@
-"""``python -m ssjf.cli``."""
-
-from ssjf.cli import main
-
-main()

@@ -1,0 +1,90 @@
+"""Statistics of series with intervals, resampled by replicate.
+
+A replicate is one (seed, run): it goes through all values of x (rates, scales), and is drawn
+as a whole, so that an average over x keeps its mixture of x, and a window of a trace that is
+served at ten scales counts once and not ten times. Policies are compared on equal replicates.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.analysis import bootstrap
+from ssjf.analysis.bootstrap import Estimate
+
+REPLICATE = ["seed", "run"]
+COMPARISONS: dict[str, Callable[..., Estimate]] = {
+    "reduction": bootstrap.reduction,
+    "factor": bootstrap.factor,
+}
+
+
+def replicates(frame: pd.DataFrame, metric: str, by: Sequence[str] = ()) -> pd.DataFrame:
+    """The metric averaged over x: a row per keys and replicate, a column per series."""
+    exact = frame.assign(**{metric: frame[metric].astype(np.float64)})
+    return exact.groupby([*by, *REPLICATE, "series"])[metric].mean().unstack("series")
+
+
+def means(frame: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """Columns ``by``, series, value, low, high in the metric's unit."""
+    return _each(frame, by, metric, lambda wide, series: bootstrap.interval(wide[series]))
+
+
+def against(
+    frame: pd.DataFrame,
+    by: list[str],
+    metric: str = "jct_mean",
+    how: str = "reduction",
+    baseline: str = "fcfs",
+) -> pd.DataFrame:
+    """Every other series against the baseline: ``reduction`` (%) or ``factor``.
+
+    Columns ``by``, series, value, low, high.
+    """
+    compare = COMPARISONS[how]
+
+    def estimate(wide: pd.DataFrame, series: str) -> Estimate:
+        return compare(wide[baseline], wide[series])
+
+    return _each(frame, by, metric, estimate, leave_out=baseline)
+
+
+def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
+    """Standard deviation over seeds (points) of the JCT reduction that one seed gives.
+
+    Columns ``by``, series, spread.
+    """
+    keys = [*by, "seed", "series"]
+    wide = frame.astype({"jct_mean": np.float64}).groupby(keys)["jct_mean"].mean().unstack()
+    reductions = 100 * (1 - wide.div(wide[baseline], axis=0)).drop(columns=baseline)
+    return reductions.groupby(by).std().stack().rename("spread").reset_index()
+
+
+def with_columns(
+    table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str
+) -> pd.DataFrame:
+    """``table`` with columns of ``other`` (old=new) looked up by the keys and the series."""
+    keys = [*by, "series"]
+    picked = other[[*keys, *names]].rename(columns=dict(names))
+    return table.merge(picked, how="left", on=keys)
+
+
+def _each(
+    frame: pd.DataFrame,
+    by: list[str],
+    metric: str,
+    estimate: Callable[[pd.DataFrame, str], Estimate],
+    leave_out: str = "",
+) -> pd.DataFrame:
+    """``estimate(replicates, series)`` for every series at every value of the keys ``by``."""
+    measured = replicates(frame, metric, by)
+    found: list[dict[str, Any]] = []
+    for values in frame[by].drop_duplicates().itertuples(index=False, name=None):
+        wide = measured.loc[values].dropna(axis=1, how="all")
+        keys = dict(zip(by, values, strict=True))
+        for series in frame["series"].unique():
+            if series in wide and series != leave_out:
+                found.append(keys | {"series": series} | estimate(wide, series)._asdict())
+    return pd.DataFrame(found)

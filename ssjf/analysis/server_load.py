@@ -1,0 +1,161 @@
+"""What requests to servers took, with intervals, against ``vllm serve`` on the same requests.
+
+``rows`` as ``load.rows`` gives them, with the columns ``workload`` (the load, in words) and
+``series``. Every series served the same requests, so that all comparisons are paired. Intervals
+are over seeds, all requests of a drawn seed together (requests of one run share a queue); where
+there is one seed only, over its requests.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from ssjf.analysis import bootstrap
+from ssjf.analysis.bootstrap import Estimate
+from ssjf.request import FloatArray
+
+PLAIN = "fcfs"
+ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
+WORDS = {
+    "e2el_mean": "mean E2EL (s)",
+    "e2el_p99": "p99 E2EL (s)",
+    "ttft_mean": "mean TTFT (s)",
+    "ttft_p99": "p99 TTFT (s)",
+    "tpot_ms": "TPOT (ms)",
+    "requests_per_second": "requests/s",
+    "overhead_ms": "middleware (ms)",
+    "predictor_ms": "of which predictor (ms)",
+}
+COLUMNS = {"e2el": "e2el_seconds", "ttft": "ttft_seconds"}
+Statistic = Callable[[FloatArray], FloatArray]
+STATISTICS: dict[str, Statistic] = {
+    "mean": lambda values: values.mean(axis=-1),
+    "p99": lambda values: np.quantile(values, 0.99, axis=-1),
+}
+
+
+def estimates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns workload, series, metric (of ``WORDS``), value, low, high."""
+    found = []
+    for (load, series), part in rows.groupby(["workload", "series"], sort=False):
+        for metric in WORDS:
+            estimate = _estimate(part, metric)
+            found.append({"workload": load, "series": series, "metric": metric}
+                         | estimate._asdict())  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def _estimate(part: pd.DataFrame, metric: str) -> Estimate:
+    name, _, statistic = metric.partition("_")
+    if name in COLUMNS:
+        values = part[COLUMNS[name]].to_numpy()
+        return bootstrap.statistic(STATISTICS[statistic], values, groups=_groups(part))
+    values = per_seed(part)[metric].to_numpy()
+    if np.isnan(values).any():  # no middleware, or answers of one token
+        return Estimate(np.nan, np.nan, np.nan)
+    return bootstrap.interval(values)
+
+
+def per_seed(part: pd.DataFrame) -> pd.DataFrame:
+    """Of one load and series, by seed: requests_per_second, tpot_ms, overhead_ms, predictor_ms.
+
+    ``tpot_ms`` is the time per output token behind the first: how fast that server ran.
+    """
+    decoding = part["e2el_seconds"] - part["ttft_seconds"]
+    part = part.assign(decoding=decoding, behind=part["output_tokens"] - 1)
+    by_seed = part.groupby("seed")
+    sums = by_seed[["decoding", "behind"]].sum()
+    ended = (part["arrived_at"] + part["e2el_seconds"]).groupby(part["seed"]).max()
+    rate = by_seed.size() / (ended - by_seed["arrived_at"].min())
+    clocks = by_seed[["overhead_ms", "predictor_ms"]].first()
+    tpot = 1e3 * sums["decoding"] / sums["behind"].where(sums["behind"] > 0)
+    return clocks.assign(requests_per_second=rate, tpot_ms=tpot)
+
+
+def reductions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Percent by which each series is below ``vllm serve``; columns as of ``estimates``.
+
+    Metrics: those of E2EL and TTFT, and ``requests_per_second``, whose reduction is a loss.
+    """
+    found = []
+    for load, part in rows.groupby("workload", sort=False):
+        plain = part[part["series"] == PLAIN]
+        for series in part["series"].unique():
+            if series != PLAIN:
+                treated = part[part["series"] == series]
+                found += [
+                    {"workload": load, "series": series, "metric": metric} | estimate._asdict()
+                    for metric, estimate in _reductions(plain, treated).items()
+                ]
+    return pd.DataFrame(found)
+
+
+def _reductions(plain: pd.DataFrame, treated: pd.DataFrame) -> dict[str, Estimate]:
+    found = {}
+    for metric in list(WORDS)[:4]:
+        name, _, statistic = metric.partition("_")
+        pair = np.stack([part[COLUMNS[name]].to_numpy() for part in (plain, treated)])
+        reduction = _reduction(STATISTICS[statistic])
+        found[metric] = bootstrap.statistic(reduction, pair, groups=_groups(plain))
+    rates = [per_seed(part)["requests_per_second"] for part in (plain, treated)]
+    return found | {"requests_per_second": bootstrap.reduction(*rates)}
+
+
+def _reduction(of: Statistic) -> Statistic:
+    """In percent, of (..., plain and treated, n)."""
+    return lambda pair: 100 * (1 - of(pair[..., 1, :]) / of(pair[..., 0, :]))
+
+
+def ttft_rise_ms(plain: pd.DataFrame, treated: pd.DataFrame) -> Estimate:
+    """By how many milliseconds the mean TTFT of the same requests is later than ``plain``'s."""
+    columns = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, treated)]
+    return bootstrap.difference(*columns, groups=_groups(plain))
+
+
+def _groups(part: pd.DataFrame) -> FloatArray | None:
+    seeds = part["seed"].to_numpy()
+    return seeds if len(np.unique(seeds)) > 1 else None
+
+
+def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
+    """A row per load and server, as text: value [low, high]; ``labels`` name the series."""
+    found = estimates(rows)
+    found["text"] = [cell(*each) for each in found[["value", "low", "high"]].to_numpy()]
+    keys = ["workload", "series"]
+    wide = found.pivot_table("text", keys, "metric", "first", sort=False)[list(WORDS)]
+    wide = wide.rename(columns=WORDS).reset_index()
+    sizes = rows.groupby(keys, sort=False).size().to_numpy()
+    wide.insert(2, "requests", sizes)
+    gains = reductions(rows).query("metric == 'e2el_mean'")
+    texts = [cell(*each) for each in gains[["value", "low", "high"]].to_numpy()]
+    gained = gains[keys].assign(**{"mean E2EL reduction (%)": texts})
+    wide = wide.merge(gained, "left", keys).fillna("–")
+    return wide.assign(series=wide["series"].map(labels)).rename(
+        columns={"workload": "load", "series": "server"}
+    )
+
+
+def sentence(rows: pd.DataFrame, series: str) -> str:
+    """What a server of ``rows`` does to latency, in words computed from them."""
+    part = reductions(rows[rows["series"].isin([PLAIN, series])]).set_index("metric")
+    mean, tail, rate = (part.loc[name] for name in ("e2el_mean", "e2el_p99", "requests_per_second"))
+    clocks = per_seed(rows[rows["series"] == series]).mean()
+    own = clocks["overhead_ms"] - clocks["predictor_ms"]
+    return (
+        f"Mean E2EL {_change(mean)}, p99 {_change(tail)}, requests/s {_change(rate)}; the "
+        f"middleware takes {own:.2g} ms a request and its predictor {clocks['predictor_ms']:.2g} ms"
+    )
+
+
+def _change(row: pd.Series) -> str:
+    low, high = -row["high"], -row["low"]
+    interval = "" if np.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
+    return f"{-row['value']:+.3g} %{interval}"
+
+
+def cell(value: float, low: float, high: float) -> str:
+    """A value with its interval, if there are both."""
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3g}" if np.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"

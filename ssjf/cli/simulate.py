@@ -1,0 +1,68 @@
+"""``ssjf simulate``."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ssjf.cli.output import print_json, print_table
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
+@click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
+@click.option(
+    "--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256)."
+)
+@click.option(
+    "--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited)."
+)
+@click.option(
+    "--memory", "memory_text", metavar="WHAT[,NAME=VALUE…]",
+    help="Of a preempted request: recompute, swap, ewt or defer, then host_tokens=N, quantise=8, …",
+)  # fmt: skip
+@click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
+@click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
+@click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True)
+def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale, predictor,
+             predictor_seconds, seed, as_json) -> None:  # fmt: skip
+    """What would length-aware order do to TRACE (csv, jsonl or parquet)?
+
+    Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
+    """
+    from ssjf.experiments import what_if
+    from ssjf.experiments.memory_option import memory_of
+    from ssjf.experiments.recommend import capped, recommend
+    from ssjf.scheduler import policy
+    from ssjf.simulator.profile import profile
+    from ssjf.simulator.server import Server
+    from ssjf.workload.traces import load_trace
+
+    asked = [name.strip() for name in policies.split(",")]
+    chosen = [replace(policy(name), name=name) for name in asked]
+    model = profile(profile_name)
+    server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
+    requests = what_if.rescaled(load_trace(trace), scale)
+    predictor = what_if.predictor_for(requests, predictor)
+    memory = memory_of(memory_text) if memory_text else None
+    table = what_if.compare(
+        requests, chosen, model, server, predictor, seed, predictor_seconds, memory
+    )
+    rho = what_if.offered_load(requests, model, server)
+    caps = capped(requests, model, server, predictor, seed, predictor_seconds)
+    advice = recommend(table, rho, caps)
+    equal = int((requests.arrived_at[1:] == requests.arrived_at[:-1]).sum())
+    if as_json:
+        print_json({"rho": rho, "predictor": predictor, "profile": model.name,
+                    "equal_arrivals": equal, "policies": table.to_dict("records"),
+                    "recommendation": advice.as_json()})  # fmt: skip
+        return
+    click.echo(f"{len(requests)} requests, profile {model.name}, {server.running_slots} slots, "
+               f"ρ {rho:.3f}, predictor {predictor}; times in seconds")  # fmt: skip
+    if equal:
+        click.echo(f"{equal} requests arrive at the time of the row above; rows keep their order")
+    print_table(table)
+    click.echo(advice.sentence)

@@ -1,0 +1,95 @@
+"""Runs, notebooks, claims and the report."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ssjf.cli.output import print_json, print_table
+from ssjf.errors import InputError, unknown
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--jobs", default=2, show_default=True, help="Worker processes.")
+@click.option("--seeds", type=int, help="Repeat with so many seeds (default: the experiment's).")
+@click.option("--again", is_flag=True, help="Simulate the stored runs again and compare.")
+@click.option("--profile", help="Of an experiment on vLLM: cpu-tiny, cpu-mid, gpu-1b, gpu-8b, ….")
+def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str | None) -> None:
+    """Do the missing runs of EXPERIMENT; finished ones are kept.
+
+    `all` is every simulation, `trainings` every training of a proxy, `measurements` every run on
+    vLLM.
+    """
+    from ssjf.experiments import runner
+
+    for name, value in (("jobs", jobs), ("seeds", 1 if seeds is None else seeds)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1")
+    if again:
+        if profile is not None:
+            raise InputError("--again simulates; --profile is for runs that are measured")
+        different = runner.simulate_again(experiment, jobs, seeds)
+        click.echo(f"{experiment}: {len(different)} runs differ from the stored ones")
+        sys.exit(1 if different else 0)
+    done = runner.run(experiment, jobs, seeds, deployment=profile)
+    click.echo(f"{experiment}: {len(done)} runs made, the others were there")
+
+
+@click.command("list")
+@click.argument("what", required=False)
+def list_names(what: str | None) -> None:
+    """The known experiments, policies, predictors, profiles, notebooks, claims and data sets."""
+    from ssjf.cli import listing
+
+    if what is not None and what not in listing.KINDS:
+        raise unknown("kind", what, listing.KINDS)
+    for kind in [what] if what else listing.KINDS:
+        names = listing.KINDS[kind]() or ["(none here: run ssjf in its repository)"]
+        click.echo(f"{kind}:\n  " + "\n  ".join(names))
+
+
+@click.command()
+@click.argument("claim_ids", nargs=-1)
+@click.option("--json", "as_json", is_flag=True)
+def check(claim_ids: tuple[str, ...], as_json: bool) -> None:
+    """A verdict for every claim of the papers (or those named); writes results/claims.csv."""
+    from ssjf.report import claims
+
+    verdicts = claims.check(list(claim_ids))
+    if not claim_ids:
+        claims.write(verdicts)
+    if as_json:
+        print_json(json.loads(verdicts.to_json(orient="records")))
+    else:
+        print_table(
+            verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]]
+        )
+
+
+@click.command()
+@click.argument("name")
+@click.option("-p", "--parameter", "given", multiple=True, metavar="KEY=VALUE")
+@click.option("--out", type=click.Path(path_type=Path), help="Where its figures go.")
+def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
+    """Run one notebook strictly, with other parameters if given (then --out keeps it apart)."""
+    from ssjf.report import notebooks
+
+    values = notebooks.parse(given)
+    if values and out is None:
+        raise InputError("other parameters would replace the committed figures; give --out FOLDER")
+    done = notebooks.run_apart(name, values, out)
+    click.echo(f"{done.name}: {done.seconds:.1f} s, {done.output_path}")
+
+
+@click.command()
+@click.option("--jobs", default=2, show_default=True, help="Notebooks at a time.")
+def report(jobs: int) -> None:
+    """Level A: run every notebook, judge every claim, write the report."""
+    from ssjf.report import make as make_report
+
+    verdicts, index = make_report.make(jobs)
+    print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
+    click.echo(make_report.summary(verdicts))
+    click.echo(f"report: {index}")

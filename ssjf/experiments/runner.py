@@ -1,0 +1,146 @@
+"""Running experiments: what is finished is skipped, what was killed starts anew."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+import pandas as pd
+from tqdm import tqdm
+
+from ssjf.errors import InputError
+from ssjf.experiments import draws, store
+from ssjf.experiments.execute import execute
+from ssjf.experiments.grid import WORKLOAD_KEYS, experiment, experiments
+
+Spec = dict[str, Any]
+T = TypeVar("T")
+
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
+ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
+"""Engines whose runs need the ones before, or the machine to themselves."""
+GROUPS = {
+    "all": ("published", "simulator", "alise-curve", "alise-limit"),
+    "trainings": ("training",),
+    "measurements": MEASURED,
+}
+"""Names for the runs of several experiments, by engine: what can be simulated again anywhere,
+what needs the texts, and what needs vLLM."""
+
+
+def run(
+    name: str,
+    jobs: int = 1,
+    seeds: int | None = None,
+    progress: bool = True,
+    deployment: str | None = None,
+) -> list[str]:
+    """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids.
+
+    ``deployment`` is what runs on vLLM use instead of the experiment's.
+    """
+    specs = _specs(name, seeds, deployment)
+    store.sweep_temporary({spec["experiment"] for spec in specs})
+    missing = [spec for spec in specs if not store.is_finished(spec)]
+    _prepare(missing)
+    with tqdm(total=len(specs), desc=name, unit="run", disable=None if progress else True) as bar:
+        bar.update(len(specs) - len(missing))
+        alone = [spec for spec in missing if spec["engine"] in ONE_BY_ONE]
+        for _ in _each(_do, [spec for spec in missing if spec not in alone], jobs):
+            bar.update()
+        for _ in _each(_do, alone, jobs=1):
+            bar.update()
+    return [store.digest(spec) for spec in missing]
+
+
+def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[Spec]:
+    if name not in GROUPS:
+        return experiment(name).specs(seeds, deployment)
+    everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
+    wanted = [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
+    return sorted(wanted, key=lambda spec: GROUPS[name].index(spec["engine"]))
+
+
+def _on_gpu(spec: Spec) -> bool:
+    """Runs on a GPU are asked for by the name of their experiment."""
+    trained_there = spec.get("proxy", {}).get("config", {}).get("device") == "cuda"
+    return trained_there or spec.get("deployment", "").startswith("gpu-")
+
+
+def _prepare(specs: list[Spec]) -> None:
+    """Make the draws first, once, so that parallel runs only read them."""
+    for spec in specs:
+        workload = spec["workload"]
+        options = workload.get("pool", workload)
+        if options.get("draw") in draws.KINDS:
+            draws.draw({k: v for k, v in options.items() if k not in ("scales", *WORKLOAD_KEYS)})
+
+
+def _do(spec: Spec) -> None:
+    started = time.perf_counter()
+    rows = execute(spec)
+    store.save(spec, rows, time.perf_counter() - started)
+
+
+def _each(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+    return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
+
+
+def _in_parallel(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+    """The results of the work in the order in which they come."""
+    # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
+        futures = [pool.submit(work, spec) for spec in specs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed (out of memory?); finished runs are kept: run again"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _live_by_the_parent() -> None:
+    """A worker leaves interrupts to its parent, and ends when its parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def simulate_again(
+    name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True
+) -> list[str]:
+    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
+    specs = _specs(name, seeds)
+    found = _each(_differs, specs, jobs)
+    bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=None if progress else True)
+    return sorted(run_id for run_id in bar if run_id)
+
+
+def _differs(spec: Spec) -> str | None:
+    """The id of a stored run that is not what its specification gives."""
+    before = store.load(spec).drop(columns="run_id")
+    return None if _same(before, execute(spec)) else store.digest(spec)
+
+
+def _same(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    """Equal up to the rounding in which processors and library versions may differ."""
+    try:
+        pd.testing.assert_frame_equal(before, after, rtol=1e-5, atol=1e-6)
+    except AssertionError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""One module per kind of run: from a specification to its rows."""

@@ -1,0 +1,165 @@
+"""Raw runs on disk: a folder per run, named by the hash of its specification, never changed.
+
+    results/raw/EXPERIMENT/RUN_ID/{rows.parquet, spec.json, env.json}
+
+A run is written under a temporary name and renamed, so that a folder that exists is whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssjf.errors import InputError
+from ssjf.experiments import paths
+from ssjf.experiments.provenance import environment
+from ssjf.experiments.schema import check_rows
+
+Spec = Mapping[str, Any]
+
+
+def canonical(spec: Spec) -> str:
+    """The one text of a specification: sorted keys, no spaces."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+
+
+def digest(spec: Spec) -> str:
+    """The name of a specification: 16 hex digits of the SHA-256 of its canonical text."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
+
+
+def run_folder(spec: Spec) -> Path:
+    """Where the run of a specification lies."""
+    return paths.raw() / spec["experiment"] / digest(spec)
+
+
+def is_finished(spec: Spec) -> bool:
+    """Has this run been done?"""
+    return run_folder(spec).is_dir()
+
+
+def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
+    """Write a finished run, whole or not at all; an existing one is left as it is.
+
+    ``rows.attrs["environment"]``, if there, joins the record of where the run was made.
+    """
+    folder = run_folder(spec)
+    if folder.is_dir():
+        return folder
+    check_rows(rows, spec["detail"], str(folder))
+    with writable(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+        try:
+            _write(temporary, spec, rows, seconds)
+            temporary.chmod(0o755)
+            if not folder.is_dir():  # another process may have been faster
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path, spec: Spec, rows: pd.DataFrame, seconds: float) -> None:
+    write_parquet(rows, folder / "rows.parquet")
+    env = (
+        environment()
+        | rows.attrs.get("environment", {})
+        | {
+            "seconds": round(seconds, 3),
+            "rows_sha256": _sha256(folder / "rows.parquet"),
+        }
+    )
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    (folder / "env.json").write_text(json.dumps(env, indent=1, sort_keys=True) + "\n")
+
+
+def load(spec: Spec) -> pd.DataFrame:
+    """The rows of a finished run, with its ``run_id``; what was altered by hand is refused."""
+    folder = run_folder(spec)
+    if not folder.is_dir():
+        raise InputError(
+            f"run {digest(spec)} of {spec['experiment']} has not been made; "
+            f"run `ssjf run {spec['experiment']}`"
+        )
+    verify(folder)
+    return pd.read_parquet(folder / "rows.parquet").assign(run_id=folder.name)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The specification of a stored run; InputError if any of its files was altered."""
+    mend = f"delete the folder {folder} and run it again"
+    try:
+        spec = json.loads((folder / "spec.json").read_text())
+        env = json.loads((folder / "env.json").read_text())
+        rows = folder / "rows.parquet"
+        if digest(spec) != folder.name:
+            raise InputError(
+                f"{folder / 'spec.json'} was edited: it is not run {folder.name}; {mend}"
+            )
+        if _sha256(rows) != env["rows_sha256"]:
+            raise InputError(f"{rows} is truncated or was altered; {mend}")
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder} is not a whole run ({error}); {mend}") from None
+    return spec
+
+
+def stored(experiment: str) -> list[Path]:
+    """The folders of all runs of an experiment that are on disk."""
+    return sorted(p for p in (paths.raw() / experiment).glob("[0-9a-f]*") if p.is_dir())
+
+
+def sweep_temporary(experiments: Iterable[str]) -> None:
+    """Remove what killed runs of these experiments left half-written."""
+    for experiment in experiments:
+        for folder in (paths.raw() / experiment).glob(".tmp-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in paths.workloads().glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def write_parquet(rows: pd.DataFrame, path: Path) -> None:
+    """Parquet (zstd), the same bytes for the same rows, under a temporary name until whole."""
+    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            pq.write_table(table, temporary, **_encoding(table))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _encoding(table: pa.Table) -> dict[str, Any]:
+    """Metrics (float32) hardly repeat: split into byte planes they compress a quarter better."""
+    metrics = [field.name for field in table.schema if field.type == pa.float32()]
+    return {
+        "compression": "zstd",
+        "compression_level": 9,
+        "write_statistics": False,
+        "use_dictionary": [name for name in table.column_names if name not in metrics],
+        "column_encoding": dict.fromkeys(metrics, "BYTE_STREAM_SPLIT"),
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written is one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from None

@@ -1,0 +1,181 @@
+"""From texts to a proxy folder: split, fit, judge on the test split, save."""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssjf.analysis.quality_distribution import interval_coverage
+from ssjf.analysis.quality_intervals import with_intervals
+from ssjf.analysis.quality_ranks import noise_ceiling
+from ssjf.errors import InputError, unknown
+from ssjf.experiments.provenance import made_with
+from ssjf.experiments.store import digest
+from ssjf.proxy import io as proxy_folder
+from ssjf.proxy.base import Prediction, Proxy
+from ssjf.proxy.registry import KINDS
+from ssjf.proxy.spec import ProxySpec
+from ssjf.proxy.training import TrainingRows
+from ssjf.request import FloatArray
+from ssjf.workload.splits import prompt_hash
+from ssjf.workload.texts import Texts, check_trainable, load_texts
+
+LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
+
+
+def train(
+    spec: ProxySpec, data: str, out: Path, texts: Texts | None = None,
+    split: NDArray[np.str_] | None = None, tokenizer: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train, judge on the test split, save to ``out``; returns the proxy's card.
+
+    What a killed training has done lies in a folder beside ``out`` and is gone on with. ``texts``
+    are those of ``data`` if they are read already; ``split`` (n,) overrides their splits.
+    ``tokenizer`` counts the answers where the data have no lengths.
+    """
+    proxy_folder.check_new(out)
+    if texts is None:
+        texts = load_texts(data, tokenizer=tokenizer, label=label_to_load(spec))
+    split = texts.splits() if split is None else split
+    keep = out.with_name(f"{out.name}.training")
+    proxy, card = fit(spec, data, texts, split, keep)
+    card |= {"length_tokenizer": tokenizer} if tokenizer else {}
+    proxy_folder.save(out, spec.kind, proxy, card)
+    shutil.rmtree(keep, ignore_errors=True)
+    return card
+
+
+def fit(
+    spec: ProxySpec, data: str, texts: Texts, split: NDArray[np.str_], keep: Path
+) -> tuple[Proxy, dict[str, Any]]:
+    """A trained proxy and its card; ``keep`` is for checkpoints."""
+    check_trainable(texts)
+    rows, masks = _training_rows(spec, texts, split)
+    counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
+    _check_rows(data, counts)
+    _check_columns(data, rows.targets[masks["train"]], (spec.labels[0], *spec.also))
+    data_hash = _data_hash(texts, spec, split)
+    started = time.perf_counter()
+    proxy = KINDS[spec.kind].train(rows, spec.config, keep / digest_of(spec, data_hash))
+    seconds = time.perf_counter() - started
+    test = rows.known(masks["test"])
+    prompts = [rows.prompts[i] for i in test]
+    llms = None if rows.llms is None else [rows.llms[i] for i in test]
+    card = {
+        "data": data,
+        "data_hash": data_hash,
+        "labels": list(spec.labels),
+        "also": list(spec.also),
+        "text": spec.text,
+        "config": asdict(spec.config),
+        "rows": counts,
+        "train_seconds": round(seconds, 1),
+        "test": judge(proxy.predict(prompts, llms), np.exp(rows.draws[test])),
+        "made_with": made_with(),
+    }
+    card |= proxy.told() if hasattr(proxy, "told") else {}
+    return proxy, card
+
+
+def digest_of(spec: ProxySpec, data_hash: str) -> str:
+    """What tells one training from another: the same spec on the same rows."""
+    return digest({"spec": asdict(spec), "data": data_hash})
+
+
+def _training_rows(
+    spec: ProxySpec, texts: Texts, split: NDArray[np.str_]
+) -> tuple[TrainingRows, dict[str, np.ndarray]]:
+    """The rows, and the mask of each split."""
+    draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
+    main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
+    targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
+    masks = {name: split == name for name in ("train", "val", "test")}
+    read = texts.text(turn_only=spec.text == "turn")
+    return TrainingRows(read, targets, draws, masks["train"], masks["val"], texts.model), masks
+
+
+def label_to_load(spec: ProxySpec) -> str | None:
+    """A label that stands in for ``output_tokens`` where the spec does not ask for these."""
+    return None if "output_tokens" in (*spec.labels, *spec.also) else spec.labels[0]
+
+
+def lengths(texts: Texts, name: str) -> FloatArray:
+    """A column of lengths in tokens, NaN where it is missing."""
+    if name == "output_tokens":
+        found = texts.output_tokens.astype(np.float64)
+    elif name in texts.extra:
+        texts.labelled(name)  # refuses lengths that are none
+        found = texts.extra[name]
+    else:
+        raise unknown("label", name, ["output_tokens", *texts.extra])
+    return np.where(found >= 1, found, np.nan)
+
+
+def _logs(texts: Texts, name: str) -> FloatArray:
+    return np.log(lengths(texts, name))
+
+
+def _check_rows(data: str, rows: dict[str, int]) -> None:
+    least = {"train": LEAST_ROWS, "val": LEAST_ROWS // 5, "test": LEAST_ROWS // 5}
+    for name, count in rows.items():
+        if count < least[name]:
+            raise InputError(
+                f"{data} has {count} labelled rows in its {name} split; "
+                f"training needs at least {least[name]}"
+            )
+
+
+def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None:
+    """Each column of lengths must have something to learn in the training split."""
+    for name, column in zip(names, targets.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known) < LEAST_ROWS:
+            raise InputError(
+                f"{data} has {len(known)} rows with {name} in its train split; "
+                f"training needs at least {LEAST_ROWS}"
+            )
+        if known.min() == known.max():
+            raise InputError(f"{data}: every {name} is the same; there is nothing to learn")
+
+
+def _data_hash(texts: Texts, spec: ProxySpec, split: NDArray[np.str_]) -> str:
+    """A hash of the prompts and labels trained on, whatever file they came from."""
+    names = (*spec.labels, *spec.also)
+    columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in names]
+    told = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns}
+    ours = np.array_equal(split, texts.splits())
+    return digest(told if ours else told | {"split": split.tolist()})
+
+
+def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
+    """Quality on a test split, each number as [value, low, high]; ``draws`` are tokens (n, m).
+
+    The first label is predicted; where there are several, the rank of their mean too.
+    """
+    names = ["mae", "rmse", "r2", "accuracy", "macro_f1", "within_one_class", "kendall_tau_b",
+             "spearman", "pairs_2x"]  # fmt: skip
+    found = _intervals(np.rint(draws[:, 0]), predicted.tokens, names)
+    if draws.shape[1] > 1:
+        mean = _intervals(draws.mean(axis=1), predicted.tokens, ["kendall_tau_b", "spearman"])
+        found |= {f"{name}_of_mean": value for name, value in mean.items()}
+        differ = np.ptp(draws, axis=0).all()
+        ceiling = noise_ceiling(draws)["others_spearman"] if differ else np.nan
+        found["noise_ceiling_spearman"] = [ceiling]
+    low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
+    found["coverage_80"] = [interval_coverage(draws[:, 0], low, high)]
+    return {name: [*map(_rounded, values)] for name, values in found.items()}
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None  # JSON has no NaN
+
+
+def _intervals(truth: FloatArray, tokens: FloatArray, names: list[str]) -> dict[str, list[float]]:
+    frame = with_intervals(truth, tokens, names)
+    return {row.metric: [row.value, row.low, row.high] for row in frame.itertuples()}

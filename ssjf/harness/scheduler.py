@@ -1,0 +1,115 @@
+"""A thin vLLM scheduler for orders that no static ``priority`` can express.
+
+    vllm serve … --scheduling-policy priority \\
+        --scheduler-cls ssjf.harness.scheduler.PolicyScheduler \\
+        --additional-config '{"ssjf_policy": "hrrn"}'
+
+Before every step it asks the policy for the scores of what waits and runs and writes them as
+priorities; memory and batching stay vLLM's own. A policy that ``preempts`` also gives the slot of
+a running request to a waiting one of strictly lower score, by vLLM's own preemption: the request
+is computed again, or swapped where a KV connector (``HostSwap``) keeps its blocks. The
+``priority`` that a request came with is taken as its predicted length in tokens. vLLM calls
+scheduler classes "not public": use a static key (``ssjf serve``) where one will do. Importing this
+module imports vLLM.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from ssjf.scheduler import Policy, Queue, policy
+
+_LAST = (2,)
+
+
+class _Asks:
+    """What both classes below add to vLLM's."""
+
+    vllm_config: Any
+    waiting: Any
+    running: Any
+    max_num_running_reqs: int
+    _preempt_request: Callable[..., None]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._predicted: dict[str, float] = {}
+        self._promoted: set[str] = set()
+        given = getattr(self.vllm_config, "additional_config", None) or {}
+        self.ask(given.get("ssjf_policy", "ssjf"))
+
+    def ask(self, name: str, clock: Callable[[], float] = time.time) -> None:
+        """Order by this policy; ``clock`` is that of the requests' ``arrival_time``."""
+        self._policy: Policy = policy(name)
+        self._clock = clock
+
+    def add_request(self, request: Any) -> None:
+        self._predicted[request.request_id] = float(request.priority)
+        request.priority = _LAST  # until the next step asks
+        super().add_request(request)  # type: ignore[misc]
+
+    def schedule(self, *arguments: Any, **options: Any) -> Any:
+        self._order()
+        if self._policy.preempts:
+            self._displace()
+        return super().schedule(*arguments, **options)  # type: ignore[misc]
+
+    def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        self._predicted.pop(request.request_id, None)
+        self._promoted.discard(request.request_id)
+        return super()._free_request(request, *arguments, **options)  # type: ignore[misc]
+
+    def _order(self) -> None:
+        """Write the scores of this moment as priorities; the heap of the waiting is made anew."""
+        waiting = [self.waiting.pop_request() for _ in range(len(self.waiting))]
+        everyone = [*waiting, *self.running]
+        if everyone:
+            scores = self._scores(everyone, waiting)
+            for request, score in zip(everyone, scores, strict=True):
+                request.priority = score
+        for request in waiting:
+            self.waiting.add_request(request)
+
+    def _displace(self) -> None:
+        """Preempt the worst that run for the best that wait and find no free slot."""
+        free = self.max_num_running_reqs - len(self.running)
+        waiting = sorted(self.waiting, key=lambda request: request.priority)[free:]
+        worst_first = sorted(self.running, key=lambda request: request.priority, reverse=True)
+        for best, worst in zip(waiting, worst_first, strict=False):
+            if best.priority[:2] >= worst.priority[:2]:  # equal scores never preempt
+                return
+            self.running.remove(worst)
+            self._preempt_request(worst, time.monotonic())
+
+    def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
+        queue = Queue(
+            np.array([request.arrival_time for request in everyone], np.float64),
+            np.array([request.num_prompt_tokens for request in everyone], np.int64),
+            np.array([self._predicted[request.request_id] for request in everyone], np.float64),
+            np.array([request.num_output_tokens for request in everyone], np.int64),
+        )
+        now = self._clock()
+        scores = self._policy.scores(queue, now).tolist()
+        bound = self._policy.promote_after
+        if bound is not None:
+            late = (now - queue.arrived_at >= bound(queue))[: len(waiting)]
+            self._promoted |= {waiting[i].request_id for i in np.flatnonzero(late)}
+        return [self._key(request, score) for request, score in zip(everyone, scores, strict=True)]
+
+    def _key(self, request: Any, score: float) -> tuple[Any, ...]:
+        """The promoted first, by arrival; then by score. No two keys are equal."""
+        ties = (request.arrival_time, request.request_id)
+        promoted = request.request_id in self._promoted
+        return (0, *ties) if promoted else (1, score, *ties)
+
+
+class PolicyScheduler(_Asks, Scheduler):
+    """Where vLLM does not schedule asynchronously (``--no-async-scheduling``)."""
+
+
+class AsyncPolicyScheduler(_Asks, AsyncScheduler):
+    """Where it does, as on a GPU by default."""

@@ -1,0 +1,175 @@
+"""A vLLM server for a measurement: started, asked over HTTP, ended with this process."""
+
+import ctypes
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ssjf.errors import InputError
+from ssjf.harness.engine import ABSENT, python
+from ssjf.harness.server_options import HOST, environment
+
+STARTING_SECONDS, STOPPING_SECONDS = 900, 30
+_LIBC = ctypes.CDLL(None)
+
+
+class LiveServer:
+    """``vllm serve MODEL``, or ``ssjf serve MODEL`` where ``middleware`` is given.
+
+    ``middleware``: the variables of its options (``ServeOptions.environment``).
+    A context manager: it has started when the block begins and has ended behind it. InputError,
+    in one sentence, where vLLM is absent, does not start, or has died.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        vllm_options: Sequence[str] = (),
+        middleware: Mapping[str, str] | None = None,
+    ) -> None:
+        found = python()
+        if found is None:
+            raise InputError(ABSENT)
+        self.model, self.port = model, _free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="ssjf-server-"))
+        command = "vllm.entrypoints.cli.main" if middleware is None else "ssjf"
+        arguments = [model, *vllm_options, "--host", HOST, "--port", str(self.port)]
+        self.command = [found, "-m", command, "serve", *arguments]
+        self._variables = dict(middleware or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "LiveServer":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it; from a thread that lives as long as it shall."""
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env=environment(self.model) | self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # an interrupt is ours to pass on
+                preexec_fn=_end_with_the_parent,
+            )
+
+    def wait(self) -> None:
+        """Wait until it answers; end it where it does not."""
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self) -> None:
+        end = time.monotonic() + STARTING_SECONDS
+        while not self._answers():
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise InputError(f"the server of {self.model} did not start: {self._last_words()}")
+            if time.monotonic() > end:
+                raise InputError(f"the server of {self.model} took over {STARTING_SECONDS} s")
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            return self._ask("GET", "/health")[0] == 200
+        except OSError:
+            return False
+
+    def get(self, path: str) -> str:
+        """The body at a path."""
+        return self._checked("GET", path, None)
+
+    def post(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The answer to a JSON body."""
+        return json.loads(self._checked("POST", path, json.dumps(body), headers))
+
+    def _checked(
+        self, method: str, path: str, body: str | None, headers: Mapping[str, str] | None = None
+    ) -> str:
+        try:
+            status, found = self._ask(method, path, body, headers)
+        except OSError:
+            raise InputError(f"the server of {self.model} died: {self._last_words()}") from None
+        if status != 200:
+            raise InputError(f"the server of {self.model} answers {path} with status {status}")
+        return found
+
+    def _ask(
+        self, method: str, path: str, body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:  # fmt: skip
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=600)
+        try:
+            told = {"content-type": "application/json"} | dict(headers or {})
+            connection.request(method, path, body, told)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except http.client.HTTPException as error:
+            raise ConnectionError(str(error)) from None
+        finally:
+            connection.close()
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self._folder / "server.log"
+
+    def _last_words(self) -> str:
+        """The last line that tells of an error; vLLM prints much behind it."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line]
+        errors = [line for line in lines if "rror" in line or line.startswith("ssjf: ")]
+        return (errors or lines or ["it said nothing"])[-1].strip()
+
+    def terminate(self) -> int:
+        """Ask it to end, as a service manager does; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(STOPPING_SECONDS)
+
+    def close(self) -> None:
+        """End it with all its processes, and remove its log."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return found.getsockname()[1]
+
+
+def _end_with_the_parent() -> None:
+    """A killed measurement leaves no server behind (1 is PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGTERM)

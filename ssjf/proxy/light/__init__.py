@@ -1,0 +1,1 @@
+"""Hashed n-grams and boosted trees: no GPU, no download."""

@@ -1,0 +1,134 @@
+"""Training the light proxy; needs scikit-learn and LightGBM (the extra ``train``).
+
+Everything is fitted on the training rows; the validation rows choose the number of trees and
+give the residuals of the predicted distribution.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from ssjf.proxy.conformal import spread
+from ssjf.proxy.light import features
+from ssjf.proxy.light.config import LightConfig
+from ssjf.proxy.light.proxy import LightProxy
+from ssjf.proxy.light.trees import from_lightgbm
+from ssjf.proxy.training import TrainingRows
+from ssjf.request import FloatArray
+
+FOLDS = 5
+
+
+def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
+    """A light proxy; it takes seconds, so nothing is kept for a killed training."""
+    return fit(rows.prompts, rows.targets, rows.train, rows.validation, config, rows.draws)
+
+
+def fit(
+    prompts: Sequence[str],
+    targets: FloatArray,
+    train: np.ndarray,
+    validation: np.ndarray,
+    config: LightConfig | None = None,
+    draws: FloatArray | None = None,
+) -> LightProxy:
+    """A light proxy for the first column of ``targets``.
+
+    ``targets`` (n, s) are logarithms of lengths, NaN where unknown; further columns (another
+    LLM's lengths, say) only lend their linear score. ``train`` and ``validation`` are masks
+    of shape (n,); rows in neither are not looked at. ``draws`` (n, m) are logarithms of the
+    lengths of single answers where the first target is a mean of several: the predicted
+    distribution is of a single answer.
+    """
+    config = config or LightConfig()
+    used = np.flatnonzero(train | validation)
+    prompts = [prompts[i] for i in used]
+    targets, train, validation = targets[used], train[used], validation[used]
+    tfidf, idf = _tfidf(prompts, train, config)
+    linear, offset, scores = _linear(tfidf, targets, train, config)
+    projection, scale = _projection(tfidf[np.flatnonzero(train)], config)
+    counts = np.stack([features.counts(prompt) for prompt in prompts])
+    projected = (tfidf @ projection.astype(np.float64)) * scale
+    columns = np.hstack([scores, counts, projected]).astype(np.float32)
+    known = ~np.isnan(targets[:, 0])
+    booster, base = _boost(columns, targets[:, 0], train & known, validation & known, config)
+    trees = from_lightgbm(booster)
+    logs = base + trees.sums(columns[validation & known])
+    single = targets[:, :1] if draws is None else draws[used]
+    around = spread(logs, single[validation & known], config.bands)
+    return LightProxy(
+        idf, linear, offset, projection, scale, trees, base, around.edges, around.residuals
+    )
+
+
+def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig):
+    """(normalised tf-idf rows, idf as float16); only the training rows make the weights."""
+    ids = [features.grams(prompt, config.buckets) for prompt in prompts]
+    ends = np.cumsum([0, *map(len, ids)])
+    there = csr_matrix(
+        (np.ones(ends[-1]), np.concatenate(ids), ends), shape=(len(ids), config.buckets)
+    )
+    seen = np.asarray(there[np.flatnonzero(train)].sum(axis=0)).ravel()
+    idf = np.log((1 + train.sum()) / (1 + seen)) + 1
+    idf = np.where(seen >= config.least_prompts, idf, 0).astype(np.float16)
+    weighted = csr_matrix(there.multiply(idf.astype(np.float64)))
+    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+    return csr_matrix(weighted.multiply(1 / np.maximum(norms, 1e-9)[:, None])), idf
+
+
+def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
+    """Ridge per target: (weights as float16, offsets, scores), scores of training rows from
+    models that have not seen them."""
+    from sklearn.linear_model import Ridge
+
+    weights, offsets, scores = [], [], []
+    for target in targets.T:
+        rows = np.flatnonzero(train & ~np.isnan(target))
+        model = Ridge(alpha=config.ridge).fit(tfidf[rows], target[rows])
+        weights.append(model.coef_.astype(np.float16))
+        offsets.append(model.intercept_)
+        score = tfidf @ weights[-1].astype(np.float64) + model.intercept_
+        fold = np.random.default_rng(config.seed).permutation(len(rows)) % FOLDS
+        for k in range(FOLDS):
+            rest, held = rows[fold != k], rows[fold == k]
+            score[held] = (
+                Ridge(alpha=config.ridge).fit(tfidf[rest], target[rest]).predict(tfidf[held])
+            )
+        scores.append(score)
+    return np.stack(weights, axis=1), np.array(offsets), np.stack(scores, axis=1)
+
+
+def _projection(tfidf, config: LightConfig):
+    """Truncated SVD of the training rows, rounded to int8 with a scale per dimension."""
+    from sklearn.decomposition import TruncatedSVD
+
+    svd = TruncatedSVD(config.dimensions, n_iter=4, random_state=config.seed)
+    with np.errstate(invalid="ignore"):  # its shares of the variance, which may be 0 / 0
+        svd.fit(tfidf)
+    components = svd.components_.T
+    scale = np.maximum(np.abs(components).max(axis=0), 1e-9) / 127
+    return np.rint(components / scale).astype(np.int8), scale
+
+
+def _boost(columns, target, train, validation, config: LightConfig):
+    """Boosted trees on what the linear scores leave out; (booster, base)."""
+    import lightgbm as lgb
+
+    base = float(target[train].mean())
+    options = {
+        "objective": "l2", "learning_rate": config.learning_rate, "num_leaves": config.leaves,
+        "min_data_in_leaf": min(40, max(2, int(train.sum()) // 50)), "feature_fraction": 0.4,
+        "bagging_fraction": 0.8, "bagging_freq": 1, "verbose": -1, "seed": config.seed,
+        "num_threads": config.threads, "deterministic": True, "force_row_wise": True,
+        "boost_from_average": False,
+    }  # fmt: skip
+    booster = lgb.train(
+        options,
+        lgb.Dataset(columns[train], target[train] - base),
+        config.most_trees,
+        valid_sets=[lgb.Dataset(columns[validation], target[validation] - base)],
+        callbacks=[lgb.early_stopping(config.patience, verbose=False)],
+    )
+    return booster, base

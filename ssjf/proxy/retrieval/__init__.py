@@ -1,0 +1,1 @@
+"""Lengths of past prompts that are near."""

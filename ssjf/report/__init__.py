@@ -1,0 +1,1 @@
+"""Reads raw runs and makes none: figures, tables, notebooks, claims, pages."""

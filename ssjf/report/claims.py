@@ -1,0 +1,89 @@
+"""The papers' claims as data, each with a verdict from our own runs."""
+
+import math
+import tomllib
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from ssjf.analysis.bootstrap import Estimate
+from ssjf.errors import InputError, unknown
+from ssjf.experiments import paths
+from ssjf.experiments.store import writable
+from ssjf.report.measures import Load, measure, runs_of
+
+COLUMNS = [
+    "claim_id", "paper", "provenance", "protocol", "unit", "paper_value", "tolerance", "value",
+    "low", "high", "verdict", "reason", "command",
+]  # fmt: skip
+REPRODUCED, DIFFERS, NOT_ATTEMPTED = "reproduced", "differs", "not attempted"
+NOTHING = Estimate(math.nan, math.nan, math.nan)
+
+Claim = dict[str, Any]
+
+
+def claims() -> dict[str, Claim]:
+    """All claims of all papers, by id, in the order of the files."""
+    found = {}
+    for file in sorted(paths.papers().glob("*.toml")):
+        paper = tomllib.loads(file.read_text())
+        for claim in paper.get("claim", []):
+            found[claim["id"]] = claim | {"paper": paper["paper"]["arxiv"]}
+    if not found:
+        raise InputError(f"no claims in {paths.papers()}: run ssjf in its repository")
+    return found
+
+
+def check(ids: list[str] | None = None) -> pd.DataFrame:
+    """A verdict for each claim (all of them, or those named); unknown ids list the known ones."""
+    known = claims()
+    for claim_id in ids or []:
+        if claim_id not in known:
+            raise unknown("claim", claim_id, known)
+    load = cache(runs_of)  # many claims are about the same runs
+    return pd.DataFrame([_judge(known[i], load) for i in ids or known], columns=COLUMNS)
+
+
+def _judge(claim: Claim, load: Load = runs_of) -> Claim:
+    estimate, verdict, reason = NOTHING, NOT_ATTEMPTED, claim.get("reason", "")
+    if "measure" in claim:
+        estimate = measure(claim["measure"], load)
+        if "interval" in claim:
+            fresh = measure(claim["interval"], load)
+            estimate = Estimate(estimate.value, fresh.low, fresh.high)
+    elif "ratio" in claim:
+        estimate = Estimate(100 * claim["ratio"][0] / claim["ratio"][1], math.nan, math.nan)
+    if not math.isnan(estimate.value):
+        verdict = REPRODUCED if _holds(claim, estimate) else DIFFERS
+        reason = "" if verdict == REPRODUCED else reason
+        if verdict == DIFFERS and not reason:
+            raise InputError(f"claim {claim['id']} differs and its reason is missing")
+    return {
+        "claim_id": claim["id"],
+        "paper_value": claim["value"],
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "verdict": verdict,
+        "reason": reason,
+        "tolerance": claim.get("tolerance", math.nan),
+        **{key: claim[key] for key in ("paper", "provenance", "protocol", "unit", "command")},
+    }
+
+
+def _holds(claim: Claim, estimate: Estimate) -> bool:
+    """Within the tolerance; or, for a claim that something is ``above``, surely so."""
+    if claim.get("relation") == "above":
+        return estimate.low > claim["value"]
+    return abs(estimate.value - claim["value"]) <= claim["tolerance"]
+
+
+def write(verdicts: pd.DataFrame) -> None:
+    """``results/claims.csv``, rounded so that it is the same on every machine."""
+    path = paths.claims_csv()
+    temporary = path.with_suffix(".tmp")
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        verdicts.round({"value": 4, "low": 3, "high": 3}).to_csv(temporary, index=False)
+        temporary.replace(path)

@@ -1,0 +1,124 @@
+"""A notebook as a file: its name, its place in the report, its parameters.
+
+Nothing is run here. Parameters are read with ``ast`` from the one cell tagged ``parameters``,
+because papermill only warns about a misspelt name and accepts any type.
+"""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from ssjf.errors import InputError, unknown
+from ssjf.experiments import paths
+
+
+class NotebookError(InputError):
+    """A notebook did not do what it promises; the message names notebook, cell and reason."""
+
+
+def names() -> list[str]:
+    """The notebooks (file names without .ipynb) in the order of the report."""
+    found = [(about(path).get("order", 0), path.stem) for path in paths.notebooks().glob("*.ipynb")]
+    return [name for _, name in sorted(found)]
+
+
+def find(notebook: str | Path) -> Path:
+    """A notebook's path from its path or name. Raises InputError listing the known names."""
+    path = Path(notebook)
+    if path.suffix == ".ipynb" and path.is_file():
+        return path
+    named = paths.notebooks() / f"{path.name.removesuffix('.ipynb')}.ipynb"
+    if not named.is_file():
+        raise unknown("notebook", str(notebook), names())
+    return named
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """The ``ssjf`` entry of a notebook's metadata; empty where it has none."""
+    return dict(read(Path(path)).metadata.get("ssjf", {}))
+
+
+def parameters(path: str | Path) -> dict[str, Any]:
+    """The notebook's parameters with their defaults.
+
+    Raises InputError unless exactly one cell is tagged ``parameters`` and that cell holds
+    nothing but names set to literals.
+    """
+    path = find(path)
+    tagged = [cell for cell in code(read(path)) if "parameters" in tags(cell)]
+    if len(tagged) != 1:
+        raise InputError(f"{path.name} must have one cell tagged 'parameters', not {len(tagged)}")
+    try:
+        return dict(_literal(statement) for statement in ast.parse(tagged[0].source).body)
+    except (SyntaxError, ValueError):
+        reason = "must hold nothing but names set to plain literals"
+        raise InputError(f"the parameters cell of {path.name} {reason}") from None
+
+
+def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given parameters, an int turned into a float where the default is one.
+
+    Raises InputError for a name the notebook does not have, listing those it has, and for a
+    value whose type is not the default's (a list's items are held to the default's items).
+    """
+    defaults = parameters(path)
+    for name, value in given.items():
+        if name not in defaults:
+            raise unknown(f"parameter of {find(path).name}", name, defaults)
+        if not _fits(value, defaults[name]):
+            wanted = f"{_type_name(defaults[name])} like {defaults[name]!r}, not {value!r}"
+            raise InputError(f"parameter {name!r} of {find(path).name} must be {wanted}")
+    floats = {name for name, default in defaults.items() if isinstance(default, float)}
+    return {name: float(value) if name in floats else value for name, value in given.items()}
+
+
+def read(path: Path) -> Any:
+    """The notebook as nbformat's tree. Raises NotebookError where the file is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError) as error:
+        raise NotebookError(f"{path.name} is not a notebook: {first_line(error)}") from None
+
+
+def code(book: Any) -> list[Any]:
+    """Its code cells."""
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def first_line(message: object) -> str:
+    """The line of an error worth a reader's time."""
+    lines = str(message).strip().strip("-").strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+def tags(cell: Any) -> list[str]:
+    """A cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def _literal(statement: ast.stmt) -> tuple[str, Any]:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return name, ast.literal_eval(value)
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            return name, ast.literal_eval(value)
+    raise ValueError("not a name set to a literal")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if default is None:
+        return True
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    if isinstance(default, list) and default and isinstance(value, list):
+        return all(_fits(item, default[0]) for item in value)
+    return type(value) is type(default)
+
+
+def _type_name(default: Any) -> str:
+    return {"str": "text", "int": "a whole number", "float": "a number"}.get(
+        type(default).__name__, f"a {type(default).__name__}"
+    )

@@ -1,0 +1,220 @@
+"""The strict notebook runner: papermill, with every way to end green and wrong closed.
+
+A notebook says what it makes in its metadata, under ``ssjf``: ``title``, ``order`` (its place in
+the report), ``figures`` and ``tables`` (names under results/). A run passes only where every
+code cell ran without error and every file promised was written by this very run.
+"""
+
+import ast
+import os
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssjf.errors import InputError
+from ssjf.experiments import paths
+from ssjf.report import figures, notebookfile
+from ssjf.report.notebookfile import (
+    NotebookError,
+    about,
+    check_parameters,
+    code,
+    find,
+    first_line,
+    names,
+    parameters,
+    read,
+    tags,
+)
+
+__all__ = [
+    "NotebookError",
+    "Result",
+    "about",
+    "check_parameters",
+    "find",
+    "names",
+    "parameters",
+    "parse",
+    "run",
+    "run_all",
+    "run_apart",
+]
+
+KERNEL = "python3"  # the one name every installation of ipykernel has
+_START_TIMEOUT_SECONDS = 600
+_MESSAGE_TIMEOUT_SECONDS = 60  # nbclient's four fail runs on a busy machine
+
+
+class Result(NamedTuple):
+    """A notebook that ran: its name, wall-clock seconds and the executed copy."""
+
+    name: str
+    seconds: float
+    output_path: Path
+
+
+def run(
+    path: str | Path, given: Mapping[str, Any] | None = None, timeout_seconds: int = 600
+) -> Result:
+    """Execute a notebook into results/executed/, from the repository root.
+
+    ``timeout_seconds`` is for each cell. Raises InputError for parameters that do not fit and
+    NotebookError where a cell fails, is never reached or a promised file is not written;
+    results/executed/ then is as it was.
+    """
+    source = find(path)
+    values = check_parameters(source, given or {})
+    promised = _promised(source)
+    before = {file: _written_at(file) for file in promised}
+    output = paths.executed() / source.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{source.stem}.{os.getpid()}.tmp.ipynb")
+    started = time.perf_counter()
+    try:
+        _execute(source, partial, values, timeout_seconds)
+        _check_promises(source.name, before)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Result(source.stem, time.perf_counter() - started, output)
+
+
+def run_apart(name: str, given: Mapping[str, Any], out: Path | None) -> Result:
+    """Run a notebook with what it writes under ``out`` and what it reads where it is."""
+    if out is None:
+        return run(name, given)
+    moved = {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
+    before = {key: os.environ.get(key) for key in moved}
+    os.environ.update(moved)
+    try:
+        return run(name, given)
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def parse(given: Iterable[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as parameters: Python literals, or text where it is none."""
+    values = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"parameter {pair!r} is not KEY=VALUE")
+        try:
+            values[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[key] = value
+    return values
+
+
+def run_all(
+    names: Iterable[str | Path] | None = None, jobs: int = 2, timeout_seconds: int = 600
+) -> list[Result]:
+    """Run notebooks (all by default), ``jobs`` at a time, and all of them even if one fails.
+
+    Raises InputError for an unknown name before anything runs, and one NotebookError naming
+    every notebook that failed after all have run.
+    """
+    from tqdm import tqdm
+
+    if jobs < 1:
+        raise InputError(f"jobs must be 1 or more, not {jobs}")
+    chosen = notebookfile.names() if names is None else names
+    sources = [find(notebook) for notebook in chosen]
+    results, failures = {}, []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run, source, None, timeout_seconds): source for source in sources}
+        for future in tqdm(as_completed(futures), "notebooks", len(futures), unit="notebook"):
+            try:
+                results[futures[future]] = future.result()
+            except InputError as error:
+                failures.append(str(error))
+    if failures:
+        summary = f"{len(failures)} of {len(sources)} notebooks failed"
+        raise NotebookError(f"{summary}: {'; '.join(sorted(failures))}")
+    return [results[source] for source in sources]
+
+
+def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> None:
+    """Run every cell, writing to ``partial``; whatever goes wrong is a NotebookError."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    trouble: Exception | None = None
+    try:
+        papermill.execute_notebook(
+            str(source.resolve()),
+            str(partial.resolve()),
+            parameters=values,
+            kernel_name=KERNEL,
+            language="python",
+            progress_bar=False,
+            cwd=str(paths.root()),
+            start_timeout=_START_TIMEOUT_SECONDS,
+            execution_timeout=timeout_seconds,
+            iopub_timeout=_MESSAGE_TIMEOUT_SECONDS,
+            extra_arguments=["--log-level=CRITICAL"],  # what fails is told by the notebook
+        )
+    except papermill.PapermillExecutionError as error:
+        trouble = error
+    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
+        # RuntimeError is how jupyter_client says that a kernel never answered.
+        message = f"{type(error).__name__}: {first_line(error)}"
+        raise NotebookError(f"{source.name}, {_last_started(partial)}: {message}") from error
+    _check_cells(source.name, read(partial))
+    if trouble is not None:
+        raise NotebookError(f"{source.name} failed: {first_line(trouble)}") from trouble
+
+
+def _check_cells(name: str, executed: Any) -> None:
+    """Every code cell ran and none failed; a ``sys.exit()`` counts as a failure."""
+    cells = _written(executed)
+    for number, cell in enumerate(cells, 1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                line = f"{output.ename}: {first_line(output.evalue)}"
+                raise NotebookError(f"{name}, code cell {number}: {line}")
+    for number, cell in enumerate(cells, 1):
+        if cell.source.strip() and cell.execution_count is None:
+            raise NotebookError(f"{name}, code cell {number}: it was never run")
+
+
+def _check_promises(name: str, before: Mapping[Path, int | None]) -> None:
+    stale = [file.name for file, written in before.items() if _written_at(file) in (written, None)]
+    if stale:
+        raise NotebookError(f"{name} promises {', '.join(stale)} but did not write it")
+
+
+def _promised(path: Path) -> list[Path]:
+    promise = about(path)
+    pictures = [file for name in promise.get("figures", []) for file in figures.figure_files(name)]
+    return pictures + [
+        file for name in promise.get("tables", []) for file in figures.table_files(name)
+    ]
+
+
+def _written_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _last_started(partial: Path) -> str:
+    if not partial.exists():
+        return "before its first cell"
+    started = [
+        number
+        for number, cell in enumerate(_written(read(partial)), 1)
+        if cell.metadata.get("papermill", {}).get("status", "pending") != "pending"
+    ]
+    return f"code cell {started[-1]}" if started else "before its first cell"
+
+
+def _written(book: Any) -> list[Any]:
+    """The code cells its author wrote: papermill adds one for the parameters given."""
+    return [cell for cell in code(book) if "injected-parameters" not in tags(cell)]
