@@ -140,11 +140,14 @@ def test_the_sweep_table_has_a_row_per_mode_and_policy():
 
 
 def test_the_replay_table_shows_the_difference():
-    runs = frame(mode=["none"])
-    authors = runs.groupby(["mode", "series"])[["jct_mean", "jct_p99", "throughput_25"]].mean()
+    runs = plots.together(Poisson_rate=frame(mode=["none"]), Gamma_CV=frame(mode=["none"]))
+    authors = runs.groupby(["sweep", "mode", "series"])[
+        ["jct_mean", "jct_p99", "throughput_25"]
+    ].mean()
     table = plots.replay_table(runs, (authors + 1).reset_index())
     assert np.allclose(table.filter(like="difference"), -1)
-    assert table["reduction of FCFS (%)"].tolist() == pytest.approx([0, 50, 30])
+    assert table["reduction of FCFS (%)"].tolist() == pytest.approx([0, 50, 30] * 2)
+    assert list(table["sweep"].unique()) == ["Poisson rate", "Gamma CV"]
 
 
 def test_the_ablation_pairs_each_setting_with_the_published_one():
@@ -184,6 +187,7 @@ def test_the_share_captured_is_of_the_oracle_s_gain():
 
 def test_the_authors_numbers_are_data():
     assert plots.authors("ssjf_replay").shape == (12, 5)
+    assert plots.authors("ssjf_cv_replay").shape == (12, 5)
     assert plots.authors("ssjf_steady").shape == (20, 4)
 
 

@@ -7,18 +7,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reference_published import authors_arrivals, finish_times
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, store
 from ssjf.experiments.execute import execute
+from ssjf.experiments.runs import published as published_runs
 from ssjf.report import measures
-from ssjf.simulator.published import Quirks, quirk_names
+from ssjf.request import Requests
+from ssjf.simulator.published import NO_QUIRKS, Quirks, duration_seconds, quirk_names, serve
 from ssjf.workload import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
-REPLAY = grid.experiment("rate-replay").specs()
+AUTHORS = {"rate": "ssjf_replay", "cv": "ssjf_cv_replay"}
+"""What their code printed, by sweep."""
+REPLAYS = {sweep: grid.experiment(f"{sweep}-replay").specs() for sweep in AUTHORS}
 METRICS = ["jct_mean", "jct_p99", "throughput_25"]
 ORACLE = {"none": 43.68, "dynamic": 58.23, "continuous": 42.97}
 """Percent by which the mean JCT falls under SJF, measured from the authors' code."""
+ROWS = 85_482
+"""Of the authors' published predictions."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +53,10 @@ def data(monkeypatch):
 
 @pytest.fixture(scope="module")
 def replayed():
-    """The replay simulated anew from the committed draw: run, mode and series beside the rows."""
-    parts = [execute(s).assign(mode=s["mode"], series=s["series"]) for s in REPLAY]
-    return pd.concat(parts, ignore_index=True)
+    """The replays simulated anew from the committed draws: mode and series beside the rows."""
+    return {sweep: pd.concat([execute(s).assign(mode=s["mode"], series=s["series"])
+                              for s in specs], ignore_index=True)
+            for sweep, specs in REPLAYS.items()}  # fmt: skip
 
 
 def figures(frame):
@@ -57,9 +65,10 @@ def figures(frame):
     return means.sort_index()
 
 
-def test_twelve_figures_are_those_of_the_authors_code(replayed):
-    found = figures(replayed)
-    authors = pd.read_csv(ROOT / "papers" / "ssjf_replay.csv").set_index(["mode", "series"])
+@pytest.mark.parametrize("sweep", AUTHORS)
+def test_twelve_figures_are_those_of_the_authors_code(replayed, sweep):
+    found = figures(replayed[sweep])
+    authors = pd.read_csv(ROOT / "papers" / f"{AUTHORS[sweep]}.csv").set_index(["mode", "series"])
     authors = authors.loc[found.index]
     assert len(found) == 12
     for metric, digits in zip(METRICS, (5, 4, 5), strict=True):
@@ -70,20 +79,45 @@ def test_twelve_figures_are_those_of_the_authors_code(replayed):
 
 @pytest.mark.parametrize("mode", ORACLE)
 def test_the_oracles_reductions_are_the_papers(replayed, mode):
-    jct = figures(replayed)["jct_mean"][mode]
+    jct = figures(replayed["rate"])["jct_mean"][mode]
     assert 100 * (1 - jct["sjf"] / jct["fcfs"]) == pytest.approx(ORACLE[mode], abs=0.005)
 
 
-def test_the_committed_runs_are_the_replay(replayed):
-    stored = grid.rows("rate-replay")
-    for spec in REPLAY:
-        keep = [(f["mode"] == spec["mode"]) & (f["series"] == spec["series"])
-                for f in (stored, replayed)]  # fmt: skip
-        before, after = (f[k].reset_index(drop=True) for f, k in zip((stored, replayed), keep,
-                                                                     strict=True))  # fmt: skip
+@pytest.mark.parametrize("sweep", AUTHORS)
+def test_the_committed_runs_are_the_replay(replayed, sweep):
+    stored = grid.rows(f"{sweep}-replay")
+    for spec in REPLAYS[sweep]:
+        both = [f[(f["mode"] == spec["mode"]) & (f["series"] == spec["series"])]
+                for f in (stored, replayed[sweep])]  # fmt: skip
+        before, after = (f.reset_index(drop=True) for f in both)
         pd.testing.assert_frame_equal(
             before[after.columns], after, rtol=1e-9, atol=1e-9, check_dtype=False
         )
+
+
+@pytest.fixture(scope="module")
+def arrivals():
+    """When the authors' jobs come, by (sweep, x, run), drawn without the package."""
+    return {tuple(key): arrived for *key, arrived in authors_arrivals(ROWS)}
+
+
+@pytest.mark.parametrize("sweep", AUTHORS)
+@pytest.mark.parametrize("mode", ORACLE)
+def test_every_job_finishes_as_in_a_plain_reference(replayed, arrivals, sweep, mode):
+    """Jobs arrive and are served by loops that share nothing with the package, every policy."""
+    jobs = draws.draw(REPLAYS[sweep][0]["workload"])
+    key = {f"ssjf-{name}": duration_seconds(jobs[name]) for name in ("cls3", "cls5")}
+    seconds = duration_seconds(jobs["output_tokens"])
+    ours = replayed[sweep][replayed[sweep]["mode"] == mode]
+    for series, rows in ours.groupby("series"):
+        assert len(rows) == len(jobs) == 5 * 20 * 50
+        for (x, run), places in jobs.groupby(["x", "run"]).indices.items():
+            arrived, one = arrivals[sweep, x, run], rows.iloc[places]
+            said = key[series][places].tolist() if series in key else None
+            policy = series.partition("-")[0]
+            expected = finish_times(arrived, seconds[places].tolist(), policy, mode, 2, said)
+            np.testing.assert_allclose(one["arrived_at"], arrived, rtol=1e-12)
+            np.testing.assert_allclose(one["finished_at"], expected, rtol=0, atol=1e-9)
 
 
 STORED = set(draws.KINDS) - set(draws.LIVE)
@@ -113,9 +147,11 @@ def test_a_committed_draw_is_what_the_data_gives(kind, data):
     pd.testing.assert_frame_equal(pd.read_parquet(path), draws.make(options))
 
 
-def test_the_replays_draw_is_what_the_data_gives(data):
-    options = {k: v for k, v in REPLAY[0]["workload"].items() if k != "seeds"} | {"seed": 42}
-    assert options["keep"] == [1, 3, 5, 7, 9] and options["rates"] == [*range(1, 11)]
+@pytest.mark.parametrize("sweep", AUTHORS)
+def test_the_replays_draw_is_what_the_data_gives(data, sweep):
+    options = {k: v for k, v in REPLAYS[sweep][0]["workload"].items() if k != "seeds"}
+    options["seed"] = 42
+    assert options["keep"] == {"rate": [1, 3, 5, 7, 9], "cv": [1, 2, 3, 4, 5]}[sweep]
     pd.testing.assert_frame_equal(draws.draw(options), draws.make(options))
 
 
@@ -184,6 +220,32 @@ def test_only_the_shortest_first_policies_lose_a_job_and_only_by_the_quirk():
     assert lost == {True: {"sjf", "ssjf-cls5"}, False: set()}
 
 
+SMALL_GAPS = np.array([3.0, 1e-20, 900.0, 1e-30, 2.0])
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), NO_QUIRKS], ids=["all on", "all off"])
+def test_a_gap_that_drowns_in_its_sum_still_makes_a_job_come_later(quirks):
+    arrived = published_runs._arrivals("cv-sweep", SMALL_GAPS, quirks, [])
+    assert (np.diff(arrived) > 0).all()
+    gaps = np.sort(SMALL_GAPS) if quirks.sorted_gaps else SMALL_GAPS
+    np.testing.assert_allclose(arrived, np.cumsum(gaps), rtol=1e-15)
+
+
+def test_jobs_of_a_stored_cv_sweep_never_come_at_one_instant():
+    """They are drawn from a continuous distribution; SJF reorders those that come together."""
+    workload = grid.experiment("cv-sweep").specs(seeds=2)[0]["workload"]
+    for quirks in (Quirks(), NO_QUIRKS):
+        for *_, requests in published_runs._small_runs(workload, quirks):
+            assert (np.diff(requests.arrived_at) > 0).all()
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), Quirks().without(["drifting_clock"])])
+def test_who_comes_a_moment_earlier_is_served_first_by_either_clock(quirks):
+    requests = Requests([1e-25, 1e-20, 7.0], [1, 1, 1], [300, 10, 20])
+    done = serve(requests, "sjf", "none", quirks=quirks)
+    assert done.finished_at[:2] == pytest.approx([6.1, 6.4])
+
+
 def test_an_unknown_quirk_lists_the_known_ones():
     with pytest.raises(InputError, match="unknown quirk 'sorted'; known: ") as error:
         Quirks().without(["sorted_gaps", "sorted"])
@@ -192,7 +254,8 @@ def test_an_unknown_quirk_lists_the_known_ones():
 
 def test_the_authors_throughput_is_not_that_of_the_makespan(replayed):
     """Without batching the order of service cannot change how long all the work takes."""
-    runs = measures.per_run(replayed[replayed["mode"] == "none"])
+    rows = replayed["rate"]
+    runs = measures.per_run(rows[rows["mode"] == "none"])
     means = runs.groupby("series")[["throughput_25", "completed_per_second"]].mean()
     factor = means.loc["sjf"] / means.loc["fcfs"]
     assert factor["throughput_25"] > 4

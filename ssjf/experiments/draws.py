@@ -1,9 +1,10 @@
 """Workloads drawn from data: lengths, predictions and arrivals of many small runs, no text.
 
-A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at``,
-``output_tokens`` and one per predictor (``cls3``, ``cls5``, ``predicted_tokens``). It is made
-once from the data set and committed under ``results/workloads``, named by the hash of what was
-asked, so that every run can be simulated again without the data.
+A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at`` (or
+``gap_seconds``, the time since the arrival before), ``output_tokens`` and one per predictor
+(``cls3``, ``cls5``, ``predicted_tokens``). It is made once from the data set and committed under
+``results/workloads``, named by the hash of what was asked, so that every run can be simulated
+again without the data.
 """
 
 import json
@@ -17,9 +18,10 @@ import pandas as pd
 import pyarrow as pa
 
 from ssjf.errors import InputError, unknown
-from ssjf.experiments import paths
+from ssjf.experiments import paths, sweep_draws
 from ssjf.experiments.pools import predicted
 from ssjf.experiments.store import canonical, digest, write_parquet
+from ssjf.experiments.sweep_draws import part, whole_second_poisson
 from ssjf.request import Requests
 from ssjf.workload import datasets, lengths
 
@@ -67,55 +69,6 @@ def make(options: Options) -> pd.DataFrame:
     return KINDS[kind](**{key: value for key, value in options.items() if key != "draw"})
 
 
-def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -> np.ndarray:
-    """The authors' "Poisson" arrivals: counts per whole second, each at the second's index."""
-    counts = state.poisson(rate, int(jobs / rate))
-    while counts.sum() < jobs:
-        counts = np.append(counts, state.poisson(rate, int(jobs / rate)))
-    return np.repeat(np.arange(len(counts)), counts)[:jobs].astype(np.float64)
-
-
-def _gamma_gaps(state: np.random.RandomState, rate: float, cv: float, jobs: int) -> np.ndarray:
-    """The authors' Gamma gaps, not yet sorted, summed up."""
-    return np.cumsum(state.gamma((1 / cv) ** 2, cv**2 / rate, jobs))
-
-
-def _rate_sweep(rates, keep, runs, jobs, seed) -> pd.DataFrame:
-    return _sweep(rates, keep, runs, seed, lambda s, rate: whole_second_poisson(s, rate, jobs))
-
-
-def _cv_sweep(rate, cvs, keep, runs, jobs, seed) -> pd.DataFrame:
-    return _sweep(cvs, keep, runs, seed, lambda s, cv: _gamma_gaps(s, rate, cv, jobs))
-
-
-def _jobs_sweep(rate, jobs, keep, runs, seed) -> pd.DataFrame:
-    return _sweep(jobs, keep, runs, seed, lambda s, n: whole_second_poisson(s, rate, n))
-
-
-def _sweep(
-    values: list[float],
-    keep: list[float],
-    runs: int,
-    seed: int,
-    arrive: Callable[[np.random.RandomState, Any], np.ndarray],
-) -> pd.DataFrame:
-    """One stream of random numbers goes through all values, as in the authors' script.
-
-    The order of the draws (arrivals, then rows without replacement) is theirs, so that seed 42
-    gives their published runs.
-    """
-    data = datasets.load("ssjf-lmsys")
-    parts = []
-    state = np.random.RandomState(seed)
-    for x in values:
-        for run in range(runs):
-            arrived = arrive(state, x)
-            rows = state.choice(len(data), len(arrived), replace=False)
-            if x in keep:
-                parts.append(_part(data, rows, arrived, x, seed, run))
-    return pd.concat(parts, ignore_index=True)
-
-
 def _windows(trace, windows, jobs, seed) -> pd.DataFrame:
     """Windows of consecutive arrivals of a trace, offsets in whole milliseconds, own lengths."""
     data = datasets.load("ssjf-lmsys")
@@ -126,7 +79,7 @@ def _windows(trace, windows, jobs, seed) -> pd.DataFrame:
         start = state.randint(0, len(arrived_at) - jobs + 1)
         offsets = np.floor(arrived_at[start : start + jobs] * 1000)
         rows = state.choice(len(data), jobs, replace=False)
-        parts.append(_part(data, rows, offsets - offsets[0], 0, seed, run))
+        parts.append(part(data, rows, offsets - offsets[0], 0, seed, run))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -134,7 +87,7 @@ def _pool(requests, seed) -> pd.DataFrame:
     """Lengths and predictions of so many requests, drawn with replacement; no arrivals."""
     data = datasets.load("ssjf-lmsys")
     rows = np.random.RandomState(seed).choice(len(data), requests, replace=True)
-    return _part(data, rows, np.zeros(requests), 0, seed, 0)
+    return part(data, rows, np.zeros(requests), 0, seed, 0)
 
 
 def _trace_gaps(name, requests, seed) -> pd.DataFrame:
@@ -216,29 +169,15 @@ def _predicted_sweep(pool, rates, keep, runs, jobs, seed) -> pd.DataFrame:
             rows = state.choice(len(requests), len(arrived), replace=False)
             if rate in keep:
                 keys = {"x": np.float32(rate), "seed": np.int32(seed), "run": np.int16(run)}
-                part = pd.DataFrame(keys, index=range(jobs)).assign(arrived_at=arrived)
-                parts.append(part.join(requests.iloc[rows].reset_index(drop=True)))
+                drawn = pd.DataFrame(keys, index=range(jobs)).assign(arrived_at=arrived)
+                parts.append(drawn.join(requests.iloc[rows].reset_index(drop=True)))
     return pd.concat(parts, ignore_index=True)
 
 
-def _part(data: Requests, rows, arrived, x, seed, run) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "x": np.float32(x),
-            "seed": np.int32(seed),
-            "run": np.int16(run),
-            "arrived_at": arrived,
-            "output_tokens": data.output_tokens[rows].astype(np.int16),
-            "cls3": data.predictions["cls3"][rows].astype(np.int8),
-            "cls5": data.predictions["cls5"][rows].astype(np.int8),
-        }
-    )
-
-
 KINDS: dict[str, Callable[..., pd.DataFrame]] = {
-    "rate-sweep": _rate_sweep,
-    "cv-sweep": _cv_sweep,
-    "jobs-sweep": _jobs_sweep,
+    "rate-sweep": sweep_draws.rate_sweep,
+    "cv-sweep": sweep_draws.cv_sweep,
+    "jobs-sweep": sweep_draws.jobs_sweep,
     "trace-windows": _windows,
     "length-pool": _pool,
     "trace-gaps": _trace_gaps,
@@ -254,26 +193,32 @@ LIVE = ("predicted", "predicted-sweep", "prompted", "log-normal")
 
 
 _NOT_PREDICTED = {
-    "x", "seed", "run", "arrived_at", "output_tokens", "prompt_tokens", "prompt_hash",
+    "x", "seed", "run", "arrived_at", "gap_seconds", "output_tokens", "prompt_tokens",
+    "prompt_hash",
 }  # fmt: skip
 
 
 def to_requests(table: pd.DataFrame) -> Requests:
-    """Rows of a draw as a workload (without ``prompt_tokens``, as in the published model: 1)."""
+    """Rows of a draw as a workload (without ``prompt_tokens``, as in the published model: 1).
+
+    Of a draw of gaps all come at 0: whoever serves them sums the gaps (see ``small_runs``).
+    """
     output = table["output_tokens"].to_numpy(np.int64)
     ones = np.ones_like(output)
     prompt = table["prompt_tokens"].to_numpy(np.int64) if "prompt_tokens" in table else ones
     names = [name for name in table.columns if name not in _NOT_PREDICTED]
     predictions = {name: table[name].to_numpy(np.float64) for name in names}
-    arrived = table["arrived_at"].to_numpy(np.float64)
+    arrived = table["arrived_at"].to_numpy(np.float64) if "arrived_at" in table else 0.0 * ones
     return Requests(arrived, prompt, output, predictions)
 
 
-def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests]]:
-    """The runs of a draw: (x, seed, run, what arrives)."""
+def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests, np.ndarray]]:
+    """The runs of a draw: (x, seed, run, requests, when they come: arrivals or gaps as drawn)."""
     keys = table[["x", "seed", "run"]].to_numpy()
     everything = to_requests(table)
+    times = table["gap_seconds" if "gap_seconds" in table else "arrived_at"].to_numpy(np.float64)
     starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
     for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
         x, seed, run = keys[start]
-        yield float(x), int(seed), int(run), everything.take(slice(start, end))
+        rows = slice(start, end)
+        yield float(x), int(seed), int(run), everything.take(rows), times[rows]

@@ -110,7 +110,7 @@ def serve(
     quirks = quirks or Quirks()
     slots = _check(policy, mode, slots)
     unit = 1.0 if quirks.drifting_clock else TICKS_PER_SECOND
-    arrived = _in_units(requests.arrived_at, unit)
+    arrived = _arrivals_in_units(requests.arrived_at, unit)
     duration = _in_units(duration_seconds(requests.output_tokens), unit)
     started, finished = np.full((2, len(requests)), np.nan)
     join = mode == "continuous" and not quirks.joins_on_completion_only
@@ -150,6 +150,15 @@ def _check(policy: str, mode: str, slots: int) -> int:
 def _in_units(seconds: FloatArray, unit: float) -> FloatArray:
     seconds = np.asarray(seconds, np.float64)
     return seconds.copy() if unit == 1.0 else np.rint(seconds * unit)
+
+
+def _arrivals_in_units(seconds: FloatArray, unit: float) -> FloatArray:
+    """As ``_in_units``; what arrives within the same tick takes its turn in the next ones."""
+    units = _in_units(seconds, unit)
+    if unit == 1.0:
+        return units
+    before = np.cumsum(np.diff(seconds, prepend=seconds[:1]) > 0)  # distinct earlier arrivals
+    return np.maximum.accumulate(units - before) + before
 
 
 def _predicted_seconds(predicted: FloatArray | None) -> FloatArray:

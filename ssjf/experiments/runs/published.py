@@ -44,24 +44,34 @@ def _small_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
     options = {
         key: value for key, value in workload.items() if key not in ("scales", *WORKLOAD_KEYS)
     }
-    for x, seed, run, requests in small_runs(draw(options)):
+    for x, seed, run, requests, drawn in small_runs(draw(options)):
         if workload["draw"] == "trace-windows":
             for scale in workload["scales"]:
                 yield scale, seed, run, requests.arriving(_scaled(requests, scale, quirks))
         else:
-            arrived = _arrivals(workload["draw"], requests.arrived_at, quirks, [seed, run, int(x)])
+            arrived = _arrivals(workload["draw"], drawn, quirks, [seed, run, int(x)])
             yield x, seed, run, requests.arriving(arrived)
 
 
 def _arrivals(kind: str, drawn: np.ndarray, quirks: Quirks, seed: list[int]) -> np.ndarray:
-    """The arrivals of a draw, with or without the quirk that bears on them."""
+    """The arrivals of a draw (or of its gaps), with or without the quirk that bears on them."""
     if kind == "cv-sweep":
-        gaps = np.diff(drawn, prepend=0.0)
-        return np.cumsum(np.sort(gaps)) if quirks.sorted_gaps else drawn
+        return _summed(np.sort(drawn) if quirks.sorted_gaps else drawn)
     if quirks.whole_second_arrivals:
         return drawn
     # Given its counts per second, a Poisson process is uniform within each second.
     return np.sort(drawn + np.random.default_rng([*seed, STREAMS["jitter"]]).random(len(drawn)))
+
+
+def _summed(gaps: np.ndarray) -> np.ndarray:
+    """Arrivals from gaps; one that drowns in the rounding of its sum still comes later.
+
+    Of jobs that arrive at one instant SJF takes the shortest first, of others whoever is first.
+    """
+    arrived = np.cumsum(gaps)
+    for i in np.flatnonzero(gaps[1:] > 0) + 1:
+        arrived[i] = max(arrived[i], np.nextafter(arrived[i - 1], np.inf))
+    return arrived
 
 
 def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
