@@ -91,7 +91,7 @@ def _sentence(error: Any, schema: dict[str, Any], values: Any, where: str | Path
     if error["type"].startswith("union_tag"):
         return _wrong_tag(error, _within(schema, schema, loc), prefix)
     entries = [i for i, part in enumerate(loc) if isinstance(part, int)]
-    loc = loc[: entries[0]] if entries else loc  # a list is named as a whole
+    loc = loc[: entries[0]] if entries else _of_the_data(loc, values)  # a list as a whole
     name, allowed = ".".join(map(str, loc)), _within(schema, schema, loc)
     if error["type"] == "missing":
         return InputError(f"{prefix}{name} is missing; it must be {_words(schema, allowed)}")
@@ -102,6 +102,15 @@ def _sentence(error: Any, schema: dict[str, Any], values: Any, where: str | Path
         return InputError(f"{prefix}{unknown(name, value, _choices(allowed))}")
     value = list(value) if isinstance(value, tuple) else value
     return InputError(f"{prefix}{name} is {value!r}; it must be {_words(schema, allowed)}")
+
+
+def _of_the_data(loc: Sequence[Any], values: Any) -> Sequence[Any]:
+    """A location without what pydantic appends to it: the member of a union that was tried."""
+    for i, part in enumerate(loc):
+        if not isinstance(values, Mapping):
+            return loc[:i]
+        values = values.get(part, values)
+    return loc
 
 
 def _wrong_tag(error: Any, schema: dict[str, Any], prefix: str) -> InputError:

@@ -7,6 +7,7 @@ import sys
 from click.testing import CliRunner, Result
 
 from ssjf.cli import main
+from ssjf.experiments.specs import spec_of
 
 HEADER = "arrived_at,prompt_tokens,output_tokens"
 
@@ -41,6 +42,11 @@ def trace(path, rows=200, gap=1.0, output=100):
     lines = [f"{gap * i},1,{tokens}" for i, tokens in enumerate(lengths)]
     path.write_text("\n".join([HEADER, *lines]) + "\n")
     return path
+
+
+def changed(spec, **values):
+    """Another specification, with these values in place of the first one's."""
+    return spec_of(spec.as_json() | values, "a test")
 
 
 def contents(folder):

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from commands import refused, ssjf, trace
+from commands import changed, refused, ssjf, trace
 from ssjf import Requests, Server
 from ssjf.errors import InputError
+from ssjf.experiments import grid
 from ssjf.experiments.memory_option import memory_of
 from ssjf.experiments.runs import alise
 from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
 
 HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
-SPEC = {"policy": "fcfs", "shape": "none", "device": "none"}
+SPEC = changed(grid.experiment("alise-limit").specs()[0], keeps_up=False)  # FCFS
 
 
 def arriving(n=400, seed=0):
@@ -46,9 +47,9 @@ def test_a_bound_below_what_one_request_takes_alone_is_refused():
 def test_a_server_that_must_keep_up_is_given_no_more_than_it_can_serve():
     """SJF keeps a low mean in an overload that ends; keeping up allows what a server can do."""
     stream = arriving(800)
-    spec = SPEC | {"policy": "sjf"}
+    spec = changed(SPEC, policy="sjf", keeps_up=False)
     alone, kept = (
-        alise.highest_rate(spec | {"keeps_up": keeps}, HERE, stream, 1.0, 5.0)
+        alise.highest_rate(changed(spec, keeps_up=keeps), HERE, stream, 1.0, 5.0)
         for keeps in (False, True)
     )
     capacity = HERE.server.slots / (0.01 * stream.requests.output_tokens.mean())
@@ -59,7 +60,7 @@ def test_the_highest_rate_of_shorter_jobs_first_is_no_lower_than_that_of_fcfs():
     """Short answers weigh most in a mean over tokens, and SJF serves them first."""
     stream = arriving(800)
     fcfs, sjf = (
-        alise.highest_rate(SPEC | {"policy": name}, HERE, stream, 0.05, 5.0)
+        alise.highest_rate(changed(SPEC, policy=name), HERE, stream, 0.05, 5.0)
         for name in ("fcfs", "sjf")
     )
     assert sjf > fcfs

@@ -230,7 +230,7 @@ def test_data_that_is_not_here_says_where_it_was_looked_for_and_where_it_is(tmp_
 def test_more_seeds_than_are_committed_need_the_data_too(tmp_path, monkeypatch):
     monkeypatch.setenv("SSJF_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    many = len(grid.experiment("cv-sweep").specs()[0]["workload"]["seeds"]) + 1
+    many = len(grid.experiment("cv-sweep").specs()[0].workload.seeds) + 1
     assert "data set ssjf-lmsys is not here" in refused("run", "cv-sweep", "--seeds", many)
 
 

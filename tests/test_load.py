@@ -12,6 +12,7 @@ from commands import refused
 from ssjf.analysis import server_load as load_summary
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.errors import InputError
+from ssjf.experiments import store
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.load_prompts import SIGMA, made_up, sampled
 from ssjf.harness import bench_client as load_client
@@ -181,9 +182,9 @@ def test_every_server_of_an_experiment_gets_the_same_requests():
     for name in ("serve-load", "serve-alone"):
         specs = experiment(name).specs()
         for spec in specs:
-            assert spec["series"] in LABELS
-            assert spec.get("serve", {"client_limit": "ignore"})["client_limit"] == "ignore"
-        asked = {(json.dumps(s["workload"], sort_keys=True), s["seed"], s["series"]) for s in specs}
+            assert spec.series in LABELS
+            assert spec.serve is None or spec.serve["client_limit"] == "ignore"
+        asked = {(store.canonical(s.workload), s.seed, s.series) for s in specs}
         assert len(asked) == len(specs)
 
 

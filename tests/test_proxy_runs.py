@@ -13,6 +13,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from commands import changed
 from ssjf.analysis import predictions as judged
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, paths, pools, runner, store
@@ -47,10 +48,14 @@ def here(tmp_path_factory):
     data.write_text("".join(json.dumps(row) + "\n" for row in answered()))
     common = {"engine": "training", "detail": "predictions"}
     workload = {"draw": "texts", "data": str(data)}
-    asked = Experiment("trial", "a trial", "prediction", common, workload, SERIES, {"seed": [0]})
+    asked = Experiment(
+        "trial", "a test", "a trial", "prediction", common, workload, SERIES, {"seed": [0]}
+    )
     folds = workload | {"folds": 5}
-    grid = {"workload": [{"fold": k, "label": "own"} for k in range(5)]}
-    crossed = Experiment("crossed", "folds", "prediction", common, folds, SERIES[1:], grid)
+    points = {"workload": [{"fold": k, "label": "own"} for k in range(5)]}
+    crossed = Experiment(
+        "crossed", "a test", "folds", "prediction", common, folds, SERIES[1:], points
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSJF_RESULTS", str(folder))
         patch.setitem(grid.experiments(), "trial", asked)
@@ -172,7 +177,7 @@ def test_judging_holds_the_value_within_its_interval(here):
 
 def test_a_series_that_another_needs_must_be_trained(here):
     spec = experiment("trial").specs()[0]
-    lacking = spec | {"config": {"encoder": "proxy:nowhere"}}
+    lacking = changed(spec, config={"encoder": "proxy:nowhere"})
     with pytest.raises(InputError, match="needs the proxy nowhere"):
         proxy_runs._asked(lacking)
     there = proxy_runs._resolved(spec, "proxy:light")
@@ -181,8 +186,8 @@ def test_a_series_that_another_needs_must_be_trained(here):
 
 def test_a_group_of_runs_holds_neither_what_needs_a_gpu_nor_another_groups_runs():
     everything = [spec for each in grid.experiments().values() for spec in each.specs()]
-    on_gpu = {store.digest(spec) for spec in everything if '"cuda"' in json.dumps(spec)}
-    trained = {store.digest(spec) for spec in everything if spec["engine"] == "training"}
+    on_gpu = {store.digest(spec) for spec in everything if '"cuda"' in json.dumps(spec.as_json())}
+    trained = {store.digest(spec) for spec in everything if spec.engine == "training"}
     found = {name: {*map(store.digest, runner._specs(name, None))} for name in runner.GROUPS}
     assert on_gpu and on_gpu <= trained, "there are trainings that need a GPU"
     assert found["trainings"] == trained - on_gpu

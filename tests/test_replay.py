@@ -54,7 +54,7 @@ def data(monkeypatch):
 @pytest.fixture(scope="module")
 def replayed():
     """The replays simulated anew from the committed draws: mode and series beside the rows."""
-    return {sweep: pd.concat([execute(s).assign(mode=s["mode"], series=s["series"])
+    return {sweep: pd.concat([execute(s).assign(mode=s.mode, series=s.series)
                               for s in specs], ignore_index=True)
             for sweep, specs in REPLAYS.items()}  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_the_oracles_reductions_are_the_papers(replayed, mode):
 def test_the_committed_runs_are_the_replay(replayed, sweep):
     stored = grid.rows(f"{sweep}-replay")
     for spec in REPLAYS[sweep]:
-        both = [f[(f["mode"] == spec["mode"]) & (f["series"] == spec["series"])]
+        both = [f[(f["mode"] == spec.mode) & (f["series"] == spec.series)]
                 for f in (stored, replayed[sweep])]  # fmt: skip
         before, after = (f.reset_index(drop=True) for f in both)
         pd.testing.assert_frame_equal(
@@ -105,7 +105,7 @@ def arrivals():
 @pytest.mark.parametrize("mode", ORACLE)
 def test_every_job_finishes_as_in_a_plain_reference(replayed, arrivals, sweep, mode):
     """Jobs arrive and are served by loops that share nothing with the package, every policy."""
-    jobs = draws.draw(REPLAYS[sweep][0]["workload"])
+    jobs = draws.draw(REPLAYS[sweep][0].workload.draw_options())
     key = {f"ssjf-{name}": duration_seconds(jobs[name]) for name in ("cls3", "cls5")}
     seconds = duration_seconds(jobs["output_tokens"])
     ours = replayed[sweep][replayed[sweep]["mode"] == mode]
@@ -123,12 +123,18 @@ def test_every_job_finishes_as_in_a_plain_reference(replayed, arrivals, sweep, m
 STORED = set(draws.KINDS) - set(draws.LIVE)
 
 
+def drawn_from(spec):
+    """The options of the draw that a run is made from."""
+    pool = getattr(spec.workload, "pool", None)
+    return (spec.workload if pool is None else pool).as_json()
+
+
 def drawn_by():
     """One draw of each kind that comes from data."""
     found = {}
     for each in grid.experiments().values():
         for spec in each.specs(seeds=1):
-            workload = spec["workload"].get("pool", spec["workload"])
+            workload = drawn_from(spec)
             if workload.get("draw") in STORED:
                 found[workload["draw"], workload.get("trace")] = workload
     return found
@@ -149,7 +155,7 @@ def test_a_committed_draw_is_what_the_data_gives(kind, data):
 
 @pytest.mark.parametrize("sweep", AUTHORS)
 def test_the_replays_draw_is_what_the_data_gives(data, sweep):
-    options = {k: v for k, v in REPLAYS[sweep][0]["workload"].items() if k != "seeds"}
+    options = {k: v for k, v in REPLAYS[sweep][0].workload.as_json().items() if k != "seeds"}
     options["seed"] = 42
     assert options["keep"] == {"rate": [1, 3, 5, 7, 9], "cv": [1, 2, 3, 4, 5]}[sweep]
     pd.testing.assert_frame_equal(draws.draw(options), draws.make(options))
@@ -159,7 +165,7 @@ def test_every_draw_of_every_run_is_committed():
     """Nothing that a stored run needs must be fetched to do it again."""
     for each in grid.experiments().values():
         for spec in each.specs():
-            workload = spec["workload"].get("pool", spec["workload"])
+            workload = drawn_from(spec)
             rest = {k: v for k, v in workload.items() if k not in ("scales", "label", "seeds")}
             seeds = [{"seed": seed} for seed in workload.get("seeds", [])] or [{}]
             for seed in seeds:
@@ -185,11 +191,11 @@ def ablated(name):
     """Mean JCTs with one quirk off less those with all on, by experiment, run and policy."""
     for experiment in ("ablation-rate", "ablation-cv", "ablation-azure"):
         specs = grid.experiment(experiment).specs()
-        published = {(s["mode"], s["series"]): s for s in specs if s["quirks_off"] == []}
+        published = {(s.mode, s.series): s for s in specs if s.quirks_off == []}
         for spec in specs:
-            if spec["quirks_off"] == [name]:
-                both = [store.load(s) for s in (spec, published[spec["mode"], spec["series"]])]
-                yield experiment, spec["mode"], spec["series"], both[0], both[1]
+            if spec.quirks_off == [name]:
+                both = [store.load(s) for s in (spec, published[spec.mode, spec.series])]
+                yield experiment, spec.mode, spec.series, both[0], both[1]
 
 
 ACTING = [name for name in quirk_names() if name != "quarter_throughput"]
@@ -233,7 +239,7 @@ def test_a_gap_that_drowns_in_its_sum_still_makes_a_job_come_later(quirks):
 
 def test_jobs_of_a_stored_cv_sweep_never_come_at_one_instant():
     """They are drawn from a continuous distribution; SJF reorders those that come together."""
-    workload = grid.experiment("cv-sweep").specs(seeds=2)[0]["workload"]
+    workload = grid.experiment("cv-sweep").specs(seeds=2)[0].workload
     for quirks in (Quirks(), NO_QUIRKS):
         for *_, requests in published_runs._small_runs(workload, quirks):
             assert (np.diff(requests.arrived_at) > 0).all()

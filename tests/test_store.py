@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import contents
+from commands import changed, contents
 from ssjf.errors import InputError
 from ssjf.experiments import draws, paths, store
 from ssjf.experiments.execute import execute
+from ssjf.experiments.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = {
+PUBLISHED = spec_of({
     "experiment": "boxes",
     "protocol": "published",
     "engine": "published",
@@ -30,8 +31,8 @@ PUBLISHED = {
     "policy": "ssjf",
     "predictor": "noise:0.5",
     "series": "ssjf",
-}  # fmt: skip
-STEADY = {
+}, "a test")  # fmt: skip
+STEADY = spec_of({
     "experiment": "steady",
     "protocol": "steady-state",
     "engine": "simulator",
@@ -44,7 +45,7 @@ STEADY = {
     "policy": "ssjf",
     "predictor": "tau:0.6",
     "series": "ssjf",
-}
+}, "a test")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -71,15 +72,15 @@ def test_the_same_specification_gives_the_same_bytes(spec, tmp_path, monkeypatch
 @pytest.mark.parametrize("seed", [[0], [7]])
 def test_a_seed_gives_the_same_rows_alone_and_among_others(seed):
     """Seeds are spawned per run: adding one changes none of the others."""
-    alone = execute(STEADY | {"workload": STEADY["workload"] | {"seeds": seed}})
-    more = execute(STEADY | {"workload": STEADY["workload"] | {"seeds": [3, *seed, 4]}})
+    alone = execute(changed(STEADY, workload=STEADY.workload.as_json() | {"seeds": seed}))
+    more = execute(changed(STEADY, workload=STEADY.workload.as_json() | {"seeds": [3, *seed, 4]}))
     chosen = more[more["seed"].isin(seed)].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, chosen)
 
 
 def test_the_name_is_the_hash_of_the_specification_in_any_order():
-    assert store.digest(STEADY) == store.digest(dict(reversed(STEADY.items())))
-    others = [STEADY | change for change in ({"rho": 0.81}, {"policy": "fcfs"}, {"new": 1})]
+    assert store.digest(STEADY) == store.digest(dict(reversed(STEADY.as_json().items())))
+    others = [changed(STEADY, **each) for each in ({"rho": 0.81}, {"policy": "fcfs"}, {"slots": 1})]
     assert len({store.digest(spec) for spec in [STEADY, *others]}) == 4
     assert len(store.digest(STEADY)) == 16
 
@@ -90,7 +91,7 @@ def test_a_run_is_a_folder_of_three_files(results):
     assert sorted(path.name for path in folder.iterdir()) == [
         "env.json", "rows.parquet", "spec.json",
     ]  # fmt: skip
-    assert json.loads((folder / "spec.json").read_text()) == STEADY
+    assert json.loads((folder / "spec.json").read_text()) == STEADY.as_json()
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -177,22 +178,22 @@ WRONG = [
 def test_rows_that_are_not_as_promised_name_the_column(results, detail, rows, column, value):
     bad = rows.drop(columns=column) if value is None else rows.assign(**{column: value})
     with pytest.raises(InputError, match=f"^rows of .*: column {column}: |column {column} is miss"):
-        store.save(STEADY | {"detail": detail}, bad, 1.0)
+        store.save(changed(STEADY, detail=detail), bad, 1.0)
     assert not results.exists()
 
 
 def test_good_rows_are_written_and_no_rows_are_not():
     for detail, rows in (("runs", RUNS), ("requests", REQUESTS)):
-        assert store.save(STEADY | {"detail": detail}, rows, 1.0).is_dir()
+        assert store.save(changed(STEADY, detail=detail), rows, 1.0).is_dir()
     with pytest.raises(InputError, match="at least one is needed"):
-        store.save(STEADY | {"rho": 0.1}, RUNS.iloc[:0], 1.0)
+        store.save(changed(STEADY, rho=0.1), RUNS.iloc[:0], 1.0)
 
 
 def test_an_unknown_detail_lists_the_known_ones():
     with pytest.raises(
         InputError, match="unknown detail 'steps'; known: measurements, predictions, requests, runs"
     ):
-        store.save(STEADY | {"detail": "steps"}, RUNS, 1.0)
+        store.save(changed(STEADY, detail="steps"), RUNS, 1.0)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
@@ -215,7 +216,7 @@ def test_a_disk_without_room_is_one_sentence_and_nothing_half_written(results):
     """A limit on the size of a file fails a write as a full disk does."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     # The compiler's cache must not meet the limit: it is filled before.
-    execute(PUBLISHED | {"policy": "fcfs"})
+    execute(changed(PUBLISHED, policy="fcfs"))
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, cwd=ROOT, timeout=600
     )

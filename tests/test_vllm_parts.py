@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import refused, ssjf
+from commands import changed, refused, ssjf
 from ssjf import Requests, Server, profile
 from ssjf.errors import InputError
 from ssjf.experiments import fidelity as measured
 from ssjf.experiments import runner
-from ssjf.experiments.execute import execute
 from ssjf.experiments.grid import experiment, experiments
 from ssjf.experiments.open_loop import saturation_rate
 from ssjf.harness import post_install as mend
@@ -164,26 +163,21 @@ def test_runs_of_the_two_engines_are_specified_alike():
         if "deployment" not in each.common or "engine" in each.common:
             continue
         plain = {
-            engine: [spec | {"engine": ""} for spec in specs if spec["engine"] == engine]
+            engine: [spec.as_json() | {"engine": ""} for spec in specs if spec.engine == engine]
             for engine in ("vllm", "simulator")
         }
         assert plain["vllm"] == plain["simulator"] and plain["vllm"]
 
 
-def test_runs_on_a_gpu_are_in_no_group_and_a_profile_chooses_the_deployment():
-    names = {spec["experiment"] for group in runner.GROUPS for spec in runner._specs(group, None)}
+def test_runs_on_a_gpu_are_in_no_group():
+    names = {spec.experiment for group in runner.GROUPS for spec in runner._specs(group, None)}
     assert "vllm-gain" in names and "vllm-gpu" not in names
-    specs = experiment("vllm-gain").specs(deployment="gpu-8b")
-    assert {(spec["deployment"], spec["profile"]) for spec in specs} == {("gpu-8b", "gpu-8b")}
-    with pytest.raises(InputError, match="is not run on vLLM; it takes no deployment"):
-        experiment("tail").specs(deployment="gpu-8b")
 
 
 @pytest.mark.parametrize("rho", [0.0, 2.5])
 def test_a_load_that_is_none_is_one_sentence(rho):
-    spec = experiment("vllm-gain").specs()[-1] | {"rho": rho}
-    with pytest.raises(InputError, match=r"must be above 0 and at most 2"):
-        execute(spec)
+    with pytest.raises(InputError, match=r"rho is .*; it must be"):
+        changed(experiment("vllm-gain").specs()[-1], rho=rho)
 
 
 def test_metrics_of_measured_runs_and_their_pairs_by_hand(monkeypatch):

@@ -93,9 +93,9 @@ def test_the_committed_pairs_are_of_the_same_requests():
     from ssjf.experiments import store
 
     specs = experiment("vllm-gain").specs()
-    twins = {measured._twin(spec): spec for spec in specs if spec["engine"] == "simulator"}
+    twins = {measured._twin(spec): spec for spec in specs if spec.engine == "simulator"}
     for spec in specs:
-        if spec["engine"] == "vllm":
+        if spec.engine == "vllm":
             ours, theirs = store.load(spec), store.load(twins[measured._twin(spec)])
             columns = ["x", "seed", "run", "arrived_at", "output_tokens"]
             assert list(ours) == list(theirs)

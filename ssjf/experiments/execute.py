@@ -1,34 +1,30 @@
 """From a specification to its rows: build the workload, serve it, measure."""
 
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from ssjf.errors import unknown
+from ssjf.experiments.runs import alise, latency, published, server, steady, training, vllm
+from ssjf.experiments.specs import Run
 
-Spec = dict[str, Any]
-
-ENGINES = {
-    "published": "published:rows",
-    "simulator": "steady:rows",
-    "training": "training:predictions",
-    "cost": "latency:costs",
-    "latency": "latency:latencies",
-    "vllm": "vllm:rows",
-    "vllm-steps": "vllm:steps",
-    "vllm-anatomy": "vllm:anatomy",
-    "vllm-swap": "vllm:swapping",
-    "serve-load": "server:rows",
-    "alise-curve": "alise:curve",
-    "alise-limit": "alise:limits",
+ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
+    "published": published.rows,
+    "simulator": steady.rows,
+    "training": training.predictions,
+    "cost": latency.costs,
+    "latency": latency.latencies,
+    "vllm": vllm.rows,
+    "vllm-steps": vllm.steps,
+    "vllm-anatomy": vllm.anatomy,
+    "vllm-swap": vllm.swapping,
+    "serve-load": server.rows,
+    "alise-curve": alise.curve,
+    "alise-limit": alise.limits,
 }
-"""What in which module gives the rows of an engine; imported when it runs."""
+"""What makes the rows of an engine."""
 
 
-def execute(spec: Spec) -> pd.DataFrame:
+def execute(spec: Run) -> pd.DataFrame:
     """All rows of a run: one per repetition, or one per request where ``detail`` says so."""
-    if spec["engine"] not in ENGINES:
-        raise unknown("engine", spec["engine"], ENGINES)
-    module, function = ENGINES[spec["engine"]].split(":")
-    return getattr(import_module(f"ssjf.experiments.runs.{module}"), function)(spec)
+    return ROWS[spec.engine](spec)

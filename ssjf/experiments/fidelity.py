@@ -14,6 +14,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import grid, store
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.open_loop import open_loop
+from ssjf.experiments.specs import Run, SteadyRun
 from ssjf.scheduler import policy
 from ssjf.simulator.calibrate import COEFFICIENTS
 from ssjf.simulator.profile import profile
@@ -95,7 +96,8 @@ def at_equal_speed(found: pd.DataFrame) -> pd.DataFrame:
     for runs that preempt: there the time between tokens is waiting, too.
     """
     twins = {_twin(spec): spec for name in found["experiment"].unique()
-             for spec in experiment(name).specs() if spec["engine"] == "simulator"}  # fmt: skip
+             for spec in experiment(name).specs() if isinstance(spec, SteadyRun)
+             and spec.engine == "simulator"}  # fmt: skip
     parts = []
     for row in found[found["engine"] == "vllm"].itertuples():
         spec = twins[_twin(_spec_of(row.experiment, row.run_id))]
@@ -110,21 +112,21 @@ def at_equal_speed(found: pd.DataFrame) -> pd.DataFrame:
     return table.assign(error=table["simulated"] / table["measured"] - 1)
 
 
-def _twin(spec: dict[str, object]) -> str:
-    return store.digest(spec | {"engine": ""})
+def _twin(spec: Run) -> str:
+    return store.digest(spec.as_json() | {"engine": ""})
 
 
-def _spec_of(name: str, run_id: str) -> dict[str, object]:
+def _spec_of(name: str, run_id: str) -> Run:
     return next(spec for spec in experiment(name).specs() if store.digest(spec) == run_id)
 
 
-def _simulated(spec: dict, seed: int, speed: float) -> dict[str, float]:
+def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
     """Metrics of ``REDUCTIONS`` of one seed of a run, every step so many times as long."""
-    model = profile(spec["profile"])
+    model = profile(spec.profile)
     times = {name: getattr(model, name) * speed for name in COEFFICIENTS}
     requests, server, predicted = open_loop(spec, seed)
-    charged = spec.get("predictor_seconds", 0.0)
-    done = simulate(requests, policy(spec["policy"]), replace(model, **times), server, predicted,
+    charged = spec.predictor_seconds
+    done = simulate(requests, policy(spec.policy), replace(model, **times), server, predicted,
                     charged)  # fmt: skip
     jct = done.finished_at - requests.arrived_at
     return {"jct_mean": float(jct.mean()), "jct_p99": float(np.quantile(jct, 0.99))}
@@ -159,7 +161,7 @@ def hardware(name: str, deployment: str) -> str:
     folders = [
         store.run_folder(spec)
         for spec in experiment(name).specs(deployment=deployment)
-        if spec["engine"] != "simulator"
+        if spec.engine != "simulator"
     ]
     found = [json.loads((folder / "env.json").read_text()) for folder in folders]
     return "; ".join(sorted({

@@ -1,56 +1,69 @@
-"""Experiments are data: TOML grids in the package, one per figure, that expand to runs."""
+"""Experiments are data: tables of TOML files in ``grids/`` that expand to specifications."""
 
 import itertools
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ssjf.config import read_toml
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import store
+from ssjf.experiments.specs import Run, spec_of
 
-Spec = dict[str, Any]
-
-
+KEYS = ("title", "protocol", "workload", "series")
+"""What every experiment's table has, besides ``grid`` and what all its runs share."""
 WORKLOAD_KEYS = {"label": "workload", "round": "round"}
 """Keys of a workload that only name it, and the columns of rows that they become."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One TOML file: what it is about, and what its runs share and sweep."""
+    """One table of a grid file: what it is about, and what its runs share and sweep.
+
+    ``where`` names file and table in an error.
+    """
 
     name: str
+    where: str
     title: str
     protocol: str
-    common: Spec
-    workload: Spec
-    series: tuple[Spec, ...]
-    grid: dict[str, list[Any]]
+    common: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    series: tuple[Mapping[str, Any], ...]
+    grid: Mapping[str, list[Any]]
 
-    def specs(self, seeds: int | None = None, deployment: str | None = None) -> list[Spec]:
+    def specs(self, seeds: int | None = None, deployment: str | None = None) -> list[Run]:
         """One specification per run: every series at every point of the grid.
 
-        ``seeds`` overrides how many seeds a run repeats, ``deployment`` what a measured
-        experiment runs on (its step-time profile has the same name).
-        """
-        found = list(self._specs(seeds))
-        if deployment is None:
-            return found
-        if "deployment" not in self.common:
-            raise InputError(f"experiment {self.name} is not run on vLLM; it takes no deployment")
-        profiled = "profile" in self.common
-        chosen = {"deployment": deployment} | ({"profile": deployment} if profiled else {})
-        return [spec | chosen for spec in found]
+        Parameters
+        ----------
+        seeds: how many seeds a run repeats, instead of the experiment's number.
+        deployment: what a measured experiment runs on instead of its own (the step-time profile
+            of the same name goes with it).
 
-    def _specs(self, seeds: int | None) -> Iterator[Spec]:
+        Raises
+        ------
+        InputError: for a key or value that is not allowed, naming file, experiment and key.
+        """
+        chosen: dict[str, Any] = {}
+        if deployment is not None:
+            if "deployment" not in self.common:
+                raise InputError(
+                    f"experiment {self.name} is not run on vLLM; it takes no deployment"
+                )
+            profiled = "profile" in self.common
+            chosen = {"deployment": deployment} | ({"profile": deployment} if profiled else {})
+        return [spec_of(values | chosen, self.where) for values in self._values(seeds)]
+
+    def _values(self, seeds: int | None) -> Iterator[dict[str, Any]]:
         for point in itertools.product(*self.grid.values()):
             at = dict(zip(self.grid, point, strict=True))
-            workload = _with_seeds(self.workload | at.pop("workload", {}), seeds)
+            workload = self._with_seeds({**self.workload, **at.pop("workload", {})}, seeds)
             for series in self.series:
                 yield {
                     "experiment": self.name,
@@ -61,36 +74,49 @@ class Experiment:
                     **series,
                 }
 
-
-def _with_seeds(workload: Spec, seeds: int | None) -> Spec:
-    """``seeds = {first, count}`` in a workload becomes a list."""
-    given = workload.get("seeds")
-    if not isinstance(given, dict):
-        return workload
-    count = given["count"] if seeds is None else seeds
-    return workload | {"seeds": list(range(given["first"], given["first"] + count))}
+    def _with_seeds(self, workload: dict[str, Any], seeds: int | None) -> dict[str, Any]:
+        """``seeds = {first, count}`` in a workload becomes a list."""
+        given = workload.get("seeds")
+        if not isinstance(given, dict):
+            return workload
+        if given.keys() != {"first", "count"}:
+            raise InputError(
+                f"{self.where}: seeds are {given}; they must be a list, or first and count"
+            )
+        count = given["count"] if seeds is None else seeds
+        return workload | {"seeds": list(range(given["first"], given["first"] + count))}
 
 
 @cache
 def experiments() -> dict[str, Experiment]:
     """All experiments of the package, by name."""
-    folder = resources.files("ssjf.experiments") / "grids"
-    files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
-    found = [_read(file.name.removesuffix(".toml"), file.read_text()) for file in files]
-    return {experiment.name: experiment for experiment in sorted(found, key=lambda e: e.name)}
+    folder = Path(str(resources.files("ssjf.experiments"))) / "grids"
+    tables = (each for file in sorted(folder.glob("*.toml")) for each in read(file))
+    return {each.name: each for each in sorted(tables, key=lambda each: each.name)}
 
 
-def _read(name: str, text: str) -> Experiment:
-    toml = tomllib.loads(text)
-    return Experiment(
-        name=name,
-        title=toml.pop("title"),
-        protocol=toml.pop("protocol"),
-        workload=toml.pop("workload"),
-        series=tuple(toml.pop("series")),
-        grid=toml.pop("grid", {}),
-        common=toml,
-    )
+def read(path: Path) -> list[Experiment]:
+    """The experiments of a TOML file, each checked run by run.
+
+    Raises
+    ------
+    InputError: for what is missing or not allowed, naming file, experiment and key.
+    """
+    found = []
+    for name, table in read_toml("grid", path).items():
+        where = f"{path.name}, experiment {name}"
+        for key in KEYS:
+            if not isinstance(table, dict) or key not in table:
+                raise InputError(f"{where}: {key} is missing")
+        rest = {key: value for key, value in table.items() if key not in (*KEYS, "grid")}
+        found.append(
+            Experiment(
+                name, where, table["title"], table["protocol"], rest, table["workload"],
+                tuple(table["series"]), table.get("grid", {}),
+            )
+        )  # fmt: skip
+        found[-1].specs()
+    return found
 
 
 def experiment(name: str) -> Experiment:
@@ -101,30 +127,28 @@ def experiment(name: str) -> Experiment:
 
 
 def rows(
-    name: str, keep: Callable[[Spec], bool] | None = None, deployment: str | None = None
+    name: str, keep: Callable[[Any], bool] | None = None, deployment: str | None = None
 ) -> pd.DataFrame:
     """All rows of an experiment, its runs' keys as columns beside ``run_id``.
 
     Columns: the rows' own (x, seed, run, metrics or time stamps), ``series``, and every key of
     the grid. ``keep`` selects runs by their specification; ``deployment`` as in ``specs``.
     """
-    asked = experiment(name).specs(deployment=deployment)
-    specs = [spec for spec in asked if keep is None or keep(spec)]
+    specs = experiment(name).specs(deployment=deployment)
+    specs = [spec for spec in specs if keep is None or keep(spec)]
     if not specs:
         raise InputError(f"no run of experiment {name} is as asked")
     return pd.concat([_labelled(name, spec) for spec in specs], ignore_index=True)
 
 
-def _labelled(name: str, spec: Spec) -> pd.DataFrame:
+def _labelled(name: str, spec: Run) -> pd.DataFrame:
     loaded = store.load(spec)
-    keys = {key: spec[key] for key in experiment(name).grid if key != "workload"}
-    for key, value in (keys | {"series": spec["series"], "protocol": spec["protocol"]}).items():
-        loaded[key] = _plain(value)
+    keys = [key for key in experiment(name).grid if key != "workload"]
+    for key in (*keys, "series", "protocol"):
+        value = getattr(spec, key)
+        loaded[key] = "+".join(map(str, value)) if isinstance(value, list) else value
+    workload = spec.as_json()["workload"]
     for key, column in WORKLOAD_KEYS.items():
-        if key in spec["workload"]:
-            loaded[column] = spec["workload"][key]
+        if key in workload:
+            loaded[column] = workload[key]
     return loaded
-
-
-def _plain(value: Any) -> Any:
-    return "+".join(map(str, value)) if isinstance(value, list) else value

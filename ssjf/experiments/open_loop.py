@@ -7,6 +7,8 @@ import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw, to_requests
+from ssjf.experiments.specs import SteadyRun
+from ssjf.experiments.workloads import Arrivals, OpenLoop
 from ssjf.harness.deployment import deployment
 from ssjf.proxy import predict
 from ssjf.request import Requests
@@ -16,52 +18,58 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 from ssjf.workload import arrivals, lengths
 
-Spec = dict[str, Any]
-
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
 """Of random numbers, for each seed."""
 
 
-def open_loop(spec: Spec, seed: int) -> tuple[Requests, Server, Any]:
+def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
     """What arrives at utilisation ``rho``, the server, and what is predicted (None without).
 
     The same requests and gaps at every load: a Poisson stream, or what ``arrivals`` of the
     workload says.
     """
-    workload, model, server = spec["workload"], profile(spec["profile"]), server_of(spec)
+    workload, model, server = spec.workload, profile(spec.profile), server_of(spec)
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
-    n = workload.get("requests") or workload["requests_per_slot"] * server.slots
-    if workload["draw"] == "synthetic":
+    n = workload.requests or (workload.requests_per_slot or 1) * server.slots
+    if workload.draw == "synthetic":
         requests = lengths.synthetic(n, rng)
     else:
-        pool = _prompted(workload, to_requests(draw(workload["pool"])))
+        pool = pool_of(workload)
         requests = pool.take(rng.integers(0, len(pool), n))
-    if workload.get("rho_of") == "saturation":
-        rate = _positive_rho(spec["rho"]) * saturation_rate(pool, model, server)
+    if workload.rho_of == "saturation":
+        rate = spec.rho * saturation_rate(pool, model, server)
     else:
         alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
-        rate = _steady_rate(spec["rho"], float(alone), server.running_slots)
-    arriving = requests.arriving(_gaps(workload.get("arrivals", {}), n, seed) / rate)
+        rate = _steady_rate(spec.rho, float(alone), server.running_slots)
+    arriving = requests.arriving(_gaps(workload.arrivals, n, seed) / rate)
     rng = np.random.default_rng([seed, STREAMS["predictor"]])
-    predicted = predict(spec["predictor"], arriving, rng) if "predictor" in spec else None
+    predicted = predict(spec.predictor, arriving, rng) if spec.predictor else None
     return arriving, server, predicted
 
 
-def _prompted(workload: Spec, pool: Requests) -> Requests:
-    """Prompts all of one length, where the workload says so."""
-    if "prompt_tokens" not in workload:
+def pool_of(workload: OpenLoop) -> Requests:
+    """What is drawn from, its prompts all of one length where the workload says so."""
+    if workload.pool is None:
+        raise InputError("a workload that draws from a pool must name it")
+    pool = to_requests(draw(workload.pool.as_json()))
+    if workload.prompt_tokens is None:
         return pool
-    return replace(pool, prompt_tokens=np.full(len(pool), workload["prompt_tokens"]))
+    return replace(pool, prompt_tokens=np.full(len(pool), workload.prompt_tokens))
 
 
-def server_of(spec: Spec) -> Server:
+def server_of(spec: SteadyRun) -> Server:
     """The server of a run; what it leaves open is the deployment's, where there is one."""
-    given = spec.get("server", {}) | {"slots": spec["slots"]}
-    if "deployment" in spec:
-        has = deployment(spec["deployment"])
-        names = ("kv_tokens", "block_tokens", "token_budget")
-        given = {name: getattr(has, name) for name in names} | given
-    return Server(**given)
+    given = spec.server.as_json()
+    if spec.deployment is not None:
+        return server_on(spec.deployment, spec.slots, **given)
+    return Server(slots=spec.slots, **given)
+
+
+def server_on(deployment_name: str, slots: int, **given: Any) -> Server:
+    """A server of so many slots on a deployment; ``given`` beats what the deployment has."""
+    has = deployment(deployment_name)
+    names = ("kv_tokens", "block_tokens", "token_budget")
+    return Server(slots=slots, **{name: getattr(has, name) for name in names} | given)
 
 
 SATURATING = 5000
@@ -79,20 +87,14 @@ def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
     return SATURATING / float(done.finished_at.max())
 
 
-def _positive_rho(rho: float) -> float:
-    if not 0 < rho <= 2:
-        raise InputError(f"rho is {rho:g}; of a finite run it must be above 0 and at most 2")
-    return rho
-
-
-def _gaps(options: Spec, n: int, seed: int) -> np.ndarray:
+def _gaps(options: Arrivals, n: int, seed: int) -> np.ndarray:
     """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's."""
     rng = np.random.default_rng([seed, STREAMS["arrivals"]])
-    if "trace" in options:
-        drawn = draw({"draw": "trace-gaps", "name": options["trace"], "requests": n, "seed": seed})
+    if options.trace is not None:
+        drawn = draw({"draw": "trace-gaps", "name": options.trace, "requests": n, "seed": seed})
         return drawn["arrived_at"].to_numpy()
-    if "cv" in options:
-        return arrivals.gamma(n, 1.0, options["cv"], rng)
+    if options.cv is not None:
+        return arrivals.gamma(n, 1.0, options.cv, rng)
     return np.cumsum(rng.exponential(1.0, n))
 
 

@@ -40,7 +40,7 @@ def predicted(
 
 def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataFrame:
     """A row per prompt: output_tokens, its further draws, and what each series predicted."""
-    told = rows(name, lambda spec: spec.get("seed", 0) == seed)
+    told = rows(name, lambda spec: getattr(spec, "seed", 0) == seed)
     told = told if label is None else told[told["workload"] == label]
     told = told if turn is None else told[told["turn"] == turn]
     if told.empty:

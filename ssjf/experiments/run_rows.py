@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 
 from ssjf.analysis import metrics
+from ssjf.experiments.specs import Queued
 from ssjf.request import Completions
 
-Spec = dict[str, Any]
 
-
-def table(spec: Spec, parts: list[Any]) -> pd.DataFrame:
+def table(spec: Queued, parts: list[Any]) -> pd.DataFrame:
     """All rows of a run from what ``row`` gave of each repetition."""
-    if spec["detail"] == "requests":
+    if spec.detail == "requests":
         return pd.concat(parts, ignore_index=True)
     rows = pd.DataFrame(parts)
     for name in rows.columns.difference(["x", "seed", "run"]):
@@ -21,14 +20,14 @@ def table(spec: Spec, parts: list[Any]) -> pd.DataFrame:
     return rows.astype({"x": np.float32, "seed": np.int32, "run": np.int32})
 
 
-def row(spec: Spec, x, seed, run, measured: Completions, alone) -> Any:
+def row(spec: Queued, x, seed, run, measured: Completions, alone) -> Any:
     """One repetition: its metrics, or a table of its requests where ``detail`` says so."""
-    if spec["detail"] == "requests":
+    if spec.detail == "requests":
         return _request_rows(x, seed, run, measured)
-    values = metrics.summarise(measured, alone, spec.get("warmup_fraction", 0.0))
-    if "columns" in spec:
+    values = metrics.summarise(measured, alone, spec.warmup_fraction)
+    if spec.columns is not None:
         values["preemptions"] = float(measured.preemptions.sum())
-        values = {name: values[name] for name in spec["columns"]}
+        values = {name: values[name] for name in spec.columns}
     return {"x": x, "seed": seed, "run": run, **values}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ssjf.errors import InputError
 from ssjf.experiments import draws, store
 from ssjf.experiments.execute import execute
-from ssjf.experiments.grid import WORKLOAD_KEYS, experiment, experiments
+from ssjf.experiments.grid import experiment, experiments
+from ssjf.experiments.specs import Run, TrainingRun
 
-Spec = dict[str, Any]
 T = TypeVar("T")
 
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
@@ -45,12 +45,12 @@ def run(
     ``deployment`` is what runs on vLLM use instead of the experiment's.
     """
     specs = _specs(name, seeds, deployment)
-    store.sweep_temporary({spec["experiment"] for spec in specs})
+    store.sweep_temporary({spec.experiment for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
     with tqdm(total=len(specs), desc=name, unit="run", disable=None if progress else True) as bar:
         bar.update(len(specs) - len(missing))
-        alone = [spec for spec in missing if spec["engine"] in ONE_BY_ONE]
+        alone = [spec for spec in missing if spec.engine in ONE_BY_ONE]
         for _ in _each(_do, [spec for spec in missing if spec not in alone], jobs):
             bar.update()
         for _ in _each(_do, alone, jobs=1):
@@ -58,40 +58,42 @@ def run(
     return [store.digest(spec) for spec in missing]
 
 
-def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[Spec]:
+def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[Run]:
     if name not in GROUPS:
         return experiment(name).specs(seeds, deployment)
     everything = [spec for each in experiments().values() for spec in each.specs(seeds)]
-    wanted = [spec for spec in everything if spec["engine"] in GROUPS[name] and not _on_gpu(spec)]
-    return sorted(wanted, key=lambda spec: GROUPS[name].index(spec["engine"]))
+    wanted = [spec for spec in everything if spec.engine in GROUPS[name] and not _on_gpu(spec)]
+    return sorted(wanted, key=lambda spec: GROUPS[name].index(spec.engine))
 
 
-def _on_gpu(spec: Spec) -> bool:
+def _on_gpu(spec: Run) -> bool:
     """Runs on a GPU are asked for by the name of their experiment."""
-    trained_there = spec.get("proxy", {}).get("config", {}).get("device") == "cuda"
-    return trained_there or spec.get("deployment", "").startswith("gpu-")
+    if isinstance(spec, TrainingRun):
+        return spec.proxy.get("config", {}).get("device") == "cuda"
+    return str(getattr(spec, "deployment", "")).startswith("gpu-")
 
 
-def _prepare(specs: list[Spec]) -> None:
+def _prepare(specs: list[Run]) -> None:
     """Make the draws first, once, so that parallel runs only read them."""
     for spec in specs:
-        workload = spec["workload"]
-        options = workload.get("pool", workload)
+        workload = spec.workload
+        pool = getattr(workload, "pool", None)
+        options = workload.as_json() if pool is None else pool.as_json()
         if options.get("draw") in draws.KINDS:
-            draws.draw({k: v for k, v in options.items() if k not in ("scales", *WORKLOAD_KEYS)})
+            draws.draw(workload.draw_options() if pool is None else options)
 
 
-def _do(spec: Spec) -> None:
+def _do(spec: Run) -> None:
     started = time.perf_counter()
     rows = execute(spec)
     store.save(spec, rows, time.perf_counter() - started)
 
 
-def _each(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+def _each(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
     return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
 
 
-def _in_parallel(work: Callable[[Spec], T], specs: list[Spec], jobs: int) -> Iterator[T]:
+def _in_parallel(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
     """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
@@ -131,7 +133,7 @@ def simulate_again(
     return sorted(run_id for run_id in bar if run_id)
 
 
-def _differs(spec: Spec) -> str | None:
+def _differs(spec: Run) -> str | None:
     """The id of a stored run that is not what its specification gives."""
     before = store.load(spec).drop(columns="run_id")
     return None if _same(before, execute(spec)) else store.digest(spec)

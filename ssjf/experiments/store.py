@@ -23,31 +23,34 @@ from ssjf.errors import InputError
 from ssjf.experiments import paths
 from ssjf.experiments.provenance import environment
 from ssjf.experiments.schema import check_rows
+from ssjf.experiments.specs import Run
+from ssjf.experiments.workloads import Table
 
 Spec = Mapping[str, Any]
 
 
-def canonical(spec: Spec) -> str:
+def canonical(spec: Spec | Table) -> str:
     """The one text of a specification: sorted keys, no spaces."""
-    return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    values = spec.as_json() if isinstance(spec, Table) else spec
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
 
-def digest(spec: Spec) -> str:
+def digest(spec: Spec | Table) -> str:
     """The name of a specification: 16 hex digits of the SHA-256 of its canonical text."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
 
 
-def run_folder(spec: Spec) -> Path:
+def run_folder(spec: Run) -> Path:
     """Where the run of a specification lies."""
-    return paths.raw() / spec["experiment"] / digest(spec)
+    return paths.raw() / spec.experiment / digest(spec)
 
 
-def is_finished(spec: Spec) -> bool:
+def is_finished(spec: Run) -> bool:
     """Has this run been done?"""
     return run_folder(spec).is_dir()
 
 
-def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
+def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
     """Write a finished run, whole or not at all; an existing one is left as it is.
 
     ``rows.attrs["environment"]``, if there, joins the record of where the run was made.
@@ -55,7 +58,7 @@ def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
     folder = run_folder(spec)
     if folder.is_dir():
         return folder
-    check_rows(rows, spec["detail"], str(folder))
+    check_rows(rows, spec.detail, str(folder))
     with writable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
@@ -69,7 +72,7 @@ def save(spec: Spec, rows: pd.DataFrame, seconds: float) -> Path:
     return folder
 
 
-def _write(folder: Path, spec: Spec, rows: pd.DataFrame, seconds: float) -> None:
+def _write(folder: Path, spec: Run, rows: pd.DataFrame, seconds: float) -> None:
     write_parquet(rows, folder / "rows.parquet")
     env = (
         environment()
@@ -79,17 +82,17 @@ def _write(folder: Path, spec: Spec, rows: pd.DataFrame, seconds: float) -> None
             "rows_sha256": _sha256(folder / "rows.parquet"),
         }
     )
-    (folder / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    (folder / "spec.json").write_text(json.dumps(spec.as_json(), indent=1, sort_keys=True) + "\n")
     (folder / "env.json").write_text(json.dumps(env, indent=1, sort_keys=True) + "\n")
 
 
-def load(spec: Spec) -> pd.DataFrame:
+def load(spec: Run) -> pd.DataFrame:
     """The rows of a finished run, with its ``run_id``; what was altered by hand is refused."""
     folder = run_folder(spec)
     if not folder.is_dir():
         raise InputError(
-            f"run {digest(spec)} of {spec['experiment']} has not been made; "
-            f"run `ssjf run {spec['experiment']}`"
+            f"run {digest(spec)} of {spec.experiment} has not been made; "
+            f"run `ssjf run {spec.experiment}`"
         )
     verify(folder)
     return pd.read_parquet(folder / "rows.parquet").assign(run_id=folder.name)

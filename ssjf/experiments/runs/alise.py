@@ -1,12 +1,11 @@
 """ALISE beside its baselines: latency over the request rate, and the highest rate under a bound.
 
-Simulated: shapes and devices are arithmetic (``engine.shapes``), the lengths those of data sets.
+Simulated: shapes and devices are arithmetic (``simulator.shapes``), the lengths those of data sets.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from ssjf.analysis import metrics
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw, to_requests
 from ssjf.experiments.open_loop import STREAMS, saturation_rate
+from ssjf.experiments.specs import AliseRun
 from ssjf.proxy import predict
 from ssjf.request import FloatArray, Requests
 from ssjf.scheduler import policy
@@ -24,7 +24,6 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.shapes import deployed
 from ssjf.simulator.tiered import TieredCompletions, simulate_tiered
 
-Spec = dict[str, Any]
 PRECISION = 0.02  # of the highest rate
 WIDEST = 2.0**10  # times the saturation rate of FCFS: all at once
 FINISHED_IN_TIME = 0.95
@@ -44,21 +43,19 @@ class Machine:
     memory: Memory
 
 
-def machine(spec: Spec) -> Machine:
+def machine(spec: AliseRun) -> Machine:
     """The machine of a run: its shape on its device, with what the system makes of memory."""
-    profile, server, memory = deployed(spec["shape"], spec["device"])
-    kv_share = spec.get("kv_share", 1.0)
-    if spec.get("slots"):
-        server = replace(server, slots=spec["slots"])
+    profile, server, memory = deployed(spec.shape, spec.device)
+    kv_share = spec.kv_share
     if kv_share != 1.0:
-        server = replace(server, kv_tokens=int(server.kv_tokens * kv_share))
-    link = spec.get("link_share", 1.0)
+        server = replace(server, kv_tokens=int((server.kv_tokens or 0) * kv_share))
+    link = spec.link_share
     memory = replace(
         memory,
         out_bytes_per_second=memory.out_bytes_per_second * link,
         in_bytes_per_second=memory.in_bytes_per_second * link,
     )
-    return Machine(profile, server, replace(memory, **spec.get("memory", {})))
+    return Machine(profile, server, replace(memory, **spec.memory))
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,16 @@ class Stream:
         return self.requests.arriving(self.requests.arrived_at / rate)
 
 
-def stream(spec: Spec, seed: int) -> Stream:
+def stream(spec: AliseRun, seed: int) -> Stream:
     """Poisson arrivals at one a second of requests drawn from the pool."""
-    workload = spec["workload"]
-    pool = to_requests(_pool(workload["pool"]["label"], tuple(workload["pool"]["of"])))
-    n = workload["requests"]
+    workload = spec.workload
+    pool = to_requests(_pool(workload.pool.label, tuple(workload.pool.of)))
+    n = workload.requests
     rows = np.random.default_rng([seed, STREAMS["lengths"]]).integers(0, len(pool), n)
     gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1.0, n)
     requests = pool.take(rows).arriving(np.cumsum(gaps))
     rng = np.random.default_rng([seed, STREAMS["predictor"]])
-    predicted = predict(spec["predictor"], requests, rng) if "predictor" in spec else None
+    predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
     return Stream(requests, predicted)
 
 
@@ -95,12 +92,12 @@ def _pool(label: str, of: tuple[str, ...]) -> pd.DataFrame:
     return draw({"draw": "prompted", "of": list(of), "label": label})
 
 
-def curve(spec: Spec) -> pd.DataFrame:
+def curve(spec: AliseRun) -> pd.DataFrame:
     """A row per rate and seed: ``x`` is the rate over the rate at which FCFS saturates."""
-    return _rows(spec, spec["loads"], lambda here, arriving, load, top: load * top)
+    return _rows(spec, spec.loads, lambda here, arriving, load, top: load * top)
 
 
-def limits(spec: Spec) -> pd.DataFrame:
+def limits(spec: AliseRun) -> pd.DataFrame:
     """A row per bound and seed: the highest rate whose mean normalised latency is within it.
 
     ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
@@ -110,14 +107,14 @@ def limits(spec: Spec) -> pd.DataFrame:
     def rate(here: Machine, arriving: Stream, bound: float, top: float) -> float:
         return min(highest_rate(spec, here, arriving, bound, top), top * WIDEST)
 
-    return _rows(spec, spec["bounds"], rate)
+    return _rows(spec, spec.bounds, rate)
 
 
-def _rows(spec: Spec, of: list[float], rate: Rate) -> pd.DataFrame:
+def _rows(spec: AliseRun, of: list[float], rate: Rate) -> pd.DataFrame:
     """Runs at the rate of every x, for every seed."""
     here = machine(spec)
     rows = []
-    for seed in spec["workload"]["seeds"]:
+    for seed in spec.workload.seeds:
         arriving = stream(spec, seed)
         top = saturation_rate(arriving.requests, here.profile, here.server)
         for x in of:
@@ -127,7 +124,9 @@ def _rows(spec: Spec, of: list[float], rate: Rate) -> pd.DataFrame:
     return _typed(rows)
 
 
-def highest_rate(spec: Spec, here: Machine, arriving: Stream, bound: float, start: float) -> float:
+def highest_rate(
+    spec: AliseRun, here: Machine, arriving: Stream, bound: float, start: float
+) -> float:
     """The highest rate (1/s) that keeps the mean normalised latency within ``bound`` s/token.
 
     With ``keeps_up`` in the specification the server must keep up as well (``_keeps_up``): in an
@@ -138,14 +137,14 @@ def highest_rate(spec: Spec, here: Machine, arriving: Stream, bound: float, star
 
     def within(rate: float) -> bool:
         done = _served(spec, here, arriving, rate)
-        return _latency(done) <= bound and (not spec.get("keeps_up") or _keeps_up(done))
+        return _latency(done) <= bound and (not spec.keeps_up or _keeps_up(done))
 
     low = start
     while not within(low):
         low /= 2
         if low < start / WIDEST:
             raise InputError(f"a request alone takes longer than {bound:g} s a token on "
-                             f"{spec['shape']}, {spec['device']}; give a wider bound")  # fmt: skip
+                             f"{spec.shape}, {spec.device}; give a wider bound")  # fmt: skip
     high = 2 * low
     while within(high):
         low, high = high, 2 * high
@@ -164,12 +163,12 @@ def _keeps_up(done: TieredCompletions) -> bool:
 
 
 def _served(
-    spec: Spec, here: Machine, arriving: Stream, rate: float, counting: bool = False
+    spec: AliseRun, here: Machine, arriving: Stream, rate: float, counting: bool = False
 ) -> TieredCompletions:
     """``counting`` serves by the machine that counts all, where another would be faster."""
     return simulate_tiered(
-        arriving.at(rate), policy(spec["policy"]), here.profile, here.server, here.memory,
-        arriving.predicted, spec.get("predictor_seconds", 0.0), step_by_step=counting,
+        arriving.at(rate), policy(spec.policy), here.profile, here.server, here.memory,
+        arriving.predicted, spec.predictor_seconds, step_by_step=counting,
     )  # fmt: skip
 
 
@@ -178,7 +177,7 @@ def _latency(done: TieredCompletions) -> float:
     return float(np.mean(jct / done.requests.output_tokens))
 
 
-def _measured(spec: Spec, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
+def _measured(spec: AliseRun, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
     done = _served(spec, here, arriving, rate, counting=True)
     requests = done.requests
     alone = here.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)

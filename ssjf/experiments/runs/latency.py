@@ -10,24 +10,24 @@ from ssjf.errors import InputError
 from ssjf.experiments import bench_proxy
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.runs.training import proxy_folder
+from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.proxy import io as folder
 from ssjf.workload.splits import prompt_hash
 from ssjf.workload.texts import load_texts
 
-Spec = dict[str, Any]
 WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
 
 
-def costs(spec: Spec) -> pd.DataFrame:
+def costs(spec: CostRun) -> pd.DataFrame:
     """One row per size of prompt and batch: see ``bench_proxy.proxy``."""
     rows = bench_proxy.proxy(str(_folder(spec)))
     return _keyed(pd.DataFrame(rows).drop(columns="proxy"))
 
 
-def latencies(spec: Spec) -> pd.DataFrame:
+def latencies(spec: CostRun) -> pd.DataFrame:
     """One row per prompt of the test split: milliseconds from text to prediction, one by one."""
-    workload = spec["workload"]
-    prompts = load_texts(workload["data"]).split("test").prompts[: workload["prompts"]]
+    workload = spec.workload
+    prompts = load_texts(workload.data).split("test").prompts[: workload.prompts]
     predict = folder.load(_folder(spec)).predict
     for prompt in prompts[:WARM_UP]:
         predict([prompt])
@@ -47,16 +47,18 @@ def latencies(spec: Spec) -> pd.DataFrame:
     )
 
 
-def _folder(spec: Spec) -> Any:
+def _folder(spec: CostRun) -> Any:
     """The trained proxy of the series in the experiment it was trained by."""
-    of = spec["workload"]["of"]
+    of = str(spec.workload.of)
     for trained in experiment(of).specs():
-        if trained["series"] == spec["series"] and trained.get("seed", 0) == 0:
+        if not isinstance(trained, TrainingRun):
+            continue
+        if trained.series == spec.series and trained.seed == 0:
             path = proxy_folder(trained)
             if path.is_dir():
                 return path
     raise InputError(
-        f"the proxy {spec['series']} is not in results/proxies; `ssjf run {of}` trains it once its "
+        f"the proxy {spec.series} is not in results/proxies; `ssjf run {of}` trains it once its "
         "run is deleted"
     )
 

@@ -8,48 +8,45 @@ import pandas as pd
 
 from ssjf.experiments import run_rows
 from ssjf.experiments.draws import draw, small_runs, whole_second_poisson
-from ssjf.experiments.grid import WORKLOAD_KEYS
 from ssjf.experiments.open_loop import STREAMS
+from ssjf.experiments.specs import PublishedRun
+from ssjf.experiments.workloads import LlmBoxes, Sweep, TraceWindows
 from ssjf.proxy import predict
 from ssjf.request import Requests
 from ssjf.simulator.published import Quirks, duration_seconds, serve
 from ssjf.workload import lengths
 from ssjf.workload.boxes import llm_boxes
 
-Spec = dict[str, Any]
-Run = tuple[float, int, int, Requests]  # x, seed, run, what arrives
+SmallRun = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 
 
-def rows(spec: Spec) -> pd.DataFrame:
+def rows(spec: PublishedRun) -> pd.DataFrame:
     """All rows of a run, one per repetition or per request."""
     return run_rows.table(spec, list(_published(spec)))
 
 
-def _published(spec: Spec) -> Iterator[Any]:
-    quirks = Quirks().without(spec.get("quirks_off", []))
-    for x, seed, run, requests in _small_runs(spec["workload"], quirks):
+def _published(spec: PublishedRun) -> Iterator[Any]:
+    quirks = Quirks().without(spec.quirks_off)
+    for x, seed, run, requests in _small_runs(spec.workload, quirks):
         rng = np.random.default_rng([seed, run, STREAMS["predictor"]])
-        predicted = predict(spec["predictor"], requests, rng) if "predictor" in spec else None
-        expected = predict(spec["expected"], requests, rng) if "expected" in spec else None
-        slots = spec["slots"] if "slots" in spec else int(x)
-        measured = serve(requests, spec["policy"], spec["mode"], slots, predicted, expected, quirks)
+        predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
+        expected = predict(spec.expected, requests, rng) if spec.expected else None
+        slots = int(x) if spec.slots is None else spec.slots
+        measured = serve(requests, spec.policy, spec.mode, slots, predicted, expected, quirks)
         alone = duration_seconds(requests.output_tokens)
         yield run_rows.row(spec, x, seed, run, measured, alone)
 
 
-def _small_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
-    if workload["draw"] == "llm-boxes":
+def _small_runs(workload: Sweep, quirks: Quirks) -> Iterator[SmallRun]:
+    if isinstance(workload, LlmBoxes):
         yield from _box_runs(workload, quirks)
         return
-    options = {
-        key: value for key, value in workload.items() if key not in ("scales", *WORKLOAD_KEYS)
-    }
-    for x, seed, run, requests, drawn in small_runs(draw(options)):
-        if workload["draw"] == "trace-windows":
-            for scale in workload["scales"]:
+    for x, seed, run, requests, drawn in small_runs(draw(workload.draw_options())):
+        if isinstance(workload, TraceWindows):
+            for scale in workload.scales:
                 yield scale, seed, run, requests.arriving(_scaled(requests, scale, quirks))
         else:
-            arrived = _arrivals(workload["draw"], drawn, quirks, [seed, run, int(x)])
+            arrived = _arrivals(workload.draw, drawn, quirks, [seed, run, int(x)])
             yield x, seed, run, requests.arriving(arrived)
 
 
@@ -81,12 +78,12 @@ def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
     return requests.arrived_at / 1000 / scale
 
 
-def _box_runs(workload: Spec, quirks: Quirks) -> Iterator[Run]:
+def _box_runs(workload: LlmBoxes, quirks: Quirks) -> Iterator[SmallRun]:
     """Runs whose lengths are drawn from the box-plot statistics of one LLM."""
-    low, q1, median, q3, high = llm_boxes().loc[workload["llm"]]
-    n, rate = workload["jobs"], workload["rate"]
-    for seed in workload["seeds"]:
-        for run in range(workload["runs"]):
+    low, q1, median, q3, high = llm_boxes().loc[workload.llm]
+    n, rate = workload.jobs, workload.rate
+    for seed in workload.seeds:
+        for run in range(workload.runs):
             drawn = whole_second_poisson(np.random.RandomState([seed, run]), rate, n)
             rng = np.random.default_rng([seed, run, STREAMS["lengths"]])
             output = lengths.from_quartiles(n, low, q1, median, q3, high, rng)

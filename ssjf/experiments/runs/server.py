@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ssjf.experiments.load_prompts import Asked, sampled
+from ssjf.experiments.specs import ServerRun
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import python
@@ -26,40 +27,39 @@ from ssjf.harness.server_options import environment, options_of
 from ssjf.serving.options import PREFIX, ServeOptions
 from ssjf.workload.texts import Texts, load_texts
 
-Spec = dict[str, Any]
 WARM_UP = {"prompt": "Write a list of three words.", "max_tokens": 8, "ignore_eos": True}
 _HARDWARE = "import json; from ssjf.harness.worker import hardware; print(json.dumps(hardware()))"
 
 
-def rows(spec: Spec) -> pd.DataFrame:
+def rows(spec: ServerRun) -> pd.DataFrame:
     """A row per request of one run: see ``load_client.measured``.
 
     ``serve``: the options of ``ssjf serve``; without it the server is ``vllm serve``. ``workload``:
     which texts, how many ``requests``, their ``rate`` or ``concurrency``, and ``output_tokens``
     where all answers are to be as long.
     """
-    workload = spec["workload"]
-    prompts, tokens = prompts_of(spec, workload["requests"])
-    if "output_tokens" in workload:
-        tokens = np.full(len(tokens), workload["output_tokens"])
-    load = Load(workload.get("rate"), workload.get("concurrency"))
-    server = live(spec["deployment"], spec["slots"], spec.get("serve"))
-    found = measured(server, prompts, tokens, load, spec["seed"])
-    found = found.assign(x=workload.get("rate", 0.0), seed=spec["seed"], run=0)
+    workload = spec.workload
+    prompts, tokens = prompts_of(spec, workload.requests)
+    if workload.output_tokens is not None:
+        tokens = np.full(len(tokens), workload.output_tokens)
+    load = Load(workload.rate, workload.concurrency)
+    server = live(spec.deployment, spec.slots, spec.serve)
+    found = measured(server, prompts, tokens, load, spec.seed)
+    found = found.assign(x=workload.rate or 0.0, seed=spec.seed, run=0)
     found.attrs["environment"] = environment_of(spec)
     return found
 
 
-def prompts_of(spec: Spec, n: int) -> Asked:
+def prompts_of(spec: ServerRun, n: int) -> Asked:
     """n prompts of a run's data with the lengths of their answers."""
-    workload = spec["workload"]
-    texts = _texts(workload["data"], workload["column"])
-    return sampled(texts, n, spec["seed"], deployment(spec["deployment"]).context_tokens)
+    workload = spec.workload
+    texts = _texts(workload.data, workload.column)
+    return sampled(texts, n, spec.seed, deployment(spec.deployment).context_tokens)
 
 
-def environment_of(spec: Spec) -> dict[str, Any]:
+def environment_of(spec: ServerRun) -> dict[str, Any]:
     """What a run's servers ran on."""
-    has = deployment(spec["deployment"]).as_json()
+    has = deployment(spec.deployment).as_json()
     told = {name: value for name, value in has.items() if name != "clock"}
     return _hardware() | {"deployment": told, "clock": "of the client"}
 

@@ -15,46 +15,48 @@ from numpy.typing import NDArray
 
 from ssjf.errors import InputError
 from ssjf.experiments import paths, train
+from ssjf.experiments.specs import TrainingRun
 from ssjf.experiments.store import digest, writable
+from ssjf.experiments.workloads import Texts
 from ssjf.proxy import io as folder
 from ssjf.proxy.registry import KINDS
 from ssjf.proxy.spec import ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
-from ssjf.workload.texts import Texts, load_texts
+from ssjf.workload.texts import Texts as Prompts
+from ssjf.workload.texts import load_texts
 
-Spec = dict[str, Any]
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
 
 
-def proxy_folder(spec: Spec) -> Path:
+def proxy_folder(spec: TrainingRun) -> Path:
     """Where the proxy of a run lies once it is trained."""
-    return paths.proxies() / spec["experiment"] / f"{spec['series']}-{digest(spec)}"
+    return paths.proxies() / spec.experiment / f"{spec.series}-{digest(spec)}"
 
 
-def predictions(spec: Spec) -> pd.DataFrame:
+def predictions(spec: TrainingRun) -> pd.DataFrame:
     """Train (unless that was done) and predict the test split, or the fold that is asked for."""
-    asked, workload = _asked(spec), spec["workload"]
-    texts = load_texts(workload["data"], label=train.label_to_load(asked))
+    asked, workload = _asked(spec), spec.workload
+    texts = load_texts(workload.data, label=train.label_to_load(asked))
     split = _split(texts, workload)
     out = proxy_folder(spec)
     if not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
-        train.train(asked, workload["data"], out, texts, split)
-    told = rows_of(folder.load(out), asked, texts, split, spec.get("seed", 0))
+        train.train(asked, workload.data, out, texts, split)
+    told = rows_of(folder.load(out), asked, texts, split, spec.seed)
     return told.assign(train_seconds=np.float32(folder.card(out)["train_seconds"]))
 
 
-def _split(texts: Texts, workload: Spec) -> NDArray[np.str_]:
-    if "folds" not in workload:
+def _split(texts: Prompts, workload: Texts) -> NDArray[np.str_]:
+    folds, fold = workload.folds, workload.fold
+    if folds is None or fold is None:
         return texts.splits()
-    folds, fold = workload["folds"], workload["fold"]
     return np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
 
 
 def rows_of(
-    proxy: Any, asked: ProxySpec, texts: Texts, split: NDArray[np.str_], seed: int
+    proxy: Any, asked: ProxySpec, texts: Prompts, split: NDArray[np.str_], seed: int
 ) -> pd.DataFrame:
     """One row per labelled prompt of the test split.
 
@@ -94,25 +96,25 @@ def _classes(edges: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, tokens, side="right").astype(np.int8)
 
 
-def _asked(spec: Spec) -> ProxySpec:
+def _asked(spec: TrainingRun) -> ProxySpec:
     """The proxy's spec with the run's seed, where its kind draws at random."""
-    given = dict(spec["proxy"])
-    chosen = given.get("config", {}) | spec.get("config", {})
+    given = dict(spec.proxy)
+    chosen = given.get("config", {}) | spec.config
     config = {key: _resolved(spec, value) for key, value in chosen.items()}
     if "seed" in {field for field in KINDS[given["kind"]].config.__dataclass_fields__}:
-        config["seed"] = spec.get("seed", 0)
-    return spec_of(given | {"config": config}, f"experiment {spec['experiment']}")
+        config["seed"] = spec.seed
+    return spec_of(given | {"config": config}, f"experiment {spec.experiment}")
 
 
-def _resolved(spec: Spec, value: Any) -> Any:
+def _resolved(spec: TrainingRun, value: Any) -> Any:
     """``proxy:SERIES`` as the folder of that series' proxy, trained before in this experiment."""
     named = TRAINED.fullmatch(value) if isinstance(value, str) else None
     if not named:
         return value
-    found = sorted((paths.proxies() / spec["experiment"]).glob(f"{named[1]}-*"))
+    found = sorted((paths.proxies() / spec.experiment).glob(f"{named[1]}-*"))
     if not found:
         raise InputError(
-            f"{spec['series']} of {spec['experiment']} needs the proxy {named[1]}, which is not in "
+            f"{spec.series} of {spec.experiment} needs the proxy {named[1]}, which is not in "
             f"{paths.proxies()}; delete its run and run the experiment again"
         )
     return str(found[0])

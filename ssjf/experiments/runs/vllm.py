@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssjf.experiments.open_loop import open_loop, server_of
+from ssjf.experiments.open_loop import open_loop, server_on
 from ssjf.experiments.runs import steady
+from ssjf.experiments.specs import SteadyRun, StepsRun, VllmRun
 from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import Engine
 from ssjf.request import Completions, Requests
 from ssjf.simulator.server import Server
 from ssjf.workload import arrivals
 
-Spec = dict[str, Any]
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
                 "kv_blocks", "preemptions")  # fmt: skip
 SWAP_COLUMNS = ("out", "back", "out_seconds", "back_seconds", "left", "blocks")
@@ -36,45 +36,47 @@ def engine(name: str, **options: Any) -> Engine:
     return found
 
 
-def serve(spec: Spec, requests: Requests, server: Server, predicted, seed: int):
+def serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
     """What ``Engine.serve`` gives of one run."""
-    return engine(spec["deployment"]).serve(
-        requests, spec["policy"], server, predicted, spec.get("predictor_seconds", 0.0), seed=seed
+    return engine(str(spec.deployment)).serve(
+        requests, spec.policy, server, predicted, spec.predictor_seconds, seed=seed
     )
 
 
-def rows(spec: Spec) -> pd.DataFrame:
+def rows(spec: VllmRun) -> pd.DataFrame:
     """As the simulator's rows of this specification, with what it ran on as ``environment``."""
     return _with_hardware(spec, steady.rows(spec, _measured))
 
 
-def _measured(spec: Spec, requests: Requests, server: Server, predicted, seed: int) -> Completions:
+def _measured(
+    spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int
+) -> Completions:
     return serve(spec, requests, server, predicted, seed)[0]
 
 
-def anatomy(spec: Spec) -> pd.DataFrame:
+def anatomy(spec: VllmRun) -> pd.DataFrame:
     """Requests and steps of one run in one table; ``of`` tells which a row is."""
     found = []
-    for seed in spec["workload"]["seeds"]:
+    for seed in spec.workload.seeds:
         requests, server, predicted = open_loop(spec, seed)
         measured, recorded, _ = serve(spec, requests, server, predicted, seed)
         for of, part in (("request", _requests(measured)), ("step", _steps(recorded))):
-            found.append(part.assign(of=of, x=np.float32(spec["rho"]), seed=seed, run=0))
+            found.append(part.assign(of=of, x=np.float32(spec.rho), seed=seed, run=0))
     return _with_hardware(spec, pd.concat(found, ignore_index=True))
 
 
-def steps(spec: Spec) -> pd.DataFrame:
+def steps(spec: StepsRun) -> pd.DataFrame:
     """The record of steps of bursts: a row per step, ``x`` the slots that it ran with."""
     found = []
-    for seed in spec["workload"]["seeds"]:
-        for slots in spec["slots"]:
+    for seed in spec.workload.seeds:
+        for slots in spec.slots:
             rng = np.random.default_rng([seed, slots])
-            n = spec["workload"]["per_slot"] * slots
-            prompt, output = (_between(rng, n, *spec["workload"][key])
+            n = spec.workload.per_slot * slots
+            prompt, output = (_between(rng, n, *getattr(spec.workload, key))
                               for key in ("prompt_tokens", "output_tokens"))  # fmt: skip
             requests = Requests(arrivals.burst(n), prompt, output)
-            server = server_of(spec | {"slots": slots})
-            _, recorded, _ = engine(spec["deployment"]).serve(requests, "fcfs", server, seed=seed)
+            server = server_on(spec.deployment, slots)
+            _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
             found.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
     return _with_hardware(spec, pd.concat(found, ignore_index=True))
 
@@ -100,26 +102,26 @@ def _steps(recorded: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(times | counts)
 
 
-def _with_hardware(spec: Spec, found: pd.DataFrame) -> pd.DataFrame:
-    live = engine(spec["deployment"])
+def _with_hardware(spec: VllmRun | StepsRun, found: pd.DataFrame) -> pd.DataFrame:
+    live = engine(str(spec.deployment))
     found.attrs["environment"] = live.hardware | {"deployment": live.deployment.as_json()}
     return found
 
 
-def swapping(spec: Spec) -> pd.DataFrame:
+def swapping(spec: VllmRun) -> pd.DataFrame:
     """What keeping preempted KV costs and saves: a row per seed of one way to keep it.
 
     Without ``keeps`` vLLM computes again what it preempted.
     """
     found = []
-    ours = engine(spec["deployment"], **spec.get("keeps", {}))
-    for seed in spec["workload"]["seeds"]:
+    ours = engine(str(spec.deployment), **spec.keeps)
+    for seed in spec.workload.seeds:
         requests, server, predicted = open_loop(spec, seed)
-        asked = requests, spec["policy"], server, predicted
+        asked = requests, spec.policy, server, predicted
         measured, recorded, more = ours.serve(*asked, seed=seed)
         jct = measured.finished_at - requests.arrived_at
         found.append({
-            "x": np.float32(spec["rho"]), "seed": seed, "run": 0, "jct_mean": jct.mean(),
+            "x": np.float32(spec.rho), "seed": seed, "run": 0, "jct_mean": jct.mean(),
             "busy_seconds": measured.counters["busy_seconds"],
             "preemptions": int(measured.preemptions.sum()),
             "prefill_tokens": int(recorded["prefill_tokens"].sum()),

@@ -1,0 +1,201 @@
+"""Specifications of runs: one class per kind of run, told apart by ``engine``.
+
+A specification is checked when it is read; its canonical JSON names the run (see ``store``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from ssjf.config import validated
+from ssjf.errors import unknown
+from ssjf.experiments.workloads import (
+    Bursts,
+    Count,
+    HttpLoad,
+    Number,
+    OpenLoop,
+    Positive,
+    Prompted,
+    Sweep,
+    Table,
+    Texts,
+)
+from ssjf.proxy import known_predictors
+from ssjf.scheduler import policy
+from ssjf.simulator.memory import Memory
+from ssjf.simulator.published import Quirks
+
+
+def _known_policy(name: str) -> str:
+    policy(name)
+    return name
+
+
+def _known_predictor(spec: str) -> str:
+    names = {form.partition(":")[0] for form in known_predictors()}
+    if spec.partition(":")[0] not in names:
+        raise unknown("predictor", spec, known_predictors())
+    return spec
+
+
+def _known_quirks(names: list[str]) -> list[str]:
+    Quirks().without(names)
+    return names
+
+
+def _known_memory(options: dict[str, Any]) -> dict[str, Any]:
+    known = [field.name for field in fields(Memory)]
+    for name in options:
+        if name not in known:
+            raise unknown("option of memory", name, known)
+    Memory(**options)
+    return options
+
+
+PolicyName = Annotated[str, AfterValidator(_known_policy)]
+Predictor = Annotated[str, AfterValidator(_known_predictor)]
+Share = Annotated[int, Field(ge=0, lt=1)] | Annotated[float, Field(ge=0, lt=1)]
+Seconds = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
+Utilisation = Annotated[int, Field(gt=0, le=2)] | Annotated[float, Field(gt=0, le=2)]
+
+
+class Run(Table):
+    """What every run says.
+
+    protocol: what its figures may be compared with. detail: what its rows are. series: how it is
+    called in figures.
+    """
+
+    experiment: str
+    protocol: Literal["published", "steady-state", "both", "measured", "prediction"]
+    detail: Literal["runs", "requests", "predictions", "measurements"]
+    engine: str
+    series: str
+    workload: Any
+
+
+class Queued(Run):
+    """A run in which a policy orders requests; predictions cost ``predictor_seconds`` each."""
+
+    policy: PolicyName
+    predictor: Predictor | None = None
+    predictor_seconds: Seconds = 0.0
+    columns: list[str] | None = None
+    warmup_fraction: Share = 0.0
+
+
+class PublishedRun(Queued):
+    """The SSJF authors' simulation; ``expected``: lengths in tokens that the guard reads."""
+
+    engine: Literal["published"]
+    workload: Sweep
+    mode: Literal["none", "dynamic", "continuous"]
+    slots: Count | None = None
+    expected: Predictor | None = None
+    quirks_off: Annotated[list[str], AfterValidator(_known_quirks)] = Field(default_factory=list)
+
+
+class ServerTable(Table):
+    """What a simulated server has besides its slots; see ``ssjf.simulator.server.Server``."""
+
+    token_budget: Count | None = None
+    kv_tokens: Count | None = None
+    block_tokens: Count | None = None
+    chunked_prefill: bool | None = None
+    watermark: Share | None = None
+
+
+class SteadyRun(Queued):
+    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's."""
+
+    engine: Literal["simulator"]
+    workload: OpenLoop
+    profile: str
+    slots: Count
+    rho: Utilisation
+    server: ServerTable = ServerTable()
+    deployment: str | None = None
+    slowdown_quantiles: bool = False
+
+
+class VllmRun(SteadyRun):
+    """The same open loop on vLLM; ``keeps``: fields of the deployment, of preempted KV."""
+
+    engine: Literal["vllm", "vllm-anatomy", "vllm-swap"]  # type: ignore[assignment]
+    keeps: dict[str, int | str] = Field(default_factory=dict)
+
+
+class StepsRun(Run):
+    """Bursts on vLLM at several numbers of slots, of which every step is recorded."""
+
+    engine: Literal["vllm-steps"]
+    workload: Bursts
+    deployment: str
+    slots: list[Count]
+
+
+class AliseRun(Queued):
+    """ALISE and its baselines: at several loads, or the highest rate within several bounds."""
+
+    engine: Literal["alise-curve", "alise-limit"]
+    workload: Prompted
+    shape: str
+    device: str
+    loads: list[Positive] = Field(default_factory=list)
+    bounds: list[Positive] = Field(default_factory=list)
+    keeps_up: bool = False
+    kv_share: Positive = 1.0
+    link_share: Positive = 1.0
+    memory: Annotated[dict[str, Any], AfterValidator(_known_memory)] = Field(default_factory=dict)
+
+
+class TrainingRun(Run):
+    """A proxy trained; ``config`` joins the configuration that ``proxy`` has."""
+
+    engine: Literal["training"]
+    workload: Texts
+    proxy: dict[str, Any]
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class CostRun(Run):
+    """What a trained proxy costs: by prompt and batch, or per real prompt."""
+
+    engine: Literal["cost", "latency"]
+    workload: Texts
+
+
+class ServerRun(Run):
+    """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
+
+    engine: Literal["serve-load"]
+    workload: HttpLoad
+    deployment: str
+    slots: Count
+    seed: Annotated[int, Field(ge=0)]
+    serve: dict[str, Number | str] | None = None
+
+
+KINDS: dict[str, type[Run]] = {
+    "published": PublishedRun,
+    "simulator": SteadyRun,
+    **dict.fromkeys(("vllm", "vllm-anatomy", "vllm-swap"), VllmRun),
+    "vllm-steps": StepsRun,
+    **dict.fromkeys(("alise-curve", "alise-limit"), AliseRun),
+    "training": TrainingRun,
+    **dict.fromkeys(("cost", "latency"), CostRun),
+    "serve-load": ServerRun,
+}
+"""The class of each engine."""
+
+
+def spec_of(values: Mapping[str, Any], where: str) -> Run:
+    """Build the specification that a table says; InputError names ``where`` and the key."""
+    engine = values.get("engine")
+    if engine not in KINDS:
+        raise unknown(f"engine of {where}:", engine, KINDS)
+    return validated(KINDS[engine], values, where)

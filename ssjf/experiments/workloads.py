@@ -1,0 +1,224 @@
+"""What arrives in a run, as its specification says it: one table per kind of workload.
+
+A table is stored as it was written: ``as_json`` gives the keys that were set and no others, so
+that the hash of a specification does not change when a new option with a default comes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from ssjf.config import STRICT
+
+Number = int | float  # a whole number stays one: it is written and hashed as such
+Positive = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """A table of a specification: unknown keys and wrong types are refused."""
+
+    model_config = STRICT
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys that were set, with their values as they were written."""
+        return self.model_dump(exclude_unset=True)
+
+
+class LengthPool(Table):
+    """Lengths and predictions of the SSJF authors' test rows, drawn with replacement."""
+
+    draw: Literal["length-pool"]
+    requests: Count
+    seed: int
+
+
+class ProxyTest(Table):
+    """What a proxy predicts of the test split of a text data set."""
+
+    draw: Literal["proxy-test"]
+    proxy: str
+    data: str
+    column: str
+
+
+class PredictedPool(Table):
+    """What the trainings of the experiments ``of`` predicted, prompt by prompt."""
+
+    draw: Literal["predicted"]
+    of: list[str]
+    label: str | None = None
+    turn: Count | None = None
+
+
+class LogNormalPool(Table):
+    """Made-up log-normal lengths in tokens, ``most`` at most."""
+
+    draw: Literal["log-normal"]
+    mean: Positive
+    sigma: Positive
+    most: Count
+    requests: Count
+    seed: int
+
+
+Pool = Annotated[
+    LengthPool | ProxyTest | PredictedPool | LogNormalPool, Field(discriminator="draw")
+]
+
+
+class Workload(Table):
+    """What all workloads may say: a name for tables, and a round of conversation."""
+
+    label: str | None = None
+    round: Count | None = None
+
+    def draw_options(self) -> dict[str, Any]:
+        """What identifies the stored draw: neither names nor how often it is replayed."""
+        return {k: v for k, v in self.as_json().items() if k not in ("label", "round", "scales")}
+
+
+class RateSweep(Workload):
+    """The SSJF authors' Poisson counts per second, over the rate (1/s)."""
+
+    draw: Literal["rate-sweep"]
+    rates: list[Positive]
+    keep: list[Positive]
+    runs: Count
+    jobs: Count
+    seeds: Seeds
+
+
+class CvSweep(Workload):
+    """The SSJF authors' Gamma gaps, over their coefficient of variation."""
+
+    draw: Literal["cv-sweep"]
+    rate: Positive
+    cvs: list[Positive]
+    keep: list[Positive]
+    runs: Count
+    jobs: Count
+    seeds: Seeds
+    after_rates: list[Positive] | None = None
+
+
+class JobsSweep(Workload):
+    """The SSJF authors' Poisson counts per second, over the number of jobs."""
+
+    draw: Literal["jobs-sweep"]
+    rate: Positive
+    jobs: list[Count]
+    keep: list[Count]
+    runs: Count
+    seeds: Seeds
+
+
+class PredictedSweep(Workload):
+    """The rate sweep over a pool of requests that proxies predicted."""
+
+    draw: Literal["predicted-sweep"]
+    pool: Pool
+    rates: list[Positive]
+    keep: list[Positive]
+    runs: Count
+    jobs: Count
+    seeds: Seeds
+
+
+class TraceWindows(Workload):
+    """Windows of consecutive arrivals of a trace, each at several scales."""
+
+    draw: Literal["trace-windows"]
+    trace: str
+    windows: Count
+    jobs: Count
+    seed: int
+    scales: list[Positive]
+
+
+class LlmBoxes(Workload):
+    """Lengths drawn from the box-plot statistics of one LLM."""
+
+    draw: Literal["llm-boxes"]
+    llm: str
+    rate: Positive
+    jobs: Count
+    runs: Count
+    seeds: Seeds
+
+
+Sweep = Annotated[
+    RateSweep | CvSweep | JobsSweep | PredictedSweep | TraceWindows | LlmBoxes,
+    Field(discriminator="draw"),
+]
+
+
+class Arrivals(Table):
+    """Gaps of another shape than Poisson's: Gamma (``cv``), or those of a trace."""
+
+    cv: Positive | None = None
+    trace: str | None = None
+
+
+class OpenLoop(Workload):
+    """Requests of a pool (or synthetic ones) arriving at a utilisation.
+
+    rho_of: ``saturation`` counts ρ from the rate that the simulated server completes flat out.
+    """
+
+    draw: Literal["pool", "synthetic"]
+    pool: Pool | None = None
+    requests: Count | None = None
+    requests_per_slot: Count | None = None
+    prompt_tokens: Count | None = None
+    rho_of: Literal["saturation"] | None = None
+    arrivals: Arrivals = Arrivals()
+    seeds: Seeds
+
+
+class DataPool(Table):
+    """Predictions by the label of their data set."""
+
+    of: list[str]
+    label: str
+
+
+class Prompted(Workload):
+    """Requests with the lengths of real prompts, at one a second."""
+
+    draw: Literal["prompted"]
+    pool: DataPool
+    requests: Count
+    seeds: Seeds
+
+
+class Texts(Workload):
+    """A text data set to train on, or the proxies ``of`` an experiment that did."""
+
+    draw: Literal["texts"]
+    data: str
+    folds: Count | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    of: str | None = None
+    prompts: Count | None = None
+
+
+class Bursts(Table):
+    """Bursts of requests, prompt and output lengths log-uniform between two ends (tokens)."""
+
+    per_slot: Count
+    prompt_tokens: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    output_tokens: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    seeds: Seeds
+
+
+class HttpLoad(Workload):
+    """Prompts sent to a server: at a rate (1/s), some at a time, or all at once."""
+
+    data: str
+    column: str
+    requests: Count
+    rate: Positive | None = None
+    concurrency: Count | None = None
+    output_tokens: Count | None = None
