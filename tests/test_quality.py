@@ -11,18 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssjf.analysis import quality_distribution as distribution
-from ssjf.analysis import quality_intervals as intervals
+from ssjf.analysis import intervals
 from ssjf.analysis.quality import (
-    BANDS,
     METRICS,
-    by_band,
-    by_group,
     class_quality,
     error_quality,
+    interval_coverage,
     quality,
 )
-from ssjf.analysis.quality_ranks import RANK_METRICS, noise_ceiling, rank_quality
+from ssjf.analysis.ranks import RANK_METRICS, noise_ceiling, rank_quality
 from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.workload import datasets
@@ -190,35 +187,6 @@ def test_predictions_below_one_token_have_a_logarithm():
     assert quality([1, 8], [-3.0, 0.0])["mae_log"] == pytest.approx(math.log(8) / 2)
 
 
-# Tables
-
-
-def test_bands_split_the_requests_and_keep_their_metrics():
-    truth, predicted = chat(2000)
-    table = by_band(truth, predicted)
-    assert table["from_tokens"].tolist() == list(BANDS[:-1])
-    assert table["n"].sum() == 2000
-    assert (table["n"] * table["mae"]).sum() / 2000 == pytest.approx(abs(truth - predicted).mean())
-    first = quality(truth[truth < 42], predicted[truth < 42])
-    assert table.loc[0, list(METRICS)].to_dict() == pytest.approx(first, nan_ok=True)
-    assert (table["spearman"] < quality(truth, predicted)["spearman"]).all()  # conditional
-
-
-def test_an_empty_band_has_no_metrics():
-    table = by_band([5, 15], [5, 15], edges=(0, 10, 11, 20))
-    assert table["n"].tolist() == [1, 0, 1]
-    assert table.loc[1, list(METRICS)].isna().all()
-
-
-def test_groups_are_each_their_own_quality():
-    truth, predicted = chat(300)
-    labels = np.array(["b", "a", "a"] * 100)
-    table = by_group(truth, predicted, labels).set_index("group")
-    assert table["n"].to_dict() == {"a": 200, "b": 100}
-    mine = quality(truth[labels == "b"], predicted[labels == "b"])
-    assert table.loc["b", list(METRICS)].to_dict() == pytest.approx(mine)
-
-
 # The ceiling
 
 
@@ -257,66 +225,12 @@ def exponential(n, seed=0):
 def test_true_quantiles_cover_what_they_say():
     truth, quantiles = exponential(20_000)
     for low, high in ((0, 18), (4, 14), (0, 9)):
-        found = distribution.interval_coverage(truth, quantiles[:, low], quantiles[:, high])
+        found = interval_coverage(truth, quantiles[:, low], quantiles[:, high])
         assert found == pytest.approx(LEVELS[high] - LEVELS[low], abs=0.015)
 
 
 def test_the_ends_of_an_interval_belong_to_it():
-    assert distribution.interval_coverage([1, 2, 3, 4], [1, 1, 4, 4], [1, 2, 5, 4]) == 0.75
-
-
-def test_coverage_by_band_adds_up_though_no_band_need_be_right():
-    truth, quantiles = exponential(5000)
-    low, high = quantiles[:, 1], quantiles[:, -2]
-    table = distribution.coverage_by_band(truth, low, high)
-    whole = distribution.interval_coverage(truth, low, high)
-    assert (table["n"] * table["coverage"]).sum() / 5000 == pytest.approx(whole)
-    assert (table["n"] * table["width"]).sum() / 5000 == pytest.approx((high - low).mean())
-    assert table["coverage"].min() < 0.75 < whole
-    empty = distribution.coverage_by_band([5], [1], [9], (0, 1, 10))
-    assert empty["n"].tolist() == [0, 1]
-    assert np.isnan(empty["coverage"][0])
-
-
-def test_pinball_is_least_at_the_true_quantile():
-    truth, quantiles = exponential(20_000)
-    best = distribution.pinball_loss(truth, quantiles, LEVELS)
-    for factor in (0.7, 0.85, 1.15, 1.4):
-        assert (distribution.pinball_loss(truth, factor * quantiles, LEVELS) > best).all()
-    assert distribution.pinball_loss([10, 10], [[4], [12]], [0.75]) == pytest.approx(
-        [(0.75 * 6 + 0.25 * 2) / 2]
-    )
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 20))
-def test_crps_is_that_of_the_ensemble(seed, k):
-    rng = np.random.default_rng(seed)
-    truth, members = rng.integers(1, 99, 5), np.sort(rng.integers(1, 99, (5, k)), axis=1)
-    away = abs(members - truth[:, None]).mean()
-    apart = abs(members[:, :, None] - members[:, None, :]).mean()
-    found = distribution.crps(truth, members, (np.arange(k) + 0.5) / k)
-    assert found == pytest.approx(away - apart / 2)
-
-
-def test_pit_of_true_quantiles_is_uniform_and_heaped_if_they_are_too_narrow():
-    truth, quantiles = exponential(5000)
-    found = distribution.pit(truth, quantiles, LEVELS)
-    assert stats.kstest(found, "uniform").pvalue > 0.01
-    assert (found == distribution.pit(truth, quantiles, LEVELS)).all()
-    middle = quantiles[:, [9]]
-    narrow = distribution.pit(truth, middle + 0.3 * (quantiles - middle), LEVELS)
-    ends = (narrow < LEVELS[0]) | (narrow > LEVELS[-1])
-    assert ends.mean() > 3 * (LEVELS[0] + 1 - LEVELS[-1])
-
-
-def test_pit_of_a_tie_lies_around_all_its_levels():
-    found = distribution.pit(np.full(2000, 7), np.tile([7, 7, 9], (2000, 1)), [0.2, 0.5, 0.8])
-    assert found.min() == pytest.approx(0, abs=0.01)
-    assert found.max() == pytest.approx(0.8, abs=0.01)
-
-
-# Bootstrap
+    assert interval_coverage([1, 2, 3, 4], [1, 1, 4, 4], [1, 2, 5, 4]) == 0.75
 
 
 def test_intervals_hold_their_values_and_repeat_by_seed():
@@ -362,7 +276,7 @@ def test_any_measure_can_be_resampled():
 
     def coverage(rows):
         low, high = quantiles[rows, 0], quantiles[rows, -1]
-        return {"coverage": distribution.interval_coverage(truth[rows], low, high)}
+        return {"coverage": interval_coverage(truth[rows], low, high)}
 
     row = intervals.resampled(coverage, 500, resamples=300).iloc[0]
     assert row["low"] < LEVELS[-1] - LEVELS[0] < row["high"]
@@ -386,22 +300,15 @@ BAD = [
     ("truth holds 1 values of 2 that are not finite", lambda: rank_quality([1, NAN], [1, 2])),
     ("truth holds 1 lengths of 2 that are not above 0", lambda: quality([0, 2], [1.0, 2.0])),
     ("thresholds must be at least 1", lambda: quality([1], [1], thresholds=(9, 9))),
-    ("edges must be at least 2", lambda: by_band([1], [1], edges=(9,))),
     ("truth holds 1 lengths of 1 that are not above 0", lambda: error_quality([0], [1])),
     ("class ids must be whole", lambda: class_quality([1, 2], [1, 2.5])),
-    ("labels must be 2 values", lambda: by_group([1, 2], [1, 2], ["a"])),
     ("at least 2 answers", lambda: noise_ceiling([[1], [2]])),
     ("at least 2 answers", lambda: noise_ceiling([1, 2])),
     ("draws is empty", lambda: noise_ceiling(np.empty((0, 2)))),
     ("draws holds 1 lengths of 4", lambda: noise_ceiling([[1, 2], [0, 3]])),
     ("differ from prompt to prompt", lambda: noise_ceiling([[1, 2], [1, 3]])),
-    ("low must not be above high", lambda: distribution.interval_coverage([5], [9], [1])),
-    ("high must be 1 values", lambda: distribution.interval_coverage([5], [9], [1, 2])),
-    ("levels must be at least 1", lambda: distribution.pinball_loss([5], [[1, 2]], [0.5, 0.5])),
-    ("levels must be between 0 and 1", lambda: distribution.crps([5], [[1, 2]], [0.5, 1.0])),
-    ("1 requests, 2 levels", lambda: distribution.pit([5], [[1]], [0.1, 0.9])),
-    ("quantiles must not fall", lambda: distribution.pit([5], [[2, 1]], [0.1, 0.9])),
-    ("quantiles holds 1 values", lambda: distribution.pit([5], [[2, NAN]], [0.1, 0.9])),
+    ("low must not be above high", lambda: interval_coverage([5], [9], [1])),
+    ("high must be 1 values", lambda: interval_coverage([5], [9], [1, 2])),
     ("unknown metric 'f2'; known: accuracy,", lambda: intervals.with_intervals([1], [1], ["f2"])),
     ("level is 95", lambda: intervals.with_intervals([1], [1], level=95)),
     ("resamples is 0", lambda: intervals.with_intervals([1], [1], resamples=0)),

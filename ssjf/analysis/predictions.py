@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from ssjf.analysis.quality import class_quality, error_quality
-from ssjf.analysis.quality_distribution import interval_coverage
-from ssjf.analysis.quality_intervals import resampled
-from ssjf.analysis.quality_ranks import rank
+from ssjf.analysis.intervals import resampled
+from ssjf.analysis.quality import class_quality, error_quality, interval_coverage
+from ssjf.analysis.ranks import rank
 from ssjf.request import IntArray
 
 RESAMPLES = 200

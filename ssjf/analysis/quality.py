@@ -11,19 +11,23 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
-from ssjf.analysis.quality_checks import above_zero, banded, columns, increasing, one_each
-from ssjf.analysis.quality_ranks import RANK_METRICS, correlation, pearson, rank_quality
+from ssjf.analysis.ranks import (
+    RANK_METRICS,
+    above_zero,
+    columns,
+    correlation,
+    increasing,
+    pearson,
+    rank_quality,
+)
 from ssjf.errors import InputError
 from ssjf.request import PAPER_THRESHOLDS, FloatArray
 
 ERROR_METRICS = ("mae", "rmse", "r2", "mae_log", "r2_log", "pearson")
 CLASS_METRICS = ("accuracy", "macro_f1", "within_one_class")
 METRICS = ERROR_METRICS + CLASS_METRICS + RANK_METRICS
-BANDS = (0.0, *PAPER_THRESHOLDS, math.inf)
-"""Edges in tokens: the classes of the SSJF paper as bands of length."""
 
 
 def quality(
@@ -79,36 +83,16 @@ def class_quality(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     }
 
 
-def by_band(truth: ArrayLike, predicted: ArrayLike, edges: Sequence[float] = BANDS) -> pd.DataFrame:
-    """``quality`` per band of true length: columns from_tokens, below_tokens, n and ``METRICS``.
-
-    A band holds true lengths from one edge to below the next; one without requests has n = 0 and
-    NaN, and a length outside all edges is in no band. Within a band the metrics are conditional
-    on the truth: ranks and r2 are low for any predictor where lengths hardly differ, and
-    ``accuracy`` over bands that are classes is the recall of the class.
-    """
-    true, found = columns(truth=truth, predicted=predicted)
-    return pd.DataFrame(
-        [band | _row(true[rows], found[rows]) for band, rows in banded(true, edges)]
-    )
-
-
-def by_group(truth: ArrayLike, predicted: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
-    """``quality`` per label, shape (n,), e.g. of data sets: columns group, n and ``METRICS``."""
-    true, found = columns(truth=truth, predicted=predicted)
-    names, codes = np.unique(one_each("labels", labels, len(true)), return_inverse=True)
-    masks = {name: codes == code for code, name in enumerate(names.tolist())}
-    return pd.DataFrame(
-        [{"group": name} | _row(true[rows], found[rows]) for name, rows in masks.items()]
-    )
-
-
-def _row(truth: FloatArray, predicted: FloatArray) -> dict[str, float]:
-    measured = quality(truth, predicted) if len(truth) else dict.fromkeys(METRICS, math.nan)
-    return {"n": len(truth), **measured}
-
-
 def _r2(truth: FloatArray, predicted: FloatArray) -> float:
     if np.ptp(truth) == 0:
         return math.nan
     return float(1 - ((predicted - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+
+
+def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
+    """The share of true lengths from ``low`` to ``high``, both included; shapes (n,), tokens."""
+    true, lowest, highest = columns(truth=truth, low=low, high=high)
+    above_zero(true)
+    if (lowest > highest).any():
+        raise InputError("low must not be above high; swap the ends of such intervals")
+    return float(((lowest <= true) & (true <= highest)).mean())

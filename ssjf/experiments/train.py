@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssjf.analysis.quality_distribution import interval_coverage
-from ssjf.analysis.quality_intervals import with_intervals
-from ssjf.analysis.quality_ranks import noise_ceiling
+from ssjf.analysis.intervals import with_intervals
+from ssjf.analysis.quality import interval_coverage
+from ssjf.analysis.ranks import noise_ceiling
 from ssjf.errors import InputError, unknown
 from ssjf.experiments.provenance import made_with
 from ssjf.experiments.store import digest

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssjf.analysis.intervals import resampled
 from ssjf.analysis.predictions import HIGH, LOW
-from ssjf.analysis.quality_intervals import resampled
 from ssjf.report import style
 from ssjf.report.plots.common import facets
 

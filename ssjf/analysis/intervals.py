@@ -9,8 +9,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from ssjf.analysis.quality import METRICS, quality
-from ssjf.analysis.quality_checks import columns, one_each
-from ssjf.analysis.quality_ranks import RANK_METRICS, rank_quality
+from ssjf.analysis.ranks import RANK_METRICS, columns, one_each, rank_quality
 from ssjf.config import count
 from ssjf.errors import InputError, unknown
 from ssjf.request import PAPER_THRESHOLDS, IntArray
