@@ -1,0 +1,120 @@
+"""From waiting to running, in the policy's order; and who has to make way."""
+
+from ssjf.engine.core import order, ring, running, swap
+from ssjf.engine.core.compiled import compiled
+from ssjf.engine.core.state import (
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, VICTIMS, WAITING,
+)  # fmt: skip
+
+
+@compiled
+def blocks_lacking(m, r, x):
+    """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
+    lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved)) - x.blocks
+    return lacking + m.watermark if m.running > 0 else lacking
+
+
+@compiled
+def outranks_nobody(m, requests, extra, tables, i):
+    """Is it plain that no running request stands behind i, which waits? (False: look.)"""
+    if not m.ranked or m.running == 0:
+        return m.running == 0
+    return ~order.sortable(requests[i].score) <= tables[VICTIMS, 0].key
+
+
+@compiled
+def _reclaimable(m, requests, extra, tables, i, enough):
+    """Blocks on the device of those that i may displace (it stops once there are enough)."""
+    found = 0
+    j = m.first_running
+    while j != NONE and found < enough:
+        r, x = requests[j], extra[j]
+        if r.place == DEVICE and order.score(m, requests, extra, tables, j) > requests[i].score:
+            found += running.held_blocks(m, r, x)
+        j = r.after
+    return found
+
+
+@compiled
+def _displace(m, requests, extra, tables, cells, i, lacking):
+    """Preempt the victim for i, if its score is strictly higher and that will do."""
+    if not m.displaces or outranks_nobody(m, requests, extra, tables, i):
+        return False
+    j = running.victim(m, requests, extra, tables)
+    r, x = requests[j], extra[j]
+    if r.score <= requests[i].score or r.place == COMING:
+        return False
+    lacking -= m.free + m.leaving + m.resident
+    if requests[i].place == DEVICE:
+        lacking += extra[i].blocks
+    if lacking > running.held_blocks(m, r, x):
+        if lacking > _reclaimable(m, requests, extra, tables, i, lacking):
+            return False
+    running.preempt(m, requests, extra, tables, cells, j)
+    return True
+
+
+@compiled
+def _make_way(m, requests, extra, tables, cells, i, lacking):
+    """Free a slot or blocks for i, the first in the order; False: it has to wait."""
+    if m.running < m.slots:
+        if lacking <= m.free + m.leaving:
+            return False  # they will be free when their copies end
+        if m.residents > 0:
+            resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, True, i)
+            if resident != NONE:
+                swap.evict(m, requests, extra, tables, resident)
+                return True
+    return _displace(m, requests, extra, tables, cells, i, lacking)
+
+
+@compiled
+def _enter(m, requests, extra, tables, cells, i):
+    """i takes a slot; it runs in this step unless its KV has yet to come back."""
+    r, x = requests[i], extra[i]
+    if r.preempted == 0:
+        r.scheduled_at = m.now
+    if r.place == DEVICE:
+        swap.release(m, requests, extra, tables, i)
+    elif r.place == HOST:
+        swap.bring_back(m, requests, extra, tables, i)
+    elif r.place == COMING:
+        m.uploading -= 1
+    else:
+        r.place = DEVICE
+    running.enter(m, requests, extra, tables, i)
+    known = r.prompt + r.generated
+    tokens = min(known - x.kv, m.left) if r.place == DEVICE else 0
+    more = swap.blocks(m, max(x.kv + tokens, r.reserved)) - x.blocks
+    m.free -= more
+    m.least_free = min(m.least_free, m.free)
+    m.left -= tokens
+    if tokens > 0 and x.kv + tokens == known:
+        m.prefill += 0 if x.prefilled else tokens
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
+        return
+    x.blocks += more
+    x.tokens = tokens
+    if tokens > 0:
+        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
+
+
+@compiled
+def admit(m, requests, extra, tables, cells):
+    """Take requests in policy order while slots, token budget and blocks allow."""
+    while m.waiting > 0 and m.left > 0 and (m.running < m.slots or m.displaces):
+        place = order.first(m, requests, extra, tables)
+        i = tables[WAITING, place].item
+        r, x = requests[i], extra[i]
+        if r.place == LEAVING:
+            return
+        computes = r.place == NOWHERE or r.place == DEVICE
+        if not m.chunked and computes and r.prompt + r.generated - x.kv > m.left:
+            return
+        lacking = blocks_lacking(m, r, x)
+        if m.running < m.slots and lacking <= m.free:
+            order.stop_waiting(m, requests, extra, tables, place)
+            _enter(m, requests, extra, tables, cells, i)
+        elif not _make_way(m, requests, extra, tables, cells, i, lacking):
+            m.blocked = m.running < m.slots
+            return
