@@ -130,5 +130,5 @@ def _completions(machine, requests: Requests) -> SimulatedCompletions:
         records["finished_at"] / PICOSECONDS,
         records["preempted"].copy(),
         counters,
-        extra["swapped"] / PICOSECONDS,
+        extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(len(requests)),
     )

@@ -1,16 +1,18 @@
 """From waiting to running, in the policy's order; and who has to make way."""
 
 from ssjf.engine.core import order, ring, running, swap
-from ssjf.engine.core.compiled import compiled
+from ssjf.engine.core.compiled import compiled, inlined
 from ssjf.engine.core.state import (
-    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, VICTIMS, WAITING,
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, VICTIMS, WAITING, YES,
 )  # fmt: skip
 
 
-@compiled
+@inlined
 def blocks_lacking(m, r, x):
     """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
-    lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved)) - x.blocks
+    lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved))
+    if r.place != NOWHERE:
+        lacking -= x.blocks
     return lacking + m.watermark if m.running > 0 else lacking
 
 
@@ -61,7 +63,7 @@ def _make_way(m, requests, extra, tables, cells, i, lacking):
         if lacking <= m.free + m.leaving:
             return False  # they will be free when their copies end
         if m.residents > 0:
-            resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, True, i)
+            resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, i)
             if resident != NONE:
                 swap.evict(m, requests, extra, tables, resident)
                 return True
@@ -69,52 +71,71 @@ def _make_way(m, requests, extra, tables, cells, i, lacking):
 
 
 @compiled
-def _enter(m, requests, extra, tables, cells, i):
-    """i takes a slot; it runs in this step unless its KV has yet to come back."""
+def _enter_with_kv(m, requests, extra, tables, cells, i):
+    """i, whose KV is somewhere, takes a slot; it runs in this step if that is on the device."""
     r, x = requests[i], extra[i]
-    if r.preempted == 0:
-        r.scheduled_at = m.now
     if r.place == DEVICE:
         swap.release(m, requests, extra, tables, i)
     elif r.place == HOST:
         swap.bring_back(m, requests, extra, tables, i)
-    elif r.place == COMING:
-        m.uploading -= 1
     else:
-        r.place = DEVICE
+        m.uploading -= 1
     running.enter(m, requests, extra, tables, i)
-    known = r.prompt + r.generated
-    tokens = min(known - x.kv, m.left) if r.place == DEVICE else 0
+    tokens = min(r.prompt + r.generated - x.kv, m.left) if r.place == DEVICE else 0
     more = swap.blocks(m, max(x.kv + tokens, r.reserved)) - x.blocks
     m.free -= more
-    m.least_free = min(m.least_free, m.free)
     m.left -= tokens
-    if tokens > 0 and x.kv + tokens == known:
-        m.prefill += 0 if x.prefilled else tokens
-        ring.start_decoding(m, requests, extra, cells, i, m.step)
-        return
     x.blocks += more
-    x.tokens = tokens
-    if tokens > 0:
+    if tokens > 0 and x.prefilled:
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
+    elif tokens > 0:
+        x.tokens = tokens
         m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
 
 
-@compiled
+@inlined
+def _enter(m, requests, extra, tables, cells, i):
+    """i takes a slot and runs in this step; its KV is nowhere yet."""
+    r = requests[i]
+    r.place = DEVICE
+    running.enter(m, requests, extra, tables, i)
+    known = r.prompt + r.generated
+    tokens = min(known, m.left)
+    blocks = swap.blocks(m, max(tokens, r.reserved))
+    m.free -= blocks
+    m.left -= tokens
+    if tokens == known:
+        m.prefill += tokens
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
+    else:
+        extra[i].blocks = blocks
+        extra[i].tokens = tokens
+        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
+
+
+@inlined
 def admit(m, requests, extra, tables, cells):
     """Take requests in policy order while slots, token budget and blocks allow."""
     while m.waiting > 0 and m.left > 0 and (m.running < m.slots or m.displaces):
         place = order.first(m, requests, extra, tables)
         i = tables[WAITING, place].item
-        r, x = requests[i], extra[i]
+        r = requests[i]
         if r.place == LEAVING:
             return
-        computes = r.place == NOWHERE or r.place == DEVICE
-        if not m.chunked and computes and r.prompt + r.generated - x.kv > m.left:
-            return
-        lacking = blocks_lacking(m, r, x)
-        if m.running < m.slots and lacking <= m.free:
-            order.stop_waiting(m, requests, extra, tables, place)
+        if not m.chunked and (r.place == NOWHERE or r.place == DEVICE):
+            if r.prompt + r.generated - extra[i].kv > m.left:
+                return
+        lacking = blocks_lacking(m, r, extra[i])
+        if m.running == m.slots or lacking > m.free:
+            if not _make_way(m, requests, extra, tables, cells, i, lacking):
+                m.blocked = m.running < m.slots
+                return
+            continue
+        order.stop_waiting(m, requests, extra, tables, place)
+        if r.preempted == 0:
+            r.scheduled_at = m.now
+        if r.place == NOWHERE:
             _enter(m, requests, extra, tables, cells, i)
-        elif not _make_way(m, requests, extra, tables, cells, i, lacking):
-            m.blocked = m.running < m.slots
-            return
+        else:
+            _enter_with_kv(m, requests, extra, tables, cells, i)
+        m.least_free = min(m.least_free, m.free)

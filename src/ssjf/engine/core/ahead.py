@@ -5,7 +5,7 @@ import numpy as np
 from ssjf.engine.core import admission, order, swap
 from ssjf.engine.core.compiled import compiled
 from ssjf.engine.core.state import (
-    BOUNDED, LINEAR, NONE, REMAINING, RESIDENT, STACK, SWAPPED, WAITING,
+    BOUNDED, LINEAR, NONE, REMAINING, RESIDENT, STACK, SWAPPED, WAITING, YES, NO,
 )  # fmt: skip
 
 MICROSECOND = 10**6  # picoseconds
@@ -81,7 +81,7 @@ def _waits_longer(m, requests, extra, tables, i, than):
 def _offload(m, requests, extra, tables, free):
     if m.out_free_at > m.now or free + m.leaving >= m.spare_blocks:
         return
-    i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, True, NONE)
+    i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, NONE)
     if i == NONE or extra[i].blocks > m.host_free:
         return
     round_trip = 2 * m.latency + extra[i].kv * (m.out_time + m.in_time)
@@ -94,7 +94,7 @@ def _offload(m, requests, extra, tables, free):
 def _upload(m, requests, extra, tables, free):
     if m.in_free_at > m.now or free <= m.spare_blocks:
         return
-    i = swap.find(m, requests, extra, tables, SWAPPED, m.swapped, False, NONE)
+    i = swap.find(m, requests, extra, tables, SWAPPED, m.swapped, NO, NONE)
     if i == NONE:
         return
     first = tables[WAITING, order.first(m, requests, extra, tables)].item

@@ -6,14 +6,56 @@ from hashlib import sha256
 from pathlib import Path
 
 from numba import njit
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 # Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
 # counting at every call costs ten times what the simulation does. Division by zero cannot
 # happen (a block has at least one token), so numpy's unchecked division will do.
 _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
-compiled = njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class _Part(JITCodeLibrary):
+    """Code that is optimised and made machine code where it is called, not by itself as well."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0  # Python never calls it
+
+    @property
+    def codegen(self) -> "_Part":
+        return self
+
+    def set_env(self, name: str, env: object) -> None:
+        """There is no machine code yet whose environment could be set; it needs none."""
+
+
+class _PartCompiler(Compiler):
+    """numba's compiler for a function that only compiled code calls.
+
+    numba would optimise and translate each function with all that it calls, and again in each of
+    its callers: of six parts of the time that takes, five.
+    """
+
+    def define_pipelines(self):
+        name = self.state.func_id.func_qualname
+        self.state.library = _Part(self.state.targetctx.codegen(), name)
+        return super().define_pipelines()
+
+
+_PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
+compiled = njit(**_OPTIONS, **_PART)
 """For what only compiled code calls. It is kept as part of what calls it."""
+inlined = njit(**_OPTIONS, **_PART, forceinline=True)
+"""The same for what is called at every step, where a call costs as much as what it does."""
 entry = njit(**_OPTIONS, cache=True)
 """For what Python calls."""
 

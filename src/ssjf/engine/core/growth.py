@@ -1,8 +1,8 @@
 """Growth: the running requests get the tokens and blocks of a step, or give way."""
 
-from ssjf.engine.core import ring, running, swap
-from ssjf.engine.core.compiled import compiled
-from ssjf.engine.core.state import COMING, DEFER, DEVICE, LAST, LEFT_OUT, NONE, PARTIAL, RESIDENT
+from ssjf.engine.core import running, swap
+from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.state import COMING, DEFER, DEVICE, LAST, LEFT_OUT, NONE, PARTIAL, RESIDENT, YES
 
 ROOM, PAUSED, GONE = range(3)
 
@@ -25,7 +25,7 @@ def _preempt_one(m, requests, extra, tables, cells):
 
     False: that one's KV is still on its way here.
     """
-    i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, True, NONE)
+    i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, NONE)
     if i == NONE:
         i = running.victim(m, requests, extra, tables)
         if m.uploading > 0 or requests[i].place == COMING:
@@ -102,9 +102,8 @@ def in_order(m, requests, extra, tables, cells):
 
 
 @compiled
-def grow(m, requests, extra, tables, cells):
-    """The tokens and blocks of those that run, in this step."""
-    lacking = cells[ring.phase(m, m.step)]
+def grow(m, requests, extra, tables, cells, lacking):
+    """The tokens and blocks of those that run, where some prefill or blocks are ``lacking``."""
     if m.partials == 1:  # what those that decode leave is its, if nobody else has to wait for it
         i = tables[PARTIAL, 0].item
         r, x = requests[i], extra[i]
@@ -116,10 +115,5 @@ def grow(m, requests, extra, tables, cells):
             x.blocks += more
             m.free -= lacking + more
             m.left -= tokens
-        else:
-            in_order(m, requests, extra, tables, cells)
-    elif m.partials == 0 and lacking <= m.free:
-        m.free -= lacking
-    else:
-        in_order(m, requests, extra, tables, cells)
-    m.least_free = min(m.least_free, m.free)
+            return
+    in_order(m, requests, extra, tables, cells)

@@ -1,10 +1,10 @@
 """The serving loop: arrive, grow, admit, copy, advance, finish."""
 
 from ssjf.engine.core import admission, ahead, growth, order, quiet, ring, running, swap
-from ssjf.engine.core.compiled import compiled, entry
+from ssjf.engine.core.compiled import compiled, entry, inlined
 from ssjf.engine.core.state import (
     ANY, ASKED, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NONE, OVERFLOW, PARTIAL,
-    STUCK, TIMERS, WAITING,
+    STUCK, TIMERS, WAITING, YES, NO,
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def _lacks_scores(m, requests, extra, tables, cells):
     return asks
 
 
-@compiled
+@inlined
 def _tally(m, requests, extra, tables):
     """How many sequences this step has, and what they read and prefill."""
     m.scheduled = m.decoding
@@ -46,7 +46,7 @@ def _tally(m, requests, extra, tables):
             m.prefill += x.tokens
 
 
-@compiled
+@inlined
 def _advance(m):
     """The step takes its time: affine in prefill tokens, sequences and context read."""
     if not m.overlap:  # all copies that were asked for come first
@@ -69,7 +69,7 @@ def _settle(m, requests, extra, tables, cells):
     for place in range(m.left_out):
         i = tables[LEFT_OUT, place].item
         if requests[i].since > 0:  # its whole course moves a step later
-            ring.stop_decoding(m, requests, extra, cells, i, True)
+            ring.stop_decoding(m, requests, extra, cells, i, YES)
             ring.start_decoding(m, requests, extra, cells, i, requests[i].since + 1)
     for place in range(m.partials - 1, -1, -1):
         i = tables[PARTIAL, place].item
@@ -81,7 +81,7 @@ def _settle(m, requests, extra, tables, cells):
             ring.start_decoding(m, requests, extra, cells, i, m.step)
 
 
-@compiled
+@inlined
 def _reach_tokens(m, requests, extra, tables, cells):
     """The events of this step: first tokens, exceeded predictions, last tokens."""
     bucket = m.step & (m.ring_size - 1)
@@ -102,7 +102,7 @@ def _reach_tokens(m, requests, extra, tables, cells):
             ring.link(m, requests, extra, cells, i)
         else:
             m.free += swap.blocks(m, max(r.prompt + made - 1, r.reserved))
-            ring.stop_decoding(m, requests, extra, cells, i, False)
+            ring.stop_decoding(m, requests, extra, cells, i, NO)
             running.leave(m, requests, extra, tables, i)
             r.finished_at = m.now
             m.done += 1
@@ -123,12 +123,17 @@ def _stall(m, requests, extra, tables):
     return True
 
 
-@compiled
+@inlined
 def _schedule(m, requests, extra, tables, cells):
     """Who runs in this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
-    growth.grow(m, requests, extra, tables, cells)
+    lacking = cells[ring.phase(m, m.step)]
+    if m.partials > 0 or lacking > m.free:
+        growth.grow(m, requests, extra, tables, cells, lacking)
+    else:
+        m.free -= lacking
+    m.least_free = min(m.least_free, m.free)
     if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
         admission.admit(m, requests, extra, tables, cells)
     if m.on_preemption == EWT and m.residents + m.swapped > 0:
@@ -139,7 +144,7 @@ def _schedule(m, requests, extra, tables, cells):
     return m.preemptions > preemptions
 
 
-@compiled
+@inlined
 def _arrive(m, requests, extra, tables, cells):
     """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
     if m.out_first < m.out_last or m.in_first < m.in_last:
@@ -155,7 +160,7 @@ def _arrive(m, requests, extra, tables, cells):
     return True
 
 
-@compiled
+@inlined
 def _serve(m, requests, extra, tables, cells):
     while m.done < len(requests):
         if not _arrive(m, requests, extra, tables, cells):
@@ -170,7 +175,8 @@ def _serve(m, requests, extra, tables, cells):
         if m.scheduled > 0 or preempted:
             if m.scheduled > 0:
                 _advance(m)
-            _settle(m, requests, extra, tables, cells)
+            if m.left_out > 0 or m.partials > 0:
+                _settle(m, requests, extra, tables, cells)
             _reach_tokens(m, requests, extra, tables, cells)
             m.step += 1
         elif not _stall(m, requests, extra, tables):

@@ -7,9 +7,9 @@ all the time (LINEAR, ANY) are a plain list, looked through when the first is wa
 import numpy as np
 
 from ssjf.engine.core import heap
-from ssjf.engine.core.compiled import compiled
+from ssjf.engine.core.compiled import compiled, inlined
 from ssjf.engine.core.state import (
-    ANY, BOUNDED, LEVELS, LINEAR, NONE, REMAINING, SLOPES, STATIC, TIMERS, WAITING, WAITING_PLACE,
+    ANY, BOUNDED, LEVELS, LINEAR, NONE, REMAINING, SLOPES, STATIC, TIMERS, WAITING, WAITING_PLACE, NO, YES,
 )  # fmt: skip
 
 SECONDS = 1e-12
@@ -80,7 +80,7 @@ def before(requests, i, j):
     return a < b or (a == b and i < j)
 
 
-@compiled
+@inlined
 def wait(m, requests, extra, tables, i):
     """Request i starts to wait: it arrived, or was preempted."""
     r, x = requests[i], extra[i]
@@ -113,7 +113,7 @@ def _set_timer(m, requests, extra, tables, i):
             return
         at = max(np.int64(seconds * PICOSECONDS) - EARLY, m.now + 1)
     x.has_timer = 1
-    heap.rise(tables, TIMERS, m.timers, at, i, False)
+    heap.rise(tables, TIMERS, m.timers, at, i, NO)
     m.timers += 1
 
 
@@ -123,7 +123,7 @@ def ring_timers(m, requests, extra, tables):
     while m.timers > 0 and tables[TIMERS, 0].key <= m.now:
         i = tables[TIMERS, 0].item
         m.timers -= 1
-        heap.take_out(tables, TIMERS, m.timers, 0, False)
+        heap.take_out(tables, TIMERS, m.timers, NO, NO)
         r, x = requests[i], extra[i]
         x.has_timer = 0
         if r.waits:
@@ -132,15 +132,15 @@ def ring_timers(m, requests, extra, tables):
             else:
                 score(m, requests, extra, tables, i)
             place = tables[WAITING_PLACE, i].item
-            heap.rise(tables, WAITING, place, sortable(r.score), i, True)
+            heap.rise(tables, WAITING, place, sortable(r.score), i, YES)
             _set_timer(m, requests, extra, tables, i)
 
 
-@compiled
+@inlined
 def first(m, requests, extra, tables):
     """The place in WAITING of the first in the order."""
     if m.kind < LINEAR:
-        return 0
+        return NO
     if m.best != NONE:
         return m.best
     now = m.now * SECONDS
@@ -159,7 +159,7 @@ def first(m, requests, extra, tables):
     return best
 
 
-@compiled
+@inlined
 def stop_waiting(m, requests, extra, tables, place):
     """The request at a place of WAITING gets a slot."""
     requests[tables[WAITING, place].item].waits = 0

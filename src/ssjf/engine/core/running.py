@@ -1,11 +1,11 @@
 """Running requests: their order of admission, the victim among them, and preemption."""
 
 from ssjf.engine.core import heap, order, ring, swap
-from ssjf.engine.core.compiled import compiled
-from ssjf.engine.core.state import EWT, NONE, PARTIAL, SWAP, VICTIMS, VICTIMS_PLACE
+from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.state import EWT, NONE, PARTIAL, SWAP, VICTIMS, VICTIMS_PLACE, YES, NO
 
 
-@compiled
+@inlined
 def enter(m, requests, extra, tables, i):
     """i takes a slot, the last in the order of admission."""
     m.running += 1
@@ -21,10 +21,10 @@ def enter(m, requests, extra, tables, i):
         m.last_running = i
         if m.ranked:
             item, key = len(requests) - 1 - i, ~order.sortable(r.score)
-            heap.rise(tables, VICTIMS, m.running - 1, key, item, True)
+            heap.rise(tables, VICTIMS, m.running - 1, key, item, YES)
 
 
-@compiled
+@inlined
 def leave(m, requests, extra, tables, i):
     """i leaves its slot."""
     m.running -= 1
@@ -40,7 +40,7 @@ def leave(m, requests, extra, tables, i):
             requests[r.after].before = r.before
         if m.ranked:
             place = tables[VICTIMS_PLACE, len(requests) - 1 - i].item
-            heap.take_out(tables, VICTIMS, m.running, place, True)
+            heap.take_out(tables, VICTIMS, m.running, place, YES)
 
 
 @compiled
@@ -64,7 +64,7 @@ def victim(m, requests, extra, tables):
         key = ~order.sortable(order.score(m, requests, extra, tables, i))
         if key == top.key:
             return i
-        heap.sink(tables, VICTIMS, m.running, 0, key, item, True)
+        heap.sink(tables, VICTIMS, m.running, NO, key, item, YES)
 
 
 @compiled
@@ -75,7 +75,7 @@ def exceed(m, requests, extra, tables, i, made):
         x.estimate *= 2
     key = ~order.sortable(order.score(m, requests, extra, tables, i))
     item = len(requests) - 1 - i
-    heap.rise(tables, VICTIMS, tables[VICTIMS_PLACE, item].item, key, item, True)
+    heap.rise(tables, VICTIMS, tables[VICTIMS_PLACE, item].item, key, item, YES)
 
 
 @compiled
@@ -99,7 +99,7 @@ def preempt(m, requests, extra, tables, cells, i):
     held = held_blocks(m, r, x)
     if r.since > 0:
         m.left += x.order < m.cursor and x.left_out_at != m.round
-        ring.stop_decoding(m, requests, extra, cells, i, True)
+        ring.stop_decoding(m, requests, extra, cells, i, YES)
         r.generated += m.step - r.since
         x.kv = r.prompt + r.generated - 1
         x.prefilled = 1

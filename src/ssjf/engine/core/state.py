@@ -35,16 +35,16 @@ FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 (
     WAITING, WAITING_PLACE, VICTIMS, VICTIMS_PLACE, TIMERS, LEVELS, RESIDENT, SWAPPED, GOING,
     RETURNING, PARTIAL, LEFT_OUT, ASKED, STACK, TABLES,
-) = range(15)  # fmt: skip
+) = np.arange(15)  # fmt: skip
 SLOPES = TIMERS
 
-NONE = -1
-LAST = 2**62  # after every step and every place in the order of admission
+NONE, NO, YES = np.int64(-1), np.int64(0), np.int64(1)
+LAST = np.int64(2**62)  # after every step and every place in the order of admission
 
 
 def _record(integers: str, floats: str = "") -> np.dtype:
     fields = [(name, np.int64) for name in integers.split()]
-    return np.dtype(fields + [(name, np.float64) for name in floats.split()])
+    return np.dtype(fields + [(name, np.float64) for name in floats.split()], align=True)
 
 
 MACHINE = _record(
