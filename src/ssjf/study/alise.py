@@ -15,7 +15,7 @@ from ssjf.engine.memory import Memory
 from ssjf.engine.profile import Profile
 from ssjf.engine.server import Server
 from ssjf.engine.shapes import deployed
-from ssjf.engine.tiered import TieredCompletions, simulate_tiered
+from ssjf.engine.simulator import SimulatedCompletions, simulate
 from ssjf.errors import InputError
 from ssjf.policy import policy
 from ssjf.proxy import predict
@@ -157,29 +157,26 @@ def highest_rate(spec: Spec, here: Machine, arriving: Stream, bound: float, star
     return low
 
 
-def _keeps_up(done: TieredCompletions) -> bool:
+def _keeps_up(done: SimulatedCompletions) -> bool:
     """Are ``FINISHED_IN_TIME`` of the requests finished when the last one arrives?"""
     last = done.requests.arrived_at[-1]
     return float((done.finished_at <= last).mean()) >= FINISHED_IN_TIME
 
 
-def _served(
-    spec: Spec, here: Machine, arriving: Stream, rate: float, counting: bool = False
-) -> TieredCompletions:
-    """``counting`` serves by the machine that counts all, where another would be faster."""
-    return simulate_tiered(
-        arriving.at(rate), policy(spec["policy"]), here.profile, here.server, here.memory,
-        arriving.predicted, spec.get("predictor_seconds", 0.0), step_by_step=counting,
+def _served(spec: Spec, here: Machine, arriving: Stream, rate: float) -> SimulatedCompletions:
+    return simulate(
+        arriving.at(rate), policy(spec["policy"]), here.profile, here.server, arriving.predicted,
+        spec.get("predictor_seconds", 0.0), here.memory,
     )  # fmt: skip
 
 
-def _latency(done: TieredCompletions) -> float:
+def _latency(done: SimulatedCompletions) -> float:
     jct = done.finished_at - done.requests.arrived_at
     return float(np.mean(jct / done.requests.output_tokens))
 
 
 def _measured(spec: Spec, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
-    done = _served(spec, here, arriving, rate, counting=True)
+    done = _served(spec, here, arriving, rate)
     requests = done.requests
     alone = here.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
     found = metrics.summarise(done, alone)

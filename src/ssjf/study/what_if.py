@@ -10,7 +10,6 @@ from ssjf.engine.memory import Memory
 from ssjf.engine.profile import Profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
-from ssjf.engine.tiered import simulate_tiered
 from ssjf.errors import InputError
 from ssjf.policy import OraclePolicy, Policy, policy
 from ssjf.proxy import predict
@@ -77,9 +76,7 @@ def _serve(
     requests, each: Policy, model, server, predicted, cost: float, memory: Memory | None = None
 ) -> Completions:
     seconds = cost if each.uses_prediction else 0.0
-    if memory is None:
-        return simulate(requests, each, model, server, predicted, seconds)
-    return simulate_tiered(requests, each, model, server, memory, predicted, seconds)
+    return simulate(requests, each, model, server, predicted, seconds, memory)
 
 
 def _row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:

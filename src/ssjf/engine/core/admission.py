@@ -7,7 +7,7 @@ from ssjf.engine.core.state import (
 )  # fmt: skip
 
 
-@inlined
+@compiled
 def blocks_lacking(m, r, x):
     """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
     lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved))

@@ -1,13 +1,16 @@
 """How the machine is compiled: once, kept between processes, and said where it takes a while."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from numba import njit
+from numba.core import event
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.dispatcher import Dispatcher
 
 # Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
 # counting at every call costs ten times what the simulation does. Division by zero cannot
@@ -56,30 +59,48 @@ compiled = njit(**_OPTIONS, **_PART)
 """For what only compiled code calls. It is kept as part of what calls it."""
 inlined = njit(**_OPTIONS, **_PART, forceinline=True)
 """The same for what is called at every step, where a call costs as much as what it does."""
-entry = njit(**_OPTIONS, cache=True)
-"""For what Python calls."""
+class _Saying(event.Listener):
+    """Says once that something is compiled."""
+
+    def __init__(self) -> None:
+        self.said = not sys.stderr.isatty()
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said:
+            print("compiling the simulator (once, some seconds) ...", file=sys.stderr, flush=True)
+        self.said = True
+
+    def on_end(self, event: event.Event) -> None:
+        pass
 
 
-def forget_outdated(folder: Path) -> None:
-    """Delete what numba kept of a folder's code if any of its files has changed since.
+@contextmanager
+def said() -> Iterator[None]:
+    """A line on a terminal's stderr if what is done in this context compiles anything."""
+    with event.install_listener("numba:compile", _Saying()):
+        yield
 
-    numba looks at the file of the function that Python calls only: what it calls in others would
-    go on as it was after an edit or an update.
+
+def entry(function: Callable) -> Dispatcher:
+    """For what Python calls: kept between processes, until any of these sources changes.
+
+    numba looks at the file of ``function`` only: what it calls in others would go on as it was
+    after an edit or an update.
     """
-    files = sorted(folder.glob("*.py"))
-    sources = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    with suppress(OSError):  # where nothing can be written nothing was kept
-        _forget(folder / "__pycache__", sources)
+    made = njit(**_OPTIONS, cache=True)(function)
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    text = b"".join(file.read_bytes() for file in sources)
+    forget_outdated(Path(made.stats.cache_path), sha256(text).hexdigest())
+    return made
 
 
-def _forget(cache: Path, sources: str) -> None:
+def forget_outdated(cache: Path, sources: str) -> None:
+    """Delete what numba keeps in a folder if it is of other sources (by their checksum)."""
     stamp = cache / "sources.sha256"
-    if stamp.exists() and stamp.read_text() == sources:
-        return
-    cache.mkdir(exist_ok=True)
-    for file in cache.glob("*.nb[ci]"):
-        file.unlink(missing_ok=True)
-    stamp.write_text(sources)
-
-
-forget_outdated(Path(__file__).parent)
+    with suppress(OSError):  # where nothing can be written nothing was kept
+        if stamp.exists() and stamp.read_text() == sources:
+            return
+        cache.mkdir(parents=True, exist_ok=True)
+        for file in cache.glob("*.nb[ci]"):
+            file.unlink(missing_ok=True)
+        stamp.write_text(sources)

@@ -1,7 +1,7 @@
 """Growth: the running requests get the tokens and blocks of a step, or give way."""
 
 from ssjf.engine.core import running, swap
-from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.compiled import compiled
 from ssjf.engine.core.state import COMING, DEFER, DEVICE, LAST, LEFT_OUT, NONE, PARTIAL, RESIDENT, YES
 
 ROOM, PAUSED, GONE = range(3)
@@ -109,7 +109,7 @@ def grow(m, requests, extra, tables, cells, lacking):
         r, x = requests[i], extra[i]
         tokens, more = wanted(m, r, x)
         known = r.prompt + r.generated
-        simple = r.after == NONE or x.kv + tokens == known
+        simple = r.after == NONE or not m.listed or x.kv + tokens == known
         if simple and lacking + more <= m.free:
             x.tokens = tokens
             x.blocks += more

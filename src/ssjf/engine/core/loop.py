@@ -1,6 +1,6 @@
 """The serving loop: arrive, grow, admit, copy, advance, finish."""
 
-from ssjf.engine.core import admission, ahead, growth, order, quiet, ring, running, swap
+from ssjf.engine.core import admission, growth, order, quiet, ring, running, swap
 from ssjf.engine.core.compiled import compiled, entry, inlined
 from ssjf.engine.core.state import (
     ANY, ASKED, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NONE, OVERFLOW, PARTIAL,
@@ -124,7 +124,7 @@ def _stall(m, requests, extra, tables):
 
 
 @inlined
-def _schedule(m, requests, extra, tables, cells):
+def _schedule(m, requests, extra, tables, cells, copy_ahead):
     """Who runs in this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
@@ -137,7 +137,7 @@ def _schedule(m, requests, extra, tables, cells):
     if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
         admission.admit(m, requests, extra, tables, cells)
     if m.on_preemption == EWT and m.residents + m.swapped > 0:
-        ahead.copy_ahead(m, requests, extra, tables)
+        copy_ahead(m, requests, extra, tables)
     _tally(m, requests, extra, tables)
     if m.scheduled == 0 and m.paused > 0 and m.on_preemption == DEFER:
         running.preempt(m, requests, extra, tables, cells, running.victim(m, requests, extra, tables))
@@ -161,7 +161,8 @@ def _arrive(m, requests, extra, tables, cells):
 
 
 @inlined
-def _serve(m, requests, extra, tables, cells):
+def serve(m, requests, extra, tables, cells, copy_ahead):
+    """``run``, with the function that copies ahead."""
     while m.done < len(requests):
         if not _arrive(m, requests, extra, tables, cells):
             continue
@@ -171,7 +172,7 @@ def _serve(m, requests, extra, tables, cells):
         m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
         m.best = NONE
         m.round += 1
-        preempted = _schedule(m, requests, extra, tables, cells)
+        preempted = _schedule(m, requests, extra, tables, cells, copy_ahead)
         if m.scheduled > 0 or preempted:
             if m.scheduled > 0:
                 _advance(m)
@@ -188,9 +189,14 @@ def _serve(m, requests, extra, tables, cells):
     return FINISHED
 
 
+@compiled
+def _copy_nothing(m, requests, extra, tables):
+    pass
+
+
 @entry
 def run(machine, requests, extra, tables, cells):
     """Serve everything; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of what waits
     and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
     """
-    return _serve(machine[0], requests, extra, tables, cells)
+    return serve(machine[0], requests, extra, tables, cells, _copy_nothing)

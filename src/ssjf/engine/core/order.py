@@ -136,7 +136,7 @@ def ring_timers(m, requests, extra, tables):
             _set_timer(m, requests, extra, tables, i)
 
 
-@inlined
+@compiled
 def first(m, requests, extra, tables):
     """The place in WAITING of the first in the order."""
     if m.kind < LINEAR:

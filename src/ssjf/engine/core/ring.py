@@ -16,14 +16,14 @@ from ssjf.engine.core.state import NONE
 ONE = np.uint64(1)
 
 
-@inlined
+@compiled
 def phase(m, step):
     """The cell of the histogram of growth for a step (of any sign)."""
     cell = step & (m.block - 1) if m.shift >= 0 else step % m.block
     return m.growth_at + cell
 
 
-@inlined
+@compiled
 def _bucket(m, r, x):
     """The bucket of the next event of a request that decodes."""
     tokens = r.total
@@ -34,7 +34,7 @@ def _bucket(m, r, x):
     return (r.since + tokens - r.generated - 1) & (m.ring_size - 1)
 
 
-@inlined
+@compiled
 def link(m, requests, extra, ring, i):
     """Note the next event of request i."""
     bucket = _bucket(m, requests[i], extra[i])
@@ -70,7 +70,7 @@ def start_decoding(m, requests, extra, ring, i, step):
     link(m, requests, extra, ring, i)
 
 
-@inlined
+@compiled
 def stop_decoding(m, requests, extra, ring, i, linked):
     """Take i out of all that is counted of those that decode (and its event, if ``linked``)."""
     r, x = requests[i], extra[i]

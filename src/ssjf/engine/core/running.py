@@ -75,7 +75,9 @@ def exceed(m, requests, extra, tables, i, made):
         x.estimate *= 2
     key = ~order.sortable(order.score(m, requests, extra, tables, i))
     item = len(requests) - 1 - i
-    heap.rise(tables, VICTIMS, tables[VICTIMS_PLACE, item].item, key, item, YES)
+    place = tables[VICTIMS_PLACE, item].item
+    if key < tables[VICTIMS, place].key:  # else the old score, higher still, bounds it as well
+        heap.rise(tables, VICTIMS, place, key, item, YES)
 
 
 @compiled

@@ -4,14 +4,14 @@ Each direction makes one copy at a time.
 """
 
 from ssjf.engine.core import order, ring
-from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.compiled import compiled
 from ssjf.engine.core.state import (
     COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, NONE, NOWHERE, PARTIAL, RESIDENT, RETURNING,
     SWAPPED,
 )  # fmt: skip
 
 
-@inlined
+@compiled
 def blocks(m, tokens):
     """Blocks that hold so many tokens (a shift where a block is a power of two)."""
     if m.shift >= 0:

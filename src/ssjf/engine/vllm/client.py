@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssjf.engine.machines import predictions
+from ssjf.engine.core.setting import predictions
 from ssjf.engine.server import Server
 from ssjf.engine.vllm.deployment import Deployment
 from ssjf.engine.vllm.models import make
