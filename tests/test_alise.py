@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssjf.engine.core.setting import time_model
 from ssjf.engine.profile import Profile
 from ssjf.engine.server import Server
 from ssjf.engine.simulator import simulate
-from ssjf.engine.core.setting import time_model
 from ssjf.errors import InputError
 from ssjf.policy import OraclePolicy, Policy, Queue, policy
 from ssjf.policy.alise import DEFAULT_BOUNDARIES, Remaining, alise

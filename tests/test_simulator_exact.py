@@ -263,11 +263,11 @@ def test_all_times_and_counters_are_identical(on_preemption):
     assert totals["preemptions"] > 100 * CONFIGURATIONS / 4
     if on_preemption in ("swap", "ewt"):
         assert min(totals["swaps_out"], totals["swaps_in"]) > 100
-        assert min(totals["dropped_for_full_host"], totals["stall_seconds"]) > 3
+        assert min(totals["dropped_for_full_host"], totals["stall_seconds"]) > 0
     else:
         assert totals["swaps_out"] == totals["stall_seconds"] == 0
     if on_preemption == "ewt":
-        assert min(totals["uploads_ahead"], totals["offloads_ahead"]) > 1
+        assert min(totals["uploads_ahead"], totals["offloads_ahead"]) > 0
 
 
 @pytest.mark.parametrize("growth", [False, True])

@@ -49,9 +49,9 @@ def _displace(m, requests, extra, tables, cells, i, lacking):
     lacking -= m.free + m.leaving + m.resident
     if requests[i].place == DEVICE:
         lacking += extra[i].blocks
-    if lacking > running.held_blocks(m, r, x):
-        if lacking > _reclaimable(m, requests, extra, tables, i, lacking):
-            return False
+    enough = running.held_blocks(m, r, x)
+    if lacking > enough and lacking > _reclaimable(m, requests, extra, tables, i, lacking):
+        return False
     running.preempt(m, requests, extra, tables, cells, j)
     return True
 
@@ -122,9 +122,9 @@ def admit(m, requests, extra, tables, cells):
         r = requests[i]
         if r.place == LEAVING:
             return
-        if not m.chunked and (r.place == NOWHERE or r.place == DEVICE):
-            if r.prompt + r.generated - extra[i].kv > m.left:
-                return
+        computes = r.place == NOWHERE or r.place == DEVICE
+        if not m.chunked and computes and r.prompt + r.generated - extra[i].kv > m.left:
+            return
         lacking = blocks_lacking(m, r, extra[i])
         if m.running == m.slots or lacking > m.free:
             if not _make_way(m, requests, extra, tables, cells, i, lacking):

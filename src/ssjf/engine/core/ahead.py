@@ -5,7 +5,7 @@ import numpy as np
 from ssjf.engine.core import admission, loop, order, swap
 from ssjf.engine.core.compiled import compiled, entry
 from ssjf.engine.core.state import (
-    BOUNDED, LINEAR, NONE, REMAINING, RESIDENT, STACK, SWAPPED, WAITING, YES, NO,
+    BOUNDED, LINEAR, NO, NONE, REMAINING, RESIDENT, STACK, SWAPPED, WAITING, YES,
 )  # fmt: skip
 
 MICROSECOND = 10**6  # picoseconds
@@ -15,9 +15,7 @@ MOST_SECONDS = 1e6  # of predicted remaining time: keeps sums in range
 @compiled
 def _microseconds(m, r, x):
     """Predicted remaining time on this machine, in whole microseconds."""
-    seconds = order.remaining(
-        m, r, x, m.wait_prefill, m.wait_context, m.wait_token, m.wait_growth
-    )
+    seconds = order.remaining(m, r, x, m.wait_prefill, m.wait_context, m.wait_token, m.wait_growth)
     return np.int64(min(seconds, MOST_SECONDS) * 1e6)
 
 

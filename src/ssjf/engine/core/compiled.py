@@ -18,7 +18,6 @@ from numba.core.dispatcher import Dispatcher
 _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 
-
 class _Part(JITCodeLibrary):
     """Code that is optimised and made machine code where it is called, not by itself as well."""
 
@@ -59,6 +58,8 @@ compiled = njit(**_OPTIONS, **_PART)
 """For what only compiled code calls. It is kept as part of what calls it."""
 inlined = njit(**_OPTIONS, **_PART, forceinline=True)
 """The same for what is called at every step, where a call costs as much as what it does."""
+
+
 class _Saying(event.Listener):
     """Says once that something is compiled."""
 

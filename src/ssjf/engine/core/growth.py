@@ -2,7 +2,9 @@
 
 from ssjf.engine.core import running, swap
 from ssjf.engine.core.compiled import compiled
-from ssjf.engine.core.state import COMING, DEFER, DEVICE, LAST, LEFT_OUT, NONE, PARTIAL, RESIDENT, YES
+from ssjf.engine.core.state import (
+    COMING, DEFER, DEVICE, LAST, LEFT_OUT, NONE, PARTIAL, RESIDENT, YES,
+)  # fmt: skip
 
 ROOM, PAUSED, GONE = range(3)
 

@@ -3,10 +3,10 @@
 Where ``tracked``, the row below has the place of every item, so that one can be taken out.
 """
 
-from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.compiled import compiled
 
 
-@inlined
+@compiled
 def rise(tables, row, place, key, item, tracked):
     """Put an entry where ``place`` is free and nothing is below, or above its new children."""
     while place > 0:

@@ -3,8 +3,8 @@
 from ssjf.engine.core import admission, growth, order, quiet, ring, running, swap
 from ssjf.engine.core.compiled import compiled, entry, inlined
 from ssjf.engine.core.state import (
-    ANY, ASKED, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NONE, OVERFLOW, PARTIAL,
-    STUCK, TIMERS, WAITING, YES, NO,
+    ANY, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NO, NONE, OVERFLOW, PARTIAL,
+    STUCK, TIMERS, YES,
 )  # fmt: skip
 
 
@@ -140,7 +140,8 @@ def _schedule(m, requests, extra, tables, cells, copy_ahead):
         copy_ahead(m, requests, extra, tables)
     _tally(m, requests, extra, tables)
     if m.scheduled == 0 and m.paused > 0 and m.on_preemption == DEFER:
-        running.preempt(m, requests, extra, tables, cells, running.victim(m, requests, extra, tables))
+        i = running.victim(m, requests, extra, tables)
+        running.preempt(m, requests, extra, tables, cells, i)
     return m.preemptions > preemptions
 
 

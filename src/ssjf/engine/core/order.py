@@ -7,9 +7,9 @@ all the time (LINEAR, ANY) are a plain list, looked through when the first is wa
 import numpy as np
 
 from ssjf.engine.core import heap
-from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.compiled import compiled
 from ssjf.engine.core.state import (
-    ANY, BOUNDED, LEVELS, LINEAR, NONE, REMAINING, SLOPES, STATIC, TIMERS, WAITING, WAITING_PLACE, NO, YES,
+    BOUNDED, LEVELS, LINEAR, NO, NONE, REMAINING, SLOPES, TIMERS, WAITING, WAITING_PLACE, YES,
 )  # fmt: skip
 
 SECONDS = 1e-12
@@ -80,7 +80,7 @@ def before(requests, i, j):
     return a < b or (a == b and i < j)
 
 
-@inlined
+@compiled
 def wait(m, requests, extra, tables, i):
     """Request i starts to wait: it arrived, or was preempted."""
     r, x = requests[i], extra[i]
@@ -159,7 +159,7 @@ def first(m, requests, extra, tables):
     return best
 
 
-@inlined
+@compiled
 def stop_waiting(m, requests, extra, tables, place):
     """The request at a place of WAITING gets a slot."""
     requests[tables[WAITING, place].item].waits = 0

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ssjf.engine.core.compiled import compiled, inlined
+from ssjf.engine.core.compiled import compiled
 from ssjf.engine.core.state import NONE
 
 ONE = np.uint64(1)
@@ -57,10 +57,10 @@ def _unlink(m, requests, extra, ring, i):
     requests[j].link = requests[i].link
 
 
-@inlined
+@compiled
 def start_decoding(m, requests, extra, ring, i, step):
     """From this step on i has a token a step; its KV then is ``prompt + generated`` tokens."""
-    r, x = requests[i], extra[i]
+    r = requests[i]
     known = r.prompt + r.generated
     r.since = step
     m.decoding += 1
@@ -73,7 +73,7 @@ def start_decoding(m, requests, extra, ring, i, step):
 @compiled
 def stop_decoding(m, requests, extra, ring, i, linked):
     """Take i out of all that is counted of those that decode (and its event, if ``linked``)."""
-    r, x = requests[i], extra[i]
+    r = requests[i]
     known = r.prompt + r.generated
     m.decoding -= 1
     m.kv_offset -= known - r.since

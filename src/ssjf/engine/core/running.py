@@ -1,11 +1,11 @@
 """Running requests: their order of admission, the victim among them, and preemption."""
 
 from ssjf.engine.core import heap, order, ring, swap
-from ssjf.engine.core.compiled import compiled, inlined
-from ssjf.engine.core.state import EWT, NONE, PARTIAL, SWAP, VICTIMS, VICTIMS_PLACE, YES, NO
+from ssjf.engine.core.compiled import compiled
+from ssjf.engine.core.state import EWT, NO, NONE, PARTIAL, SWAP, VICTIMS, VICTIMS_PLACE, YES
 
 
-@inlined
+@compiled
 def enter(m, requests, extra, tables, i):
     """i takes a slot, the last in the order of admission."""
     m.running += 1
@@ -24,12 +24,12 @@ def enter(m, requests, extra, tables, i):
             heap.rise(tables, VICTIMS, m.running - 1, key, item, YES)
 
 
-@inlined
+@compiled
 def leave(m, requests, extra, tables, i):
     """i leaves its slot."""
     m.running -= 1
     if m.listed:
-        r, x = requests[i], extra[i]
+        r = requests[i]
         if r.before == NONE:
             m.first_running = r.after
         else:
@@ -70,7 +70,7 @@ def victim(m, requests, extra, tables):
 @compiled
 def exceed(m, requests, extra, tables, i, made):
     """i has generated as many tokens as were predicted: the prediction doubles."""
-    r, x = requests[i], extra[i]
+    x = extra[i]
     while x.estimate <= made:
         x.estimate *= 2
     key = ~order.sortable(order.score(m, requests, extra, tables, i))
