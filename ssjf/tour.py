@@ -4,6 +4,7 @@ All is served by the iteration-level simulator from synthetic lengths; no data i
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ class Played(NamedTuple):
     """One workload served twice, by FCFS and by the policy chosen; metrics of either."""
 
     policy: str
-    runs: dict[str, Completions]
+    runs: Mapping[str, Completions]
     measured: dict[str, dict[str, float]]
 
 

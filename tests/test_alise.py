@@ -10,11 +10,10 @@ from ssjf.request import Requests
 from ssjf.scheduler import OraclePolicy, Policy, Queue, policy
 from ssjf.scheduler.alise import DEFAULT_BOUNDARIES, Remaining, alise
 from ssjf.scheduler.alise_time import TOKENS, TimeModel, reestimated
+from ssjf.simulator.core.setting import time_model
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.simulator.tiered import simulate_tiered
-from ssjf.simulator.tiered.setting import time_model
 
 MODEL = TimeModel(1e-4, 1e-6, 2e-2)
 TOKENS_OF = st.integers(1, 3_000)
@@ -99,11 +98,11 @@ def test_the_machine_sets_the_times_of_a_policy_that_has_none():
     """Levels in seconds mean something: a slower machine fills higher ones."""
     rng = np.random.default_rng(0)
     requests = Requests(np.sort(rng.uniform(0, 2, 60)), np.ones(60), rng.integers(1, 60, 60))
-    given_to = (Server(2), None, requests.output_tokens.astype(float))
+    given_to = (Server(2), requests.output_tokens.astype(float))
     machine = Profile("machine", 0.02)
     edges = (0.3, 0.6)
     found, same, other = (
-        simulate_tiered(requests, alise(boundaries=edges, time=time), machine, *given_to)
+        simulate(requests, alise(boundaries=edges, time=time), machine, *given_to)
         for time in (None, time_model(machine), TimeModel(0.0, 0.0, 0.2))
     )
     assert (found.finished_at == same.finished_at).all()

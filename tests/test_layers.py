@@ -107,7 +107,7 @@ def test_only_inner_loops_import_the_compiler():
     inner = [
         PACKAGE / "simulator" / "published_rules.py",
         PACKAGE / "proxy" / "light" / "tree_walk.py",
-        *(PACKAGE / "simulator" / "kernel").glob("*.py"),
+        *(PACKAGE / "simulator" / "core").glob("*.py"),
     ]
     for path in set(MODULES) - set(inner):
         assert not [name for name in imports(path) if name.split(".")[0] == "numba"]

@@ -15,7 +15,6 @@ from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.simulator.tiered import simulate_tiered
 
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 
@@ -87,9 +86,7 @@ def serve(
 ) -> Completions:
     """One policy's run; ``cost`` seconds are charged to each request whose length is predicted."""
     seconds = cost if each.uses_prediction else 0.0
-    if memory is None:
-        return simulate(requests, each, model, server, predicted, seconds)
-    return simulate_tiered(requests, each, model, server, memory, predicted, seconds)
+    return simulate(requests, each, model, server, predicted, seconds, memory)
 
 
 def row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:

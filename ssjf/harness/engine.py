@@ -21,7 +21,7 @@ from ssjf.harness.deployment import Deployment
 from ssjf.harness.models import make
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue, policy
-from ssjf.simulator.machines import predictions
+from ssjf.simulator.core.setting import predictions
 from ssjf.simulator.server import Server
 
 _MORE = ("tokens", "swap_")

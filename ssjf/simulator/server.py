@@ -5,7 +5,7 @@ from typing import Literal
 
 from ssjf.errors import InputError, unknown
 
-BATCHING = ("none", "dynamic", "continuous")
+BATCHING = ("none", "continuous")
 UNLIMITED = 2**40
 
 
@@ -19,9 +19,7 @@ class Server:
     token_budget: tokens a step may process (vLLM ``max_num_batched_tokens``).
     chunked_prefill: may a prompt be cut to the budget that is left?
     watermark: share of the blocks kept free when admitting beside running requests.
-    batching: ``none`` (one request at a time), ``dynamic`` (a batch is formed when the machine
-        is empty, once ``slots`` requests wait or the oldest has waited
-        ``fill_timeout_seconds``, and returns as a whole) or ``continuous``.
+    batching: ``continuous``, or ``none`` (one request at a time).
     """
 
     slots: int = 256
@@ -30,8 +28,7 @@ class Server:
     token_budget: int = 8192
     chunked_prefill: bool = True
     watermark: float = 0.0
-    batching: Literal["none", "dynamic", "continuous"] = "continuous"
-    fill_timeout_seconds: float = 0.0
+    batching: Literal["none", "continuous"] = "continuous"
 
     def __post_init__(self) -> None:
         if self.batching not in BATCHING:
@@ -51,10 +48,6 @@ class Server:
             )
         if not 0 <= self.watermark < 1:
             raise InputError(f"watermark is {self.watermark}; it must be from 0 to below 1")
-        if not 0 <= self.fill_timeout_seconds < 1e6:
-            raise InputError(
-                f"fill_timeout_seconds is {self.fill_timeout_seconds}; it must be from 0 to 1e6"
-            )
 
     @property
     def running_slots(self) -> int:

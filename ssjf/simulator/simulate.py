@@ -1,11 +1,47 @@
 """The iteration-level simulator: exact, in integer time, one policy at a time."""
 
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, Requests
-from ssjf.scheduler import Policy
-from ssjf.simulator.one_tier import simulate_one_tier
-from ssjf.simulator.profile import Profile
+from ssjf.scheduler import Policy, Queue
+from ssjf.simulator.memory import Memory
+from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import Server
-from ssjf.simulator.tiered import simulate_tiered
+
+_TOTALS = {
+    "preemptions": "preemptions",
+    "swaps_out": "swaps_out",
+    "swaps_in": "swaps_in",
+    "swapped_out_tokens": "tokens_out",
+    "swapped_in_tokens": "tokens_in",
+    "offloads_ahead": "ahead_out",
+    "uploads_ahead": "ahead_in",
+    "recomputed_tokens": "recomputed",
+    "dropped_for_full_host": "host_full",
+}
+_TIMES = {
+    "busy_seconds": "busy",
+    "stall_seconds": "stalled",
+    "link_out_busy_seconds": "out_busy",
+    "link_in_busy_seconds": "in_busy",
+}
+
+
+@dataclass(frozen=True)
+class SimulatedCompletions(Completions):
+    """``Completions``, and how long each request's KV was not on the device, shape (n,).
+
+    ``counters``: steps, preemptions, busy_seconds; swaps_out, swaps_in; swapped_out_tokens,
+    swapped_in_tokens; link_out_busy_seconds, link_in_busy_seconds; offloads_ahead, uploads_ahead
+    (those of the copies that EWT asked for); recomputed_tokens, whose KV was dropped;
+    dropped_for_full_host, requests; stall_seconds, in which nothing could run though there were
+    requests; most_kv_blocks and most_host_blocks in use at a time.
+    """
+
+    swapped_seconds: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 def simulate(
@@ -15,28 +51,91 @@ def simulate(
     server: Server | None = None,
     predicted_tokens: FloatArray | None = None,
     predictor_seconds: float = 0.0,
-    skip_quiet_steps: bool | None = None,
-) -> Completions:
+    memory: Memory | None = None,
+    jump_quiet_steps: bool | None = None,
+) -> SimulatedCompletions:
     """Serve ``requests`` in the order of ``policy``.
-
-    A policy that preempts is served by ``tiered.simulate_tiered``, with recomputation.
 
     Parameters
     ----------
     predicted_tokens: shape (n,), what the policy knows of the lengths; an ``OraclePolicy`` is
-        given the true ones instead.
+        given the true ones instead. on_preemption ``ewt`` needs them whatever the policy.
     predictor_seconds: charged to every request before it may be scheduled.
-    skip_quiet_steps: jump over steps in which nothing changes (same result); by default where
+    memory: what becomes of a preempted request; by default its KV is computed again.
+    jump_quiet_steps: jump over steps in which nothing changes (same result); by default where
         it pays.
 
-    Raises ``InputError`` for a request that can never fit the KV memory or the token budget,
-    unsorted arrivals, missing predictions, or times that overflow the clock.
+    Raises
+    ------
+    InputError: for a request that can never fit the KV memory, the host or the token budget,
+        unsorted arrivals, missing predictions, or times that overflow the clock.
     """
-    if policy.preempts:
-        return simulate_tiered(
-            requests, policy, profile, server, None, predicted_tokens, predictor_seconds
+    # Only when a simulation runs: numba takes its time to import.
+    from ssjf.simulator.core import ahead, loop, setting, state
+    from ssjf.simulator.core.compiled import said
+
+    server, memory = server or Server(), memory or Memory()
+    predicted = setting.predictions(policy, requests, predicted_tokens)
+    ready = setting.ready_picoseconds(requests, predictor_seconds)
+    setting.check(requests, profile, server, memory)
+    queue = Queue(
+        requests.arrived_at, requests.prompt_tokens, predicted, np.zeros(len(requests), np.int64)
+    )
+    up_to = {None: setting.JUMP_UP_TO_RUNNING, True: setting.UNBOUNDED, False: 0}[jump_quiet_steps]
+    machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
+    run = ahead.run if memory.on_preemption == "ewt" else loop.run
+    with said():
+        while (ended := run(*machine)) == state.NEEDS_SCORES:
+            _score(machine, policy, queue)
+    if ended == state.OVERFLOW:
+        raise InputError(
+            f"the run passes {setting.TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "
+            f"use fewer requests, a lower load{' or a faster link' if memory.swaps else ''}"
         )
-    server = server or Server()
-    return simulate_one_tier(
-        requests, policy, profile, server, predicted_tokens, predictor_seconds, skip_quiet_steps
+    if ended != state.FINISHED:
+        raise AssertionError("the simulated server waits for nothing")
+    return _completions(machine, requests)
+
+
+def _score(machine, policy: Policy, queue: Queue) -> None:
+    """Ask a policy of any kind for its scores of what waits (and of what runs, if wanted)."""
+    from ssjf.simulator.core import state
+
+    machine, requests, _, tables, _ = machine
+    asked = tables["item"][state.WAITING, : machine["waiting"][0]]
+    if machine["asked_running"][0]:
+        running = _running(machine, requests)
+        asked = np.concatenate([asked, running])
+    since = requests["since"][asked]
+    made = requests["generated"][asked] + np.where(since > 0, machine["step"][0] - since, 0)
+    view = Queue(
+        queue.arrived_at[asked], queue.prompt_tokens[asked], queue.predicted_tokens[asked], made
+    )
+    requests["score"][asked] = policy.scores(view, machine["now"][0] / PICOSECONDS)
+
+
+def _running(machine, requests) -> np.ndarray:
+    found = []
+    i = machine["first_running"][0]
+    while i >= 0:
+        found.append(i)
+        i = requests["after"][i]
+    return np.array(found, np.int64)
+
+
+def _completions(machine, requests: Requests) -> SimulatedCompletions:
+    m, records, extra = machine[0][0], machine[1], machine[2]
+    counters: dict[str, float] = {"steps": int(m["step"]) - 1}
+    counters |= {name: int(m[key]) for name, key in _TOTALS.items()}
+    counters |= {name: int(m[key]) / PICOSECONDS for name, key in _TIMES.items()}
+    counters["most_kv_blocks"] = int(m["blocks"] - m["least_free"])
+    counters["most_host_blocks"] = int(m["host_blocks"] - m["least_host_free"])
+    return SimulatedCompletions(
+        requests,
+        records["scheduled_at"] / PICOSECONDS,
+        records["first_at"] / PICOSECONDS,
+        records["finished_at"] / PICOSECONDS,
+        records["preempted"].copy(),
+        counters,
+        extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(len(requests)),
     )

@@ -22,7 +22,7 @@ from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.shapes import deployed
-from ssjf.simulator.tiered import TieredCompletions, simulate_tiered
+from ssjf.simulator.simulate import SimulatedCompletions, simulate
 
 PRECISION = 0.02  # of the highest rate
 WIDEST = 2.0**10  # times the saturation rate of FCFS: all at once
@@ -156,29 +156,26 @@ def highest_rate(
     return low
 
 
-def _keeps_up(done: TieredCompletions) -> bool:
+def _keeps_up(done: SimulatedCompletions) -> bool:
     """Are ``FINISHED_IN_TIME`` of the requests finished when the last one arrives?"""
     last = done.requests.arrived_at[-1]
     return float((done.finished_at <= last).mean()) >= FINISHED_IN_TIME
 
 
-def _served(
-    spec: AliseRun, here: Machine, arriving: Stream, rate: float, counting: bool = False
-) -> TieredCompletions:
-    """``counting`` serves by the machine that counts all, where another would be faster."""
-    return simulate_tiered(
-        arriving.at(rate), policy(spec.policy), here.profile, here.server, here.memory,
-        arriving.predicted, spec.predictor_seconds, step_by_step=counting,
+def _served(spec: AliseRun, here: Machine, arriving: Stream, rate: float) -> SimulatedCompletions:
+    return simulate(
+        arriving.at(rate), policy(spec.policy), here.profile, here.server, arriving.predicted,
+        spec.predictor_seconds, here.memory,
     )  # fmt: skip
 
 
-def _latency(done: TieredCompletions) -> float:
+def _latency(done: SimulatedCompletions) -> float:
     jct = done.finished_at - done.requests.arrived_at
     return float(np.mean(jct / done.requests.output_tokens))
 
 
 def _measured(spec: AliseRun, here: Machine, arriving: Stream, rate: float) -> dict[str, float]:
-    done = _served(spec, here, arriving, rate, counting=True)
+    done = _served(spec, here, arriving, rate)
     requests = done.requests
     alone = here.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
     found = metrics.summarise(done, alone)

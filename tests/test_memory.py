@@ -17,7 +17,7 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.shapes import deployed, kv_tokens
 from ssjf.simulator.shapes_devices import DEVICES, device, pcie
 from ssjf.simulator.shapes_models import SHAPES, shape
-from ssjf.simulator.tiered import simulate_tiered
+from ssjf.simulator.simulate import simulate
 
 PARAMETERS = {  # as the published checkpoints have them
     "opt-2.7b": 2_651_596_800,
@@ -72,7 +72,7 @@ LINK = {"host_tokens": 1_000, "bytes_per_token": 1.0}
 
 def serve(memory, chosen="alise", server=None, requests=REQUESTS, model=PAPER, predicted=True):
     lengths = requests.output_tokens.astype(float) if predicted else None
-    return simulate_tiered(requests, policy(chosen), model, server, memory, lengths)
+    return simulate(requests, policy(chosen), model, server, lengths, memory=memory)
 
 
 REFUSED = [
@@ -113,10 +113,6 @@ REFUSED = [
             Memory(reserve="maximum", maximum_tokens=999), server=Server(kv_tokens=512)
         ),
         "maximum_tokens is 999 and the KV memory has 512 tokens: no request could be admitted",
-    ),
-    (
-        lambda: serve(Memory(), server=Server(slots=4, batching="dynamic")),
-        "batching 'dynamic' forms batches that nobody leaves or joins",
     ),
     (lambda: serve(None, predicted=False), "policy alise needs predicted lengths and none"),
     (

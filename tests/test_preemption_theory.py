@@ -15,7 +15,6 @@ from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.simulator.tiered import simulate_tiered
 from ssjf.workload import lengths
 from ssjf.workload.arrivals import rate_for
 from test_theory import WORKLOADS, assert_agrees, of_columns
@@ -57,7 +56,7 @@ def test_srpt_is_schrage_and_miller(rho):
         rng = np.random.default_rng(seed)
         arrived = np.cumsum(rng.exponential(1 / rate, N))
         requests = Requests(arrived, np.ones(N), rng.choice(pool, N))
-        done = simulate_tiered(requests, policy("srpt"), STEP, ONE_SLOT, SWAP)
+        done = simulate(requests, policy("srpt"), STEP, ONE_SLOT, memory=SWAP)
         assert done.counters["swaps_out"] == 0 < done.counters["preemptions"]
         found.append(jct(done)[N // 10 :].mean())
     assert_agrees(found, srpt_jct(rate, 0.01 * pool), within=0.03)
@@ -69,8 +68,8 @@ def test_no_order_beats_srpt_on_one_slot(columns):
     """Schrage 1968; and no order makes or loses work."""
     requests = of_columns(*columns)
     runs = {
-        name: simulate_tiered(
-            requests, policy(name), STEP, ONE_SLOT, SWAP, requests.predictions["noisy"]
+        name: simulate(
+            requests, policy(name), STEP, ONE_SLOT, requests.predictions["noisy"], memory=SWAP
         )
         for name in known_policies()
     }
@@ -87,9 +86,9 @@ def test_nobody_younger_goes_before_one_that_has_aged_to_the_top(columns, second
     """From then on it waits only for those that came before it."""
     requests = of_columns(*columns)
     boundaries = (0.05, 0.2, 0.4)
-    done = simulate_tiered(
-        requests, alise(seconds, boundaries), STEP, Server(slots), SWAP,
-        requests.predictions["noisy"],
+    done = simulate(
+        requests, alise(seconds, boundaries), STEP, Server(slots), requests.predictions["noisy"],
+        memory=SWAP,
     )  # fmt: skip
     top = requests.arrived_at + len(boundaries) * seconds
     assert overtaken_after(top, done) == 0
@@ -116,7 +115,7 @@ def test_without_ageing_the_long_starve():
     predicted = requests.output_tokens.astype(float)
     waits = {}
     for seconds in (1.0, math.inf):
-        done = simulate_tiered(requests, alise(seconds), STEP, ONE_SLOT, SWAP, predicted)
+        done = simulate(requests, alise(seconds), STEP, ONE_SLOT, predicted, memory=SWAP)
         waits[seconds] = (done.scheduled_at - requests.arrived_at).max()
         starved = overtaken_after(requests.arrived_at + 7 * seconds, done) if seconds == 1 else 0
         assert starved == 0
@@ -129,7 +128,7 @@ def test_a_request_that_outlives_its_prediction_gives_way():
     output = np.array([2_000, *[10] * 50])
     requests = Requests(np.arange(51) * 0.2, np.ones(51), output)
     predicted = np.array([5.0, *[10.0] * 50])
-    done = simulate_tiered(requests, policy("ssrpt"), STEP, ONE_SLOT, SWAP, predicted)
+    done = simulate(requests, policy("ssrpt"), STEP, ONE_SLOT, predicted, memory=SWAP)
     assert jct(done)[1:].max() < 0.5  # the long one stands behind after 20 tokens
     assert jct(simulate(requests, policy("ssjf"), STEP, ONE_SLOT, predicted))[1:].min() > 5
 
@@ -163,7 +162,7 @@ COPY = {"host_tokens": 14, "out_bytes_per_second": 10, "in_bytes_per_second": 5,
 )  # fmt: skip
 def test_times_by_hand(memory, kv_tokens, finished, counters):
     server = Server(slots=1, kv_tokens=kv_tokens, block_tokens=1)
-    done = simulate_tiered(TWO, policy("srpt"), BY_HAND, server, memory)
+    done = simulate(TWO, policy("srpt"), BY_HAND, server, memory=memory)
     assert done.finished_at == pytest.approx(finished)
     for name, value in counters.items():
         assert done.counters[name] == pytest.approx(value), name
@@ -176,8 +175,8 @@ def test_copies_overlap_with_compute_or_do_not():
     runs = {}
     for overlap in (True, False):
         memory = replace(Memory("swap", **COPY), overlap=overlap, host_tokens=100)
-        runs[overlap] = simulate_tiered(three, policy("ssrpt"), BY_HAND, server, memory,
-                                        np.array([5.0, 4.0, 1.0]))  # fmt: skip
+        runs[overlap] = simulate(three, policy("ssrpt"), BY_HAND, server,
+                                 np.array([5.0, 4.0, 1.0]), memory=memory)  # fmt: skip
     assert runs[True].counters["stall_seconds"] < runs[False].counters["stall_seconds"]
     assert runs[True].finished_at.max() < runs[False].finished_at.max()
 
@@ -192,7 +191,7 @@ def test_reservations_never_preempt_and_admit_fewer():
         "none": Memory(),
     }
     done = {
-        name: simulate_tiered(requests, policy("fcfs"), STEP, server, memory)
+        name: simulate(requests, policy("fcfs"), STEP, server, memory=memory)
         for name, memory in runs.items()
     }
     assert done["maximum"].counters["preemptions"] == done["true"].counters["preemptions"] == 0
@@ -210,7 +209,7 @@ def test_a_free_link_is_no_worse_than_computing_again(name):
         requests = requests.arriving(requests.arrived_at / 10)
         predicted = requests.output_tokens.astype(float)
         again, swapped = (
-            simulate_tiered(requests, policy(name), model, server, memory, predicted, 0.0, True)
+            simulate(requests, policy(name), model, server, predicted, memory=memory)
             for memory in (Memory(), SWAP)
         )
         assert again.counters["recomputed_tokens"] > 0 == swapped.counters["recomputed_tokens"]
@@ -224,8 +223,8 @@ def test_a_host_without_end_and_quantisation_change_what_is_dropped():
     dropped = []
     for host, bits in ((2_048, None), (2_048, 8), (2_048, 4), (2**30, None)):
         memory = Memory("swap", host_tokens=host, quantise=bits)
-        done = simulate_tiered(requests, policy("ssrpt"), STEP, server, memory,
-                               np.full(300, 20.0))  # fmt: skip
+        done = simulate(requests, policy("ssrpt"), STEP, server, np.full(300, 20.0),
+                        memory=memory)  # fmt: skip
         dropped.append(done.counters["dropped_for_full_host"])
         assert done.counters["most_host_blocks"] <= memory.host_capacity_tokens // 16
     assert dropped == sorted(dropped, reverse=True) and dropped[-1] == 0
@@ -247,9 +246,10 @@ def test_a_machine_twice_as_slow_at_half_the_rate_is_the_same(columns, name):
                     bytes_per_token=1, latency_seconds=1e-3)  # fmt: skip
     slow_link = replace(memory, out_bytes_per_second=5e2, in_bytes_per_second=1e3,
                         latency_seconds=2e-3)  # fmt: skip
-    base = simulate_tiered(requests, chosen, model, server, memory, predicted)
-    found = simulate_tiered(
-        requests.arriving(2 * requests.arrived_at), slower, twice, server, slow_link, predicted
-    )
+    base = simulate(requests, chosen, model, server, predicted, memory=memory)
+    found = simulate(
+        requests.arriving(2 * requests.arrived_at), slower, twice, server, predicted,
+        memory=slow_link,
+    )  # fmt: skip
     assert (found.finished_at == 2 * base.finished_at).all()
     assert (found.swapped_seconds == 2 * base.swapped_seconds).all()

@@ -1,0 +1,141 @@
+"""From waiting to running, in the policy's order; and who has to make way."""
+
+from ssjf.simulator.core import order, ring, running, swap
+from ssjf.simulator.core.compiled import compiled, inlined
+from ssjf.simulator.core.state import (
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, VICTIMS, WAITING, YES,
+)  # fmt: skip
+
+
+@compiled
+def blocks_lacking(m, r, x):
+    """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
+    lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved))
+    if r.place != NOWHERE:
+        lacking -= x.blocks
+    return lacking + m.watermark if m.running > 0 else lacking
+
+
+@compiled
+def outranks_nobody(m, requests, extra, tables, i):
+    """Is it plain that no running request stands behind i, which waits? (False: look.)"""
+    if not m.ranked or m.running == 0:
+        return m.running == 0
+    return ~order.sortable(requests[i].score) <= tables[VICTIMS, 0].key
+
+
+@compiled
+def _reclaimable(m, requests, extra, tables, i, enough):
+    """Blocks on the device of those that i may displace (it stops once there are enough)."""
+    found = 0
+    j = m.first_running
+    while j != NONE and found < enough:
+        r, x = requests[j], extra[j]
+        if r.place == DEVICE and order.score(m, requests, extra, tables, j) > requests[i].score:
+            found += running.held_blocks(m, r, x)
+        j = r.after
+    return found
+
+
+@compiled
+def _displace(m, requests, extra, tables, cells, i, lacking):
+    """Preempt the victim for i, if its score is strictly higher and that will do."""
+    if not m.displaces or outranks_nobody(m, requests, extra, tables, i):
+        return False
+    j = running.victim(m, requests, extra, tables)
+    r, x = requests[j], extra[j]
+    if r.score <= requests[i].score or r.place == COMING:
+        return False
+    lacking -= m.free + m.leaving + m.resident
+    if requests[i].place == DEVICE:
+        lacking += extra[i].blocks
+    enough = running.held_blocks(m, r, x)
+    if lacking > enough and lacking > _reclaimable(m, requests, extra, tables, i, lacking):
+        return False
+    running.preempt(m, requests, extra, tables, cells, j)
+    return True
+
+
+@compiled
+def _make_way(m, requests, extra, tables, cells, i, lacking):
+    """Free a slot or blocks for i, the first in the order; False: it has to wait."""
+    if m.running < m.slots:
+        if lacking <= m.free + m.leaving:
+            return False  # they will be free when their copies end
+        if m.residents > 0:
+            resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, i)
+            if resident != NONE:
+                swap.evict(m, requests, extra, tables, resident)
+                return True
+    return _displace(m, requests, extra, tables, cells, i, lacking)
+
+
+@compiled
+def _enter_with_kv(m, requests, extra, tables, cells, i):
+    """i, whose KV is somewhere, takes a slot; it runs in this step if that is on the device."""
+    r, x = requests[i], extra[i]
+    if r.place == DEVICE:
+        swap.release(m, requests, extra, tables, i)
+    elif r.place == HOST:
+        swap.bring_back(m, requests, extra, tables, i)
+    else:
+        m.uploading -= 1
+    running.enter(m, requests, extra, tables, i)
+    tokens = min(r.prompt + r.generated - x.kv, m.left) if r.place == DEVICE else 0
+    more = swap.blocks(m, max(x.kv + tokens, r.reserved)) - x.blocks
+    m.free -= more
+    m.left -= tokens
+    x.blocks += more
+    if tokens > 0 and x.prefilled:
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
+    elif tokens > 0:
+        x.tokens = tokens
+        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
+
+
+@inlined
+def _enter(m, requests, extra, tables, cells, i):
+    """i takes a slot and runs in this step; its KV is nowhere yet."""
+    r = requests[i]
+    r.place = DEVICE
+    running.enter(m, requests, extra, tables, i)
+    known = r.prompt + r.generated
+    tokens = min(known, m.left)
+    blocks = swap.blocks(m, max(tokens, r.reserved))
+    m.free -= blocks
+    m.left -= tokens
+    if tokens == known:
+        m.prefill += tokens
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
+    else:
+        extra[i].blocks = blocks
+        extra[i].tokens = tokens
+        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
+
+
+@inlined
+def admit(m, requests, extra, tables, cells):
+    """Take requests in policy order while slots, token budget and blocks allow."""
+    while m.waiting > 0 and m.left > 0 and (m.running < m.slots or m.displaces):
+        place = order.first(m, requests, extra, tables)
+        i = tables[WAITING, place].item
+        r = requests[i]
+        if r.place == LEAVING:
+            return
+        computes = r.place == NOWHERE or r.place == DEVICE
+        if not m.chunked and computes and r.prompt + r.generated - extra[i].kv > m.left:
+            return
+        lacking = blocks_lacking(m, r, extra[i])
+        if m.running == m.slots or lacking > m.free:
+            if not _make_way(m, requests, extra, tables, cells, i, lacking):
+                m.blocked = m.running < m.slots
+                return
+            continue
+        order.stop_waiting(m, requests, extra, tables, place)
+        if r.preempted == 0:
+            r.scheduled_at = m.now
+        if r.place == NOWHERE:
+            _enter(m, requests, extra, tables, cells, i)
+        else:
+            _enter_with_kv(m, requests, extra, tables, cells, i)
+        m.least_free = min(m.least_free, m.free)

@@ -1,0 +1,107 @@
+"""How the machine is compiled: once, kept between processes, and said where it takes a while."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from numba import njit
+from numba.core import event
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.dispatcher import Dispatcher
+
+# Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
+# counting at every call costs ten times what the simulation does. Division by zero cannot
+# happen (a block has at least one token), so numpy's unchecked division will do.
+_OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
+
+
+class _Part(JITCodeLibrary):
+    """Code that is optimised and made machine code where it is called, not by itself as well."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0  # Python never calls it
+
+    @property
+    def codegen(self) -> "_Part":
+        return self
+
+    def set_env(self, name: str, env: object) -> None:
+        """There is no machine code yet whose environment could be set; it needs none."""
+
+
+class _PartCompiler(Compiler):
+    """numba's compiler for a function that only compiled code calls.
+
+    numba would optimise and translate each function with all that it calls, and again in each of
+    its callers: of six parts of the time that takes, five.
+    """
+
+    def define_pipelines(self):
+        name = self.state.func_id.func_qualname
+        self.state.library = _Part(self.state.targetctx.codegen(), name)
+        return super().define_pipelines()
+
+
+_PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
+compiled = njit(**_OPTIONS, **_PART)
+"""For what only compiled code calls. It is kept as part of what calls it."""
+inlined = njit(**_OPTIONS, **_PART, forceinline=True)
+"""The same for what is called at every step, where a call costs as much as what it does."""
+
+
+class _Saying(event.Listener):
+    """Says once that something is compiled."""
+
+    def __init__(self) -> None:
+        self.said = not sys.stderr.isatty()
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said:
+            print("compiling the simulator (once, some seconds) ...", file=sys.stderr, flush=True)
+        self.said = True
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """A line on a terminal's stderr if what is done in this context compiles anything."""
+    with event.install_listener("numba:compile", _Saying()):
+        yield
+
+
+def entry(function: Callable) -> Dispatcher:
+    """For what Python calls: kept between processes, until any of these sources changes.
+
+    numba looks at the file of ``function`` only: what it calls in others would go on as it was
+    after an edit or an update.
+    """
+    made = njit(**_OPTIONS, cache=True)(function)
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    text = b"".join(file.read_bytes() for file in sources)
+    forget_outdated(Path(made.stats.cache_path), sha256(text).hexdigest())
+    return made
+
+
+def forget_outdated(cache: Path, sources: str) -> None:
+    """Delete what numba keeps in a folder if it is of other sources (by their checksum)."""
+    stamp = cache / "sources.sha256"
+    with suppress(OSError):  # where nothing can be written nothing was kept
+        if stamp.exists() and stamp.read_text() == sources:
+            return
+        cache.mkdir(parents=True, exist_ok=True)
+        for file in cache.glob("*.nb[ci]"):
+            file.unlink(missing_ok=True)
+        stamp.write_text(sources)

@@ -1,0 +1,211 @@
+"""The serving loop: arrive, grow, admit, copy, advance, finish."""
+
+from ssjf.simulator.core import (
+    admission,
+    growth,
+    order,
+    quiet,
+    ring,
+    running,
+    swap,
+)
+from ssjf.simulator.core.compiled import compiled, entry, inlined
+from ssjf.simulator.core.state import (
+    ANY, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NO, NONE, OVERFLOW, PARTIAL,
+    STUCK, TIMERS, YES,
+)  # fmt: skip
+
+
+@compiled
+def _lacks_scores(m, requests, extra, tables, cells):
+    """Must Python be asked for the scores of this moment (ANY)? Of those in ASKED."""
+    if m.asked:
+        return False
+    lacking = cells[ring.phase(m, m.step)]
+    if m.partials > 0:
+        i = tables[PARTIAL, 0].item
+        lacking += growth.wanted(m, requests[i], extra[i])[1]
+    short = lacking > m.free
+    if m.plain:
+        asks = short or (m.waiting > 1 and m.running < m.slots)
+    else:
+        asks = m.waiting > 0 or m.free <= m.running + m.budget // m.block
+    m.asked_running = short or not m.plain
+    m.asked = asks
+    return asks
+
+
+@inlined
+def _tally(m, requests, extra, tables):
+    """How many sequences this step has, and what they read and prefill."""
+    m.scheduled = m.decoding
+    m.context = m.kv_offset + m.decoding * m.step
+    for place in range(m.left_out):
+        i = tables[LEFT_OUT, place].item
+        r = requests[i]
+        if r.since > 0:
+            m.scheduled -= 1
+            m.context -= r.prompt + r.generated + m.step - r.since
+    for place in range(m.partials):
+        x = extra[tables[PARTIAL, place].item]
+        if x.tokens > 0:
+            m.scheduled += 1
+            m.context += x.kv + x.tokens
+            m.prefill += x.tokens
+
+
+@inlined
+def _advance(m):
+    """The step takes its time: affine in prefill tokens, sequences and context read."""
+    if not m.overlap:  # all copies that were asked for come first
+        until = max(m.now, m.out_free_at, m.in_free_at)
+        m.stalled += until - m.now
+        m.now = until
+    time = (
+        m.step_time
+        + m.sequence_time * m.scheduled
+        + m.context_time * m.context
+        + m.prefill_time * m.prefill
+    )
+    m.now += time
+    m.busy += time
+
+
+@compiled
+def _settle(m, requests, extra, tables, cells):
+    """After a step of those that prefill or were left out: their tokens, and their delay."""
+    for place in range(m.left_out):
+        i = tables[LEFT_OUT, place].item
+        if requests[i].since > 0:  # its whole course moves a step later
+            ring.stop_decoding(m, requests, extra, cells, i, YES)
+            ring.start_decoding(m, requests, extra, cells, i, requests[i].since + 1)
+    for place in range(m.partials - 1, -1, -1):
+        i = tables[PARTIAL, place].item
+        r, x = requests[i], extra[i]
+        x.kv += x.tokens
+        x.tokens = 0
+        if x.kv == r.prompt + r.generated:
+            m.partials = swap.unlist(extra, tables, PARTIAL, m.partials, i)
+            ring.start_decoding(m, requests, extra, cells, i, m.step)
+
+
+@inlined
+def _reach_tokens(m, requests, extra, tables, cells):
+    """The events of this step: first tokens, exceeded predictions, last tokens."""
+    bucket = m.step & (m.ring_size - 1)
+    i = cells[bucket]
+    if i == NONE:
+        return
+    cells[bucket] = NONE
+    cells[m.ring_size + (bucket >> 6)] &= ~(1 << (bucket & 63))
+    while i != NONE:
+        r, x = requests[i], extra[i]
+        following = r.link
+        made = r.generated + m.step - r.since + 1
+        if r.first_at == 0:
+            r.first_at = m.now
+        if made < r.total:
+            if m.follows and x.estimate <= made:
+                running.exceed(m, requests, extra, tables, i, made)
+            ring.link(m, requests, extra, cells, i)
+        else:
+            m.free += swap.blocks(m, max(r.prompt + made - 1, r.reserved))
+            ring.stop_decoding(m, requests, extra, cells, i, NO)
+            running.leave(m, requests, extra, tables, i)
+            r.finished_at = m.now
+            m.done += 1
+            m.blocked = 0
+        i = following
+
+
+@compiled
+def _stall(m, requests, extra, tables):
+    """Nothing can run before a copy ends or somebody arrives: to that time (False: never)."""
+    never = m.limit + 2
+    until = requests[m.next].ready if m.next < len(requests) else never
+    until = swap.next_end(m, requests, extra, tables, until)
+    if until == never:
+        return False
+    m.stalled += until - m.now
+    m.now = until
+    return True
+
+
+@inlined
+def _schedule(m, requests, extra, tables, cells, copy_ahead):
+    """Who runs in this step; True if some were preempted for it."""
+    preemptions = m.preemptions
+    m.cursor = LAST
+    lacking = cells[ring.phase(m, m.step)]
+    if m.partials > 0 or lacking > m.free:
+        growth.grow(m, requests, extra, tables, cells, lacking)
+    else:
+        m.free -= lacking
+    m.least_free = min(m.least_free, m.free)
+    if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
+        admission.admit(m, requests, extra, tables, cells)
+    if m.on_preemption == EWT and m.residents + m.swapped > 0:
+        copy_ahead(m, requests, extra, tables)
+    _tally(m, requests, extra, tables)
+    if m.scheduled == 0 and m.paused > 0 and m.on_preemption == DEFER:
+        i = running.victim(m, requests, extra, tables)
+        running.preempt(m, requests, extra, tables, cells, i)
+    return m.preemptions > preemptions
+
+
+@inlined
+def _arrive(m, requests, extra, tables, cells):
+    """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
+    if m.out_first < m.out_last or m.in_first < m.in_last:
+        swap.end_copies(m, requests, extra, tables, cells)
+    while m.next < len(requests) and requests[m.next].ready <= m.now:
+        order.wait(m, requests, extra, tables, m.next)
+        m.next += 1
+    if m.running == 0 and m.waiting == 0:
+        m.now = requests[m.next].ready
+        return False
+    if m.tracked and m.timers > 0 and tables[TIMERS, 0].key <= m.now:
+        order.ring_timers(m, requests, extra, tables)
+    return True
+
+
+@inlined
+def serve(m, requests, extra, tables, cells, copy_ahead):
+    """``run``, with the function that copies ahead."""
+    while m.done < len(requests):
+        if not _arrive(m, requests, extra, tables, cells):
+            continue
+        m.left = m.budget - m.decoding
+        if m.kind == ANY and _lacks_scores(m, requests, extra, tables, cells):
+            return NEEDS_SCORES
+        m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
+        m.best = NONE
+        m.round += 1
+        preempted = _schedule(m, requests, extra, tables, cells, copy_ahead)
+        if m.scheduled > 0 or preempted:
+            if m.scheduled > 0:
+                _advance(m)
+            if m.left_out > 0 or m.partials > 0:
+                _settle(m, requests, extra, tables, cells)
+            _reach_tokens(m, requests, extra, tables, cells)
+            m.step += 1
+        elif not _stall(m, requests, extra, tables):
+            return STUCK
+        if max(m.now, m.out_free_at, m.in_free_at) > m.limit:
+            return OVERFLOW
+        if not preempted and m.decoding <= m.jump_up_to:
+            quiet.jump(m, requests, extra, tables, cells)
+    return FINISHED
+
+
+@compiled
+def _copy_nothing(m, requests, extra, tables):
+    pass
+
+
+@entry
+def run(machine, requests, extra, tables, cells):
+    """Serve everything; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of what waits
+    and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
+    """
+    return serve(machine[0], requests, extra, tables, cells, _copy_nothing)

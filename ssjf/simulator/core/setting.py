@@ -1,0 +1,231 @@
+"""What the machine starts with: checks of what was given, constants, and the policy's order."""
+
+import numpy as np
+
+from ssjf.simulator.core import state
+from ssjf.simulator.memory import ON_PREEMPTION, Memory
+from ssjf.simulator.profile import PICOSECONDS, Profile
+from ssjf.simulator.server import Server
+from ssjf.errors import InputError
+from ssjf.scheduler import OraclePolicy, Policy, Queue
+from ssjf.scheduler.alise import Remaining, check_lengths
+from ssjf.scheduler.alise_time import TimeModel
+from ssjf.request import FloatArray, Requests
+
+TIME_LIMIT = 2**62  # picoseconds: 53 days
+JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
+UNBOUNDED = 2**40
+
+
+def time_model(profile: Profile) -> TimeModel:
+    """ALISE's coefficients of a machine: what a request takes that is served alone."""
+    return TimeModel(
+        profile.per_prefill_token_seconds,
+        profile.per_context_token_seconds,
+        profile.step_seconds + profile.per_sequence_seconds,
+    )
+
+
+def predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
+    """What the policy knows of the lengths, shape (n,); NaN where it asks nothing."""
+    if isinstance(policy, OraclePolicy):
+        return requests.output_tokens.astype(np.float64)
+    if predicted is None:
+        if policy.uses_prediction:
+            raise InputError(f"policy {policy.name} needs predicted lengths and none were given")
+        return np.full(len(requests), np.nan)
+    predicted = np.asarray(predicted, np.float64)
+    if predicted.shape != (len(requests),) or np.isnan(predicted).any():
+        raise InputError(f"predicted_tokens must be {len(requests)} numbers, one per request")
+    return predicted
+
+
+def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarray:
+    """When each may first be scheduled, shape (n,): arrivals, checked, and the predictor's time."""
+    if len(requests) == 0:
+        raise InputError("the workload has no requests")
+    if not 0 <= predictor_seconds < 1e6:
+        raise InputError(f"predictor_seconds is {predictor_seconds}; it must be from 0 to 1e6")
+    arrived = requests.arrived_at
+    if not np.isfinite(arrived).all() or arrived[0] < 0 or (np.diff(arrived) < 0).any():
+        raise InputError("arrived_at must be finite, not negative and sorted")
+    last = arrived[-1] + predictor_seconds
+    if last * PICOSECONDS > TIME_LIMIT / 2:
+        raise InputError(
+            f"the last request arrives after {last:.3g} s, which overflows the time counter; "
+            f"at most {TIME_LIMIT // 2 // PICOSECONDS} s are allowed (split or rescale the trace)"
+        )
+    return np.rint((arrived + predictor_seconds) * PICOSECONDS).astype(np.int64)
+
+
+def check(requests: Requests, profile: Profile, server: Server, memory: Memory) -> None:
+    """Raise InputError for what this machine cannot serve."""
+    if requests.prompt_tokens.min() < 1 or requests.output_tokens.min() < 1:
+        raise InputError("prompt_tokens and output_tokens must be at least 1")
+    held = requests.prompt_tokens + requests.output_tokens + profile.start_up_steps - 1
+    longest = int(np.argmax(held))
+    tokens = int(held[longest])
+    _check_device(requests, longest, tokens, server)
+    if memory.reserve == "maximum":
+        _check_reserve(longest, tokens, server, memory.maximum_tokens or 0)
+    needed = -(-tokens // server.block_tokens) * server.block_tokens
+    if memory.swaps and memory.host_capacity_tokens < needed:
+        raise InputError(
+            f"the host memory holds {memory.host_capacity_tokens} KV tokens as they are kept "
+            f"there and request {longest + 1} may need {needed}; give host_tokens of at least "
+            f"{-(-needed // memory.compression)}, or on_preemption 'recompute'"
+        )
+    _check_clock(requests, tokens, profile, server, memory)
+
+
+def _check_device(requests: Requests, longest: int, tokens: int, server: Server) -> None:
+    """Can the longest request be served at all, were it alone?"""
+    needed = -(-tokens // server.block_tokens)
+    if needed > server.blocks:
+        raise InputError(
+            f"request {longest + 1} needs {needed} KV blocks "
+            f"({requests.prompt_tokens[longest]} prompt + {requests.output_tokens[longest]} "
+            f"output tokens) and the KV memory has {server.blocks} of {server.block_tokens} "
+            f"tokens; give kv_tokens of at least {needed * server.block_tokens}"
+        )
+    if not server.chunked_prefill and tokens > server.token_budget:
+        raise InputError(
+            f"request {longest + 1} may have to prefill {tokens} tokens at once and the "
+            f"token budget is {server.token_budget}; raise it or allow chunked_prefill"
+        )
+
+
+def _check_reserve(longest: int, tokens: int, server: Server, maximum: int) -> None:
+    if tokens > maximum:
+        raise InputError(
+            f"request {longest + 1} needs {tokens} KV tokens and maximum_tokens, what is reserved "
+            f"for each, is {maximum}"
+        )
+    if maximum > server.blocks * server.block_tokens:
+        raise InputError(
+            f"maximum_tokens is {maximum} and the KV memory has "
+            f"{server.blocks * server.block_tokens} tokens: no request could be admitted"
+        )
+
+
+def _check_clock(requests: Requests, tokens: int, profile: Profile, server, memory) -> None:
+    """Could one copy, or one jump over steps, pass the end of the clock? (Float: no wrapping.)"""
+    step, sequence, context, prefill = map(float, profile.picoseconds())
+    step += server.running_slots * (sequence + context * tokens) + prefill * server.token_budget
+    steps = float(requests.output_tokens.max()) + profile.start_up_steps + 2
+    if step * steps > TIME_LIMIT / 4:
+        raise InputError(
+            "one request could run for more than the time counter holds "
+            f"({TIME_LIMIT // 4 // PICOSECONDS} s); the profile's coefficients are too large"
+        )
+    copy = tokens * max(memory.token_picoseconds()) + memory.latency_seconds * PICOSECONDS
+    if copy > TIME_LIMIT / 64:
+        raise InputError(
+            f"one copy could take {copy / PICOSECONDS:.3g} s; the time counter "
+            f"allows {TIME_LIMIT // 64 // PICOSECONDS} s"
+        )
+
+
+def machine(
+    requests: Requests,
+    queue: Queue,
+    policy: Policy,
+    profile: Profile,
+    server: Server,
+    memory: Memory,
+    ready: np.ndarray,
+    jump_up_to: int,
+):
+    """The arrays of ``state`` at time 0; ``queue`` is what the policy sees of the requests."""
+    total = requests.output_tokens + profile.start_up_steps
+    remaining = policy.score if isinstance(policy.score, Remaining) else None
+    if remaining or memory.on_preemption == "ewt":
+        check_lengths(queue.predicted_tokens)
+    fixed = np.zeros(1, state.MACHINE)
+    m = fixed[0]
+    m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
+    _server_constants(m, profile, server)
+    _memory_constants(m, server, memory)
+    _order_constants(m, policy, remaining, time_model(profile))
+    longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
+    m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
+    m["plain"] &= memory.reserve == "none"
+    # Who runs is only listed where somebody may be looked for.
+    m["listed"] = not m["plain"] or longest * server.running_slots > server.blocks
+    made = state.new_machine(
+        fixed, ready, requests.prompt_tokens, total, remaining.boundaries if remaining else ()
+    )
+    if memory.reserve != "none":
+        held = requests.prompt_tokens + total - 1
+        made[1]["reserved"] = memory.maximum_tokens if memory.reserve == "maximum" else held
+    _set_order(made[1], made[2], policy, queue, remaining, profile.start_up_steps, memory)
+    return made
+
+
+def _server_constants(m, profile: Profile, server: Server) -> None:
+    m["slots"] = server.running_slots
+    m["block"], m["blocks"] = server.block_tokens, server.blocks
+    m["watermark"] = int(server.watermark * server.blocks)
+    m["budget"], m["chunked"] = server.token_budget, server.chunked_prefill
+    m["lead"] = profile.start_up_steps
+    times = ("step_time", "sequence_time", "context_time", "prefill_time")
+    for name, picoseconds in zip(times, profile.picoseconds(), strict=True):
+        m[name] = picoseconds
+
+
+def _memory_constants(m, server: Server, memory: Memory) -> None:
+    m["on_preemption"] = ON_PREEMPTION.index(memory.on_preemption)
+    m["reserves"] = memory.reserve != "none"
+    m["host_blocks"] = memory.host_capacity_tokens // server.block_tokens
+    m["latency"] = round(memory.latency_seconds * PICOSECONDS)
+    m["overlap"] = memory.overlap
+    m["out_time"], m["in_time"] = memory.token_picoseconds()
+    m["spare_blocks"] = int(memory.spare_share * server.blocks)
+    m["ahead"] = round(memory.ahead_seconds * PICOSECONDS)
+
+
+def _order_constants(m, policy: Policy, remaining: Remaining | None, own: TimeModel) -> None:
+    kind = m["kind"] = _kind(policy, remaining)
+    moves = kind in (state.LINEAR, state.ANY)
+    m["displaces"] = policy.preempts and m["on_preemption"] != state.DEFER
+    m["ranked"] = m["displaces"] and not moves
+    m["follows"] = m["ranked"] and kind == state.REMAINING
+    m["promotion"] = remaining.promotion_seconds if remaining else np.inf
+    ages = remaining is not None and len(remaining.boundaries) > 0
+    m["tracked"] = kind == state.BOUNDED or ages
+    growth = remaining.context_growth if remaining else True
+    model = (remaining.time if remaining else None) or own
+    for name, times in (("order", model), ("wait", own)):
+        m[f"{name}_prefill"] = times.prefill_token_seconds
+        m[f"{name}_context"] = times.context_token_seconds
+        m[f"{name}_token"] = times.token_seconds
+        m[f"{name}_growth"] = growth
+
+
+def _kind(policy: Policy, remaining: Remaining | None) -> int:
+    if remaining:
+        return state.REMAINING
+    if policy.promote_after is not None:
+        return state.BOUNDED
+    return {"constant": state.STATIC, "linear": state.LINEAR, "any": state.ANY}[policy.in_time]
+
+
+def _set_order(requests, extra, policy: Policy, queue: Queue, remaining, lead, memory) -> None:
+    """Fixed scores, base and slope, times of promotion, or lengths to count down from."""
+    if remaining:
+        extra["arrived"] = queue.arrived_at
+    if remaining or memory.on_preemption == "ewt":
+        extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + lead
+    if remaining or policy.in_time == "any":
+        return
+    base = policy.scores(queue, 0.0)
+    if policy.in_time == "linear":
+        extra["base"] = base
+        extra["slope"] = policy.scores(queue, 1.0) - base
+    requests["score"] = base
+    if policy.promote_after is not None:
+        bound = np.asarray(policy.promote_after(queue), np.float64)
+        if bound.shape != (len(queue),) or not (bound >= 0).all():
+            raise InputError(f"policy {policy.name}: promote_after must give times of at least 0")
+        patience = np.minimum(bound * PICOSECONDS, TIME_LIMIT / 2).astype(np.int64)
+        extra["promote_at"] = requests["ready"] + patience

@@ -1,0 +1,118 @@
+"""The machine's state. Its functions share five arrays:
+
+``m``         the machine itself, a record: what is fixed for the run, clock, counts, totals;
+``requests``  what is known of each request, records of shape (n,);
+``extra``     what only some policies and memories need of it, the same;
+``tables``    heaps and lists of requests, entries (key, item) of shape (TABLES, n or more);
+``cells``     events by step, and behind them the histogram of block growth (``core.ring``).
+
+Times are picoseconds, except those that a policy's score is made of: seconds.
+
+A request that decodes is touched by none of its steps but those with an event. Its progress is
+``generated`` tokens before step ``since`` and one more in each step from then on; ``kv``,
+``blocks`` and ``tokens`` are kept of the others only. Steps count from 1, so a request decodes
+where ``since > 0``; all fields are 0 at first, which costs nothing where they stay so.
+"""
+
+import numpy as np
+
+# How a policy's order is had (``m.kind``): fixed scores, scores with a time of promotion,
+# predicted remaining time, base + slope * time, or a Python function asked at every decision.
+STATIC, BOUNDED, REMAINING, LINEAR, ANY = range(5)
+
+# What is done with a preempted request (``m.on_preemption``), as ``memory.ON_PREEMPTION``.
+RECOMPUTE, SWAP, EWT, DEFER = range(4)
+
+# Where a request's KV is (``place``).
+NOWHERE, DEVICE, LEAVING, HOST, COMING = range(5)
+
+# What a call of the machine ended with.
+FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
+
+# Rows of ``tables``. Heaps come first, each followed by the place of every request in it.
+# VICTIMS numbers requests from the last and negates scores: the first to be preempted is on top.
+# A linear order needs no timers and keeps its slopes there.
+(
+    WAITING, WAITING_PLACE, VICTIMS, VICTIMS_PLACE, TIMERS, LEVELS, RESIDENT, SWAPPED, GOING,
+    RETURNING, PARTIAL, LEFT_OUT, ASKED, STACK, TABLES,
+) = np.arange(15)  # fmt: skip
+SLOPES = TIMERS
+
+NONE, NO, YES = np.int64(-1), np.int64(0), np.int64(1)
+LAST = np.int64(2**62)  # after every step and every place in the order of admission
+
+
+def _record(integers: str, floats: str = "") -> np.dtype:
+    fields = [(name, np.int64) for name in integers.split()]
+    return np.dtype(fields + [(name, np.float64) for name in floats.split()], align=True)
+
+
+MACHINE = _record(
+    # of the step
+    "now step round next waiting running decoding kv_offset free left prefill partials timers best "
+    "blocked paused claimed left_out cursor scheduled context least_free first_running "
+    "last_running order done busy "
+    # fixed
+    "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
+    "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
+    "ranked follows tracked reserves host_blocks latency out_time in_time overlap spare_blocks "
+    "ahead levels order_growth wait_growth "
+    # of the two tiers, and totals
+    "coming host_free leaving residents resident swapped uploading out_free_at in_free_at "
+    "out_first out_last in_first in_last asked asked_running preemptions stalled swaps_out "
+    "swaps_in tokens_out tokens_in out_busy in_busy recomputed ahead_out ahead_in host_full "
+    "least_host_free",
+    "promotion order_prefill order_context order_token wait_prefill wait_context wait_token",
+)
+"""``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
+``partials`` prefill; ``coming`` have a slot and wait for their KV; ``left_out`` decode, but not in
+this step. Of the step also: token budget ``left``; ``claimed`` blocks of those that pause;
+``cursor``, up to where in the order of admission blocks were given; ``best``, the first that waits.
+``order_*`` is the time model of the policy's score, ``wait_*`` that of the machine, for EWT.
+``leaving``: blocks whose copy is under way; ``residents``: those that wait with their KV on the
+device, ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
+
+REQUEST = _record(
+    "ready prompt generated since total first_at link place "
+    "finished_at scheduled_at reserved preempted waits before after",
+    "score",
+)
+"""What every run needs of a request: two cache lines. ``generated``: its tokens before step
+``since``; ``total``: tokens it is to generate; ``link``: the next of its bucket in the ring;
+``before``, ``after``: neighbours in the order of admission."""
+
+EXTRA = _record(
+    "kv blocks tokens prefilled order left_out_at spot has_timer "
+    "copied_at swapped_at swapped promote_at",
+    "estimate arrived base slope",
+)
+"""What only some need. ``kv``: tokens whose KV exists; ``tokens``: those of this step;
+``prefilled``: is the KV of its prompt there; ``order``: of admission; ``spot``: its place in a
+list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score."""
+
+ENTRY = _record("item key")  # of a float, its ``order.sortable``
+
+
+def new_machine(fixed: np.ndarray, ready, prompt, total, levels):
+    """(machine, requests, extra, tables, cells) at time 0 with nothing arrived.
+
+    ``fixed`` is a ``MACHINE`` of one record with all that is fixed for the run.
+    """
+    n, m = len(ready), fixed.copy()
+    block = int(m["block"][0])
+    m["shift"] = block.bit_length() - 1 if block.bit_count() == 1 else NONE
+    # No two events of running requests may meet in a bucket.
+    size = max(64, 1 << int(total.max() + 2).bit_length())
+    m["ring_size"], m["growth_at"] = size, size + (size >> 6)
+    cells = np.full(size + (size >> 6) + block, NONE, np.int64)
+    cells[size:] = 0
+    m["step"] = 1
+    m["free"] = m["least_free"] = m["blocks"]
+    m["host_free"] = m["least_host_free"] = m["host_blocks"]
+    m["best"] = m["first_running"] = m["last_running"] = NONE
+    m["levels"] = len(levels)
+    requests, extra = np.zeros(n, REQUEST), np.zeros(n, EXTRA)
+    requests["ready"], requests["prompt"], requests["total"] = ready, prompt, total
+    tables = np.empty((TABLES, max(n, len(levels))), ENTRY)  # entries are written before read
+    tables["key"][LEVELS, : len(levels)] = np.asarray(levels, np.float64).view(np.int64)
+    return m, requests, extra, tables, cells

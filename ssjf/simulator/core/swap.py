@@ -1,0 +1,161 @@
+"""KV of those that wait: on the device, on its way to the host or back, dropped.
+
+Each direction makes one copy at a time.
+"""
+
+from ssjf.simulator.core import order, ring
+from ssjf.simulator.core.compiled import compiled
+from ssjf.simulator.core.state import (
+    COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, NONE, NOWHERE, PARTIAL, RESIDENT, RETURNING,
+    SWAPPED,
+)  # fmt: skip
+
+
+@compiled
+def blocks(m, tokens):
+    """Blocks that hold so many tokens (a shift where a block is a power of two)."""
+    if m.shift >= 0:
+        return (tokens + m.block - 1) >> m.shift
+    return (tokens + m.block - 1) // m.block
+
+
+@compiled
+def enlist(extra, tables, row, size, i):
+    """Add i to a list; returns the list's new size."""
+    tables[row, size].item = i
+    extra[i].spot = size
+    return size + 1
+
+
+@compiled
+def unlist(extra, tables, row, size, i):
+    """Take i from a list; returns the list's new size."""
+    last = tables[row, size - 1].item
+    tables[row, extra[i].spot].item = last
+    extra[last].spot = extra[i].spot
+    return size - 1
+
+
+@compiled
+def keep(m, requests, extra, tables, i):
+    """i waits with its KV on the device."""
+    m.residents = enlist(extra, tables, RESIDENT, m.residents, i)
+    m.resident += extra[i].blocks
+
+
+@compiled
+def release(m, requests, extra, tables, i):
+    """i no longer waits with its KV on the device."""
+    m.residents = unlist(extra, tables, RESIDENT, m.residents, i)
+    m.resident -= extra[i].blocks
+
+
+@compiled
+def drop(m, r, x):
+    """Forget the KV of a request that waits: it will be computed again."""
+    m.free += x.blocks
+    m.recomputed += x.kv
+    x.blocks = x.kv = 0
+    x.prefilled = 0
+    r.place = NOWHERE
+
+
+@compiled
+def evict(m, requests, extra, tables, i):
+    """Free the blocks of i, which waits: once copied to the host, or at once if that is full."""
+    r, x = requests[i], extra[i]
+    release(m, requests, extra, tables, i)
+    if x.blocks > m.host_free:
+        m.host_full += 1
+        drop(m, r, x)
+        return
+    m.host_free -= x.blocks
+    m.least_host_free = min(m.least_host_free, m.host_free)
+    m.leaving += x.blocks
+    time = m.latency + x.kv * m.out_time
+    m.out_free_at = min(max(m.now, m.out_free_at) + time, m.limit + 1)  # beyond: overflow
+    m.out_busy += time
+    m.swaps_out += 1
+    m.tokens_out += x.kv
+    r.place = LEAVING
+    x.copied_at = m.out_free_at
+    x.swapped_at = m.now
+    tables[GOING, m.out_last % len(requests)].item = i
+    m.out_last += 1
+
+
+@compiled
+def bring_back(m, requests, extra, tables, i):
+    """Start the copy of i to the device, for which there are blocks."""
+    r, x = requests[i], extra[i]
+    m.swapped = unlist(extra, tables, SWAPPED, m.swapped, i)
+    x.blocks = blocks(m, x.kv)
+    m.free -= x.blocks
+    m.least_free = min(m.least_free, m.free)
+    time = m.latency + x.kv * m.in_time
+    m.in_free_at = min(max(m.now, m.in_free_at) + time, m.limit + 1)  # beyond: overflow
+    m.in_busy += time
+    m.swaps_in += 1
+    m.tokens_in += x.kv
+    r.place = COMING
+    m.uploading += r.waits
+    x.copied_at = m.in_free_at
+    tables[RETURNING, m.in_last % len(requests)].item = i
+    m.in_last += 1
+
+
+@compiled
+def end_copies(m, requests, extra, tables, cells):
+    """Note the copies that have ended by now."""
+    n = len(requests)
+    while m.out_first < m.out_last:
+        i = tables[GOING, m.out_first % n].item
+        r, x = requests[i], extra[i]
+        if x.copied_at > m.now:
+            break
+        m.out_first += 1
+        m.leaving -= x.blocks
+        m.free += x.blocks
+        x.blocks = 0
+        r.place = HOST
+        m.swapped = enlist(extra, tables, SWAPPED, m.swapped, i)
+    while m.in_first < m.in_last:
+        i = tables[RETURNING, m.in_first % n].item
+        r, x = requests[i], extra[i]
+        if x.copied_at > m.now:
+            break
+        m.in_first += 1
+        m.host_free += blocks(m, x.kv)  # in a slot it may hold more
+        x.swapped += x.copied_at - x.swapped_at
+        r.place = DEVICE
+        if r.waits:
+            m.uploading -= 1
+            keep(m, requests, extra, tables, i)
+        elif x.prefilled:
+            ring.start_decoding(m, requests, extra, cells, i, m.step)
+        else:
+            m.partials = enlist(extra, tables, PARTIAL, m.partials, i)
+
+
+@compiled
+def next_end(m, requests, extra, tables, otherwise):
+    """When the next copy ends, or ``otherwise`` if that is sooner."""
+    n = len(requests)
+    if m.out_first < m.out_last:
+        otherwise = min(otherwise, extra[tables[GOING, m.out_first % n].item].copied_at)
+    if m.in_first < m.in_last:
+        otherwise = min(otherwise, extra[tables[RETURNING, m.in_first % n].item].copied_at)
+    return otherwise
+
+
+@compiled
+def find(m, requests, extra, tables, row, size, last, excepted):
+    """The last in the policy's order of a list of requests that wait, or the first."""
+    found = NONE
+    for place in range(size):
+        i = tables[row, place].item
+        if m.kind == LINEAR:
+            order.score(m, requests, extra, tables, i)
+        if i != excepted and (found == NONE or order.before(requests, found, i) == last):
+            found = i
+    return found
