@@ -71,7 +71,7 @@ def simulate(
         unsorted arrivals, missing predictions, or times that overflow the clock.
     """
     # Only when a simulation runs: numba takes its time to import.
-    from ssjf.engine.core import ahead, loop, setting, state
+    from ssjf.engine.core import loop, setting, state
     from ssjf.engine.core.compiled import said
 
     server, memory = server or Server(), memory or Memory()
@@ -83,7 +83,7 @@ def simulate(
     )
     up_to = {None: setting.JUMP_UP_TO_RUNNING, True: setting.UNBOUNDED, False: 0}[jump_quiet_steps]
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
-    run = ahead.run if memory.on_preemption == "ewt" else loop.run
+    run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
     with said():
         while (ended := run(*machine)) == state.NEEDS_SCORES:
             _score(machine, policy, queue)
