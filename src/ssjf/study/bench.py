@@ -25,7 +25,8 @@ def simulator(repeats: int = REPEATS, shrink: int = 1) -> list[dict[str, float |
 
     Objects with ``policy, requests, requests_per_second, ns_per_request, peak_rss_mb``, and
     the ``setting``: log-normal lengths (means 150 and 200) at ρ 0.8 in 256, 8 or 1 slots, at ρ 1
-    with preemption and swapping, or 30,000 requests at ρ 1.1. ``shrink`` divides the numbers of requests, for a quick look.
+    with preemption and swapping, or 30,000 requests at ρ 1.1. ``shrink`` divides the numbers of
+    requests, for a quick look.
     """
     plain = Policy("python-function", _plain, "any")
     steady = [policy(name) for name in ("fcfs", "sjf", "ssjf", "ssjf-aged", "ssjf-bounded", "hrrn")]
