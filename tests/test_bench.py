@@ -19,8 +19,8 @@ PROXY_FIELDS = {
 
 def test_every_case_is_measured_once_and_its_figures_agree():
     found = bench.simulator(repeats=1, shrink=100)
-    assert len(found) == 11
-    assert len({(f["policy"], f["setting"], f["requests"]) for f in found}) == 11
+    assert len(found) == 14
+    assert len({(f["policy"], f["setting"], f["requests"]) for f in found}) == 14
     for each in found:
         assert each["requests_per_second"] * each["ns_per_request"] / 1e9 - 1 < 0.01
         assert each["peak_rss_mb"] > 10

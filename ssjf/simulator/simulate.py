@@ -1,5 +1,6 @@
 """The iteration-level simulator: exact, in integer time, one policy at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +72,7 @@ def simulate(
         unsorted arrivals, missing predictions, or times that overflow the clock.
     """
     # Only when a simulation runs: numba takes its time to import.
-    from ssjf.simulator.core import ahead, loop, setting, state
+    from ssjf.simulator.core import loop, setting, state
     from ssjf.simulator.core.compiled import said
 
     server, memory = server or Server(), memory or Memory()
@@ -83,10 +84,11 @@ def simulate(
     )
     up_to = {None: setting.JUMP_UP_TO_RUNNING, True: setting.UNBOUNDED, False: 0}[jump_quiet_steps]
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
-    run = ahead.run if memory.on_preemption == "ewt" else loop.run
+    run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
+    ask = _scorer(machine, policy, queue)
     with said():
         while (ended := run(*machine)) == state.NEEDS_SCORES:
-            _score(machine, policy, queue)
+            ask()
     if ended == state.OVERFLOW:
         raise InputError(
             f"the run passes {setting.TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "
@@ -97,21 +99,31 @@ def simulate(
     return _completions(machine, requests)
 
 
-def _score(machine, policy: Policy, queue: Queue) -> None:
-    """Ask a policy of any kind for its scores of what waits (and of what runs, if wanted)."""
-    from ssjf.simulator.core import state
+def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
+    """Asks a policy of any kind for its scores of what waits (and of what runs, if wanted)."""
+    from ssjf.simulator.core.state import WAITING
 
-    machine, requests, _, tables, _ = machine
-    asked = tables["item"][state.WAITING, : machine["waiting"][0]]
-    if machine["asked_running"][0]:
-        running = _running(machine, requests)
-        asked = np.concatenate([asked, running])
-    since = requests["since"][asked]
-    made = requests["generated"][asked] + np.where(since > 0, machine["step"][0] - since, 0)
-    view = Queue(
-        queue.arrived_at[asked], queue.prompt_tokens[asked], queue.predicted_tokens[asked], made
+    m, requests, _, tables, _ = machine
+    count, ask_running, step, now = (
+        m[name] for name in ("waiting", "asked_running", "step", "now")
     )
-    requests["score"][asked] = policy.scores(view, machine["now"][0] / PICOSECONDS)
+    waiting, since = tables["item"][WAITING], requests["since"]
+    generated, score = requests["generated"], requests["score"]
+
+    def ask() -> None:
+        asked = waiting[: count[0]]
+        made = generated[asked]
+        if ask_running[0]:
+            running = _running(m, requests)
+            asked = np.concatenate([asked, running])
+            decoded = np.where(since[running] > 0, step[0] - since[running], 0)
+            made = np.concatenate([made, generated[running] + decoded])
+        view = Queue(
+            queue.arrived_at[asked], queue.prompt_tokens[asked], queue.predicted_tokens[asked], made
+        )
+        score[asked] = policy.scores(view, now[0] / PICOSECONDS)
+
+    return ask
 
 
 def _running(machine, requests) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ssjf.simulator.core import admission, loop, order, swap
-from ssjf.simulator.core.compiled import compiled, entry
+from ssjf.simulator.core import admission, order, swap
+from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
     BOUNDED, LINEAR, NO, NONE, REMAINING, RESIDENT, STACK, SWAPPED, WAITING, YES,
 )  # fmt: skip
@@ -111,9 +111,3 @@ def copy_ahead(m, requests, extra, tables):
     """Offload one that will wait long if blocks are scarce; upload one whose turn is near."""
     _offload(m, requests, extra, tables, m.free - m.claimed)
     _upload(m, requests, extra, tables, m.free - m.claimed)
-
-
-@entry
-def run(machine, requests, extra, tables, cells):
-    """``loop.run`` with EWT. By itself: only who asks for it waits for it to be compiled."""
-    return loop.serve(machine[0], requests, extra, tables, cells, copy_ahead)

@@ -2,6 +2,7 @@
 
 from ssjf.simulator.core import (
     admission,
+    ahead,
     growth,
     order,
     quiet,
@@ -11,7 +12,7 @@ from ssjf.simulator.core import (
 )
 from ssjf.simulator.core.compiled import compiled, entry, inlined
 from ssjf.simulator.core.state import (
-    ANY, DEFER, EWT, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NO, NONE, OVERFLOW, PARTIAL,
+    ANY, DEFER, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NO, NONE, OVERFLOW, PARTIAL,
     STUCK, TIMERS, YES,
 )  # fmt: skip
 
@@ -89,7 +90,7 @@ def _settle(m, requests, extra, tables, cells):
             ring.start_decoding(m, requests, extra, cells, i, m.step)
 
 
-@inlined
+@compiled
 def _reach_tokens(m, requests, extra, tables, cells):
     """The events of this step: first tokens, exceeded predictions, last tokens."""
     bucket = m.step & (m.ring_size - 1)
@@ -131,8 +132,8 @@ def _stall(m, requests, extra, tables):
     return True
 
 
-@inlined
-def _schedule(m, requests, extra, tables, cells, copy_ahead):
+@compiled
+def _schedule(m, requests, extra, tables, cells, ewt):
     """Who runs in this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
@@ -144,8 +145,8 @@ def _schedule(m, requests, extra, tables, cells, copy_ahead):
     m.least_free = min(m.least_free, m.free)
     if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
         admission.admit(m, requests, extra, tables, cells)
-    if m.on_preemption == EWT and m.residents + m.swapped > 0:
-        copy_ahead(m, requests, extra, tables)
+    if ewt is not None and m.residents + m.swapped > 0:
+        ahead.copy_ahead(m, requests, extra, tables)
     _tally(m, requests, extra, tables)
     if m.scheduled == 0 and m.paused > 0 and m.on_preemption == DEFER:
         i = running.victim(m, requests, extra, tables)
@@ -153,7 +154,7 @@ def _schedule(m, requests, extra, tables, cells, copy_ahead):
     return m.preemptions > preemptions
 
 
-@inlined
+@compiled
 def _arrive(m, requests, extra, tables, cells):
     """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
     if m.out_first < m.out_last or m.in_first < m.in_last:
@@ -170,8 +171,7 @@ def _arrive(m, requests, extra, tables, cells):
 
 
 @inlined
-def serve(m, requests, extra, tables, cells, copy_ahead):
-    """``run``, with the function that copies ahead."""
+def _serve(m, requests, extra, tables, cells, ewt):
     while m.done < len(requests):
         if not _arrive(m, requests, extra, tables, cells):
             continue
@@ -181,7 +181,7 @@ def serve(m, requests, extra, tables, cells, copy_ahead):
         m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
         m.best = NONE
         m.round += 1
-        preempted = _schedule(m, requests, extra, tables, cells, copy_ahead)
+        preempted = _schedule(m, requests, extra, tables, cells, ewt)
         if m.scheduled > 0 or preempted:
             if m.scheduled > 0:
                 _advance(m)
@@ -198,14 +198,15 @@ def serve(m, requests, extra, tables, cells, copy_ahead):
     return FINISHED
 
 
-@compiled
-def _copy_nothing(m, requests, extra, tables):
-    pass
-
-
 @entry
 def run(machine, requests, extra, tables, cells):
     """Serve everything; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of what waits
     and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
     """
-    return serve(machine[0], requests, extra, tables, cells, _copy_nothing)
+    return _serve(machine[0], requests, extra, tables, cells, None)
+
+
+@entry
+def run_with_ewt(machine, requests, extra, tables, cells):
+    """``run`` with copies ahead of time: by itself, so that only who asks for it compiles it."""
+    return _serve(machine[0], requests, extra, tables, cells, 0)
