@@ -17,8 +17,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import paths, train
 from ssjf.experiments.store import digest, writable
 from ssjf.proxy import io as folder
-from ssjf.proxy.registry import KINDS
-from ssjf.proxy.spec import ProxySpec, spec_of
+from ssjf.proxy.registry import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts, load_texts
 
@@ -99,7 +98,7 @@ def _asked(spec: Spec) -> ProxySpec:
     given = dict(spec["proxy"])
     chosen = given.get("config", {}) | spec.get("config", {})
     config = {key: _resolved(spec, value) for key, value in chosen.items()}
-    if "seed" in {field for field in KINDS[given["kind"]].config.__dataclass_fields__}:
+    if "seed" in KINDS[given["kind"]].config.model_fields:
         config["seed"] = spec.get("seed", 0)
     return spec_of(given | {"config": config}, f"experiment {spec['experiment']}")
 
