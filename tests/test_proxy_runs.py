@@ -49,8 +49,8 @@ def here(tmp_path_factory):
     workload = {"draw": "texts", "data": str(data)}
     asked = Experiment("trial", "a trial", "prediction", common, workload, SERIES, {"seed": [0]})
     folds = workload | {"folds": 5}
-    grid = {"workload": [{"fold": k, "label": "own"} for k in range(5)]}
-    crossed = Experiment("crossed", "folds", "prediction", common, folds, SERIES[1:], grid)
+    folded = {"workload": [{"fold": k, "label": "own"} for k in range(5)]}
+    crossed = Experiment("crossed", "folds", "prediction", common, folds, SERIES[1:], folded)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSJF_RESULTS", str(folder))
         patch.setitem(grid.experiments(), "trial", asked)

@@ -14,22 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import TrainingArguments as Arguments
 
 from ssjf.errors import InputError
 from ssjf.hardware import instruction_sets
-from ssjf.proxy.base import TrainingRows
 from ssjf.proxy.encoder.config import EncoderConfig
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale
 from ssjf.proxy.encoder.losses import loss_of
 from ssjf.proxy.encoder.network import Network
-from ssjf.proxy.encoder.proxy import Tokenizer, one_hot
 
 PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
 WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
@@ -40,36 +33,11 @@ STATE = "trainer_state.json"  # the last file of a checkpoint that is written
 Example = dict[str, Any]
 
 
-def examples(
-    rows: TrainingRows, tokenizer: Tokenizer, llms: list[str]
-) -> tuple[list[Example], list[Example]]:
-    """The examples of the training and of the validation rows.
-
-    Each has ids (tokens,), draws (m,) and also (a,), logarithms, the latter standardised by the
-    training rows, NaN where unknown, llm (llms,) one-hot, and row, its place in both lists
-    together. A training row may lack its draws and teach by ``also`` alone.
-    """
-    train = np.flatnonzero(rows.train & ~np.isnan(rows.targets).all(axis=1))
-    used = np.concatenate([train, rows.known(rows.validation)])
-    draws = np.where(np.isnan(rows.targets[used, :1]), np.nan, rows.draws[used])
-    also = rows.targets[:, 1:]
-    if also.shape[1]:
-        seen = also[rows.train]
-        also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
-    named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
-    ids = tokenizer.ids([rows.prompts[i] for i in used])
-    both = [
-        {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k}
-        for k, i in enumerate(used)
-    ]
-    validation = sorted(both[len(train) :], key=lambda each: len(each["ids"]))
-    return both[: len(train)], validation
-
-
 def collate(batch: list[Example]) -> dict[str, Tensor]:
-    """A batch of examples, padded to a multiple of ``PAD_TO`` tokens."""
+    """A batch of examples (see ``training.examples``), padded to a multiple of ``PAD_TO``."""
     lengths = np.array([len(each["ids"]) for each in batch])
-    ids = np.zeros((len(batch), -(-lengths.max() // PAD_TO) * PAD_TO), np.int64)
+    width = min(-(-int(lengths.max()) // PAD_TO) * PAD_TO, batch[0]["widest"])
+    ids = np.zeros((len(batch), width), np.int64)
     for i, each in enumerate(batch):
         ids[i, : lengths[i]] = each["ids"]
     columns = {name: np.stack([each[name] for each in batch]) for name in ("draws", "also", "llm")}
@@ -81,7 +49,7 @@ def collate(batch: list[Example]) -> dict[str, Tensor]:
 
 
 class EpochOrder(torch.utils.data.Sampler[int]):
-    """The order of the training rows in an epoch: the same for the same seed and epoch.
+    """The order of rows in an epoch, drawn from the seed and the epoch.
 
     Batches are of like lengths, but for rankers, which compare the rows of a batch.
     """
@@ -111,8 +79,11 @@ class EpochOrder(torch.utils.data.Sampler[int]):
 class _Trainer(Trainer):
     """A trainer with our order of rows and the head's loss."""
 
-    def __init__(self, net: Network, scale: Scale, config: EncoderConfig, **options: Any) -> None:
+    def __init__(
+        self, net: Network, scale: Scale, config: EncoderConfig, keep: Path | None, **options: Any
+    ) -> None:
         super().__init__(net, **options)
+        self.keep = keep
         self.head_loss = loss_of(config.head, config.class_weights)
         self.outputs, self.scale, self.config = HEADS[config.head].outputs(scale), scale, config
 
@@ -133,11 +104,11 @@ class _Trainer(Trainer):
             error = (out[:, self.outputs :] - also.nan_to_num())[there]
             loss = loss + self.config.also_weight * (error**2).mean()
         if model.training and not torch.isfinite(loss):
+            kept = f"; the last good state is kept in {self.keep}" if self.keep else ""
             raise InputError(
                 f"the loss is not a number at step {self.state.global_step + 1} (learning_rate "
                 f"{self.config.learning_rate:g}, head_learning_rate "
-                f"{self.config.head_learning_rate:g}): lower them in the spec; the last good "
-                f"state is kept in {self.args.output_dir}"
+                f"{self.config.head_learning_rate:g}): lower them in the spec{kept}"
             )
         return (loss, {"outputs": out}) if return_outputs else loss
 
@@ -188,7 +159,7 @@ def tune(
     steps = -(-len(rows[0]) // config.batch)
     with tempfile.TemporaryDirectory() as spare:
         trainer = _Trainer(
-            net, scale, config, args=_arguments(config, keep or Path(spare)),
+            net, scale, config, keep, args=_arguments(config, keep or Path(spare)),
             train_dataset=rows[0], eval_dataset=rows[1], data_collator=collate,
             optimizers=_optimizer(net, config, steps),
             compute_metrics=lambda out: {"tau": _tau(out, scale, config)},
@@ -200,8 +171,8 @@ def tune(
     return _history(trainer.state.log_history, config)
 
 
-def _arguments(config: EncoderConfig, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
+def _arguments(config: EncoderConfig, folder: Path) -> Arguments:
+    arguments = Arguments(
         str(folder), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch,
         per_device_eval_batch_size=EVALUATED_AT_ONCE, max_grad_norm=LONGEST_GRADIENT,
         bf16=config.precision == "bfloat16" and _has_bfloat16(config.device),
@@ -212,6 +183,9 @@ def _arguments(config: EncoderConfig, folder: Path) -> TrainingArguments:
         label_names=["draws", "also"], remove_unused_columns=False, report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
     )  # fmt: skip
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the batch is that of the configuration
+    return arguments
 
 
 def _has_bfloat16(device: str) -> bool:
@@ -261,13 +235,9 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def _history(log: list[dict[str, Any]], config: EncoderConfig) -> list[dict[str, Any]]:
     losses = {each["step"]: each["loss"] for each in log if "loss" in each}
-    epochs = [each for each in log if "eval_tau" in each]
+    epochs = enumerate(each for each in log if "eval_tau" in each)
     return [
-        {
-            "phase": "tuning" if epoch < config.tuned_epochs else "head",
-            "epoch": epoch,
-            "loss": losses.get(each["step"]),
-            "tau": each["eval_tau"],
-        }
-        for epoch, each in enumerate(epochs)
-    ]
+        {"phase": "tuning" if epoch < config.tuned_epochs else "head", "epoch": epoch,
+         "loss": losses.get(each["step"]), "tau": each["eval_tau"]}
+        for epoch, each in epochs
+    ]  # fmt: skip

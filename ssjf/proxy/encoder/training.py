@@ -11,7 +11,7 @@ from ssjf.proxy.base import TrainingRows
 from ssjf.proxy.conformal import NO_RESIDUALS, fit_residuals
 from ssjf.proxy.encoder.config import EncoderConfig
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy, Tokenizer
+from ssjf.proxy.encoder.proxy import EncoderProxy, Tokenizer, one_hot
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
@@ -19,7 +19,7 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     import torch
 
     from ssjf.proxy.encoder.network import Network, backbone, check_length
-    from ssjf.proxy.encoder.trainer import examples, tune
+    from ssjf.proxy.encoder.trainer import tune
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', but PyTorch finds no GPU here; allowed: cpu")
@@ -40,6 +40,34 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
     proxy = _exported(net, config, tokenizer_json, scale, llms)
     return _calibrated(replace(proxy, history=history), rows, config)
+
+
+def examples(
+    rows: TrainingRows, tokenizer: Tokenizer, llms: list[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The examples of the training and of the validation rows.
+
+    Each has ids (tokens,), draws (m,) and also (a,), logarithms, the latter standardised by the
+    training rows, NaN where unknown, llm (llms,) one-hot, and row, its place in both lists
+    together; widest, the most ids of any. A training row may have ``also`` alone.
+    """
+    train = np.flatnonzero(rows.train & ~np.isnan(rows.targets).all(axis=1))
+    used = np.concatenate([train, rows.known(rows.validation)])
+    draws = np.where(np.isnan(rows.targets[used, :1]), np.nan, rows.draws[used])
+    also = rows.targets[:, 1:]
+    if also.shape[1]:
+        seen = also[rows.train]
+        also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
+    named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
+    ids = tokenizer.ids([rows.prompts[i] for i in used])
+    widest = max(map(len, ids))
+    both = [
+        {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k,
+         "widest": widest}
+        for k, i in enumerate(used)
+    ]  # fmt: skip
+    validation = sorted(both[len(train) :], key=lambda each: len(each["ids"]))
+    return both[: len(train)], validation
 
 
 def _exported(
