@@ -9,21 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from commands import refused, ssjf
+from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy import registry as kinds
-from ssjf.proxy.baselines import sizes_of
-from ssjf.proxy.baselines_config import LIMITS, PromptLengthConfig, TfidfRidgeConfig
-from ssjf.proxy.baselines_tfidf import VOCABULARY, terms
-from ssjf.proxy.baselines_training import matrix, monotone, weighed
+from ssjf.proxy.base import TrainingRows
+from ssjf.proxy.baselines import VOCABULARY, TfidfRidgeConfig, sizes_of, terms
 from ssjf.proxy.conformal import LEVELS
-from ssjf.proxy.spec import read_spec
-from ssjf.proxy.training import TrainingRows
+from ssjf.proxy.registry import read_spec
 from ssjf.workload.splits import split_of
 from ssjf.workload.texts import load_texts
 
@@ -153,22 +149,6 @@ def test_size_predicts_in_either_direction(sign):
     assert (sign * np.diff(logs) >= 0).all() and np.ptp(logs) > 2
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.floats(-9, 9)), min_size=1, max_size=40))
-def test_the_monotone_fit_is_that_of_scikit_learn(points):
-    """At the known sizes, in the direction that errs less; its knots leave nothing out."""
-    from sklearn.isotonic import IsotonicRegression
-
-    x, y = (np.array(column, np.float64) for column in zip(*points, strict=True))
-    fits = [IsotonicRegression(increasing=up).fit(x, y).predict(x) for up in (True, False)]
-    knots, values = monotone(x, y)
-    found = np.interp(x, knots, values)
-    errors = [((fit - y) ** 2).sum() for fit in fits]
-    assert ((found - y) ** 2).sum() == pytest.approx(min(errors), abs=1e-6)
-    assert min(abs(found - fit).max() for fit in fits) < 1e-6
-    assert (np.diff(knots) > 0).all()
-
-
 def test_size_is_the_number_of_characters():
     assert np.expm1(sizes_of(["", "写写", "abc"])) == pytest.approx([0, 2, 3])
 
@@ -176,38 +156,28 @@ def test_size_is_the_number_of_characters():
 # Tf-idf and ridge
 
 
-def test_tfidf_is_that_of_scikit_learn():
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    prompts = [*rows(60).prompts, "Is it? Is it a text: yes", "", "写 a 写 a 写"]
-    reference = TfidfVectorizer(analyzer=terms, min_df=2, sublinear_tf=True)
-    expected = reference.fit_transform(prompts).toarray()
-    vocabulary, idf = weighed(prompts, TfidfRidgeConfig())
-    assert vocabulary == reference.get_feature_names_out().tolist()
-    assert np.allclose(matrix(prompts, vocabulary, idf).toarray(), expected, atol=1e-6)
-
-
 def test_the_terms_of_a_prompt():
     assert terms("It's HE") == ["it", "'", "s", "he", "it '", "' s", "s he"]
     assert terms("") == [] and len(terms("word " * 10**6)) < 10_000
 
 
-def test_the_most_frequent_terms_are_kept():
-    prompts = ["a b", "a c", "a b", "d"]
-    assert weighed(prompts, TfidfRidgeConfig(least_prompts=1, most_terms=2))[0] == ["a", "a b"]
-    assert weighed(prompts, TfidfRidgeConfig(least_prompts=3))[0] == ["a"]
-
-
-def test_the_prediction_is_that_of_ridge_regression(proxies):
+def test_serving_predicts_as_scikit_learn(proxies):
+    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
     given, config = rows(), TfidfRidgeConfig()
-    prompts = [given.prompts[i] for i in np.flatnonzero(given.train)]
-    vocabulary, idf = weighed(prompts, config)
+    known = np.flatnonzero(given.train)
+    vectorizer = TfidfVectorizer(analyzer=terms, min_df=config.least_prompts, sublinear_tf=True)
+    tfidf = vectorizer.fit_transform([given.prompts[i] for i in known])
     model = Ridge(alpha=config.ridge, solver="cholesky")  # not the solver that is used
-    model.fit(matrix(prompts, vocabulary, idf).toarray(), given.targets[given.train, 0])
-    expected = model.predict(matrix(given.prompts, vocabulary, idf).toarray())
-    assert proxies["tfidf-ridge"].logs(given.prompts) == pytest.approx(expected, abs=1e-3)
+    model.fit(tfidf.toarray(), given.targets[known, 0])
+    prompts = [*given.prompts, "Is it? Is it a text: long long", "", "写 a 写 a 写"]
+    expected = model.predict(vectorizer.transform(prompts).toarray())
+    proxy = proxies["tfidf-ridge"]
+    assert proxy.vocabulary == vectorizer.get_feature_names_out().tolist()
+    assert proxy.logs(prompts) == pytest.approx(expected, abs=1e-3)
+    few = trained("tfidf-ridge", most_terms=2).vocabulary
+    assert len(few) == 2 and set(few) <= set(proxy.vocabulary)
 
 
 def test_prompts_without_a_common_word_are_predicted_alike():
@@ -284,17 +254,17 @@ def test_arrays_that_do_not_fit_are_refused(proxies, change):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [(key, end) for key, (low, high) in LIMITS.items() for end in (low - 1, high + 1)]
+    [
+        (key, end)
+        for key, field in TfidfRidgeConfig.model_json_schema()["properties"].items()
+        if "minimum" in field
+        for end in (field["minimum"] - 1, field["maximum"] + 1)
+    ]
     + [("ridge", float("nan")), ("most_terms", 9.0), ("bands", True)],
 )
 def test_a_config_has_limits(key, value):
     with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
-        TfidfRidgeConfig(**{key: value})
-
-
-def test_bands_of_the_prompt_length_have_limits():
-    with pytest.raises(InputError, match="bands is 0; it must be a whole number"):
-        PromptLengthConfig(bands=0)
+        validated(TfidfRidgeConfig, {key: value})
 
 
 # By the command line
@@ -321,7 +291,7 @@ def test_each_trains_and_predicts_by_the_command_line(name, tmp_path):
 
 def test_predicting_needs_neither_scikit_learn_nor_scipy(saved):
     code = (
-        "import sys; from ssjf.proxy import folder; "
+        "import sys; from ssjf.proxy import io as folder; "
         f"print(folder.load({str(saved)!r}).predict(['a']).tokens[0]); "
         "print(*{name.split('.')[0] for name in sys.modules})"
     )

@@ -13,8 +13,7 @@ from commands import contents, process, refused, ssjf, trace
 from ssjf.experiments import bench, grid, store
 from ssjf.scheduler import known_policies
 from ssjf.simulator.profile import builtin_profiles
-from ssjf.workload.catalogue import DATASETS
-from ssjf.workload.text_catalogue import TEXTS
+from ssjf.workload.catalogue import DATASETS, TEXTS
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY_FIELDS = {

@@ -7,21 +7,25 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 import tiny_backbone
 from commands import contents, one_sentence, ssjf
+from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
-from ssjf.proxy.encoder.backbone import backbone
+from ssjf.proxy.base import TrainingRows
 from ssjf.proxy.encoder.config import EncoderConfig
 from ssjf.proxy.encoder.heads import HEADS
-from ssjf.proxy.encoder.tokenize import Reader
+from ssjf.proxy.encoder.network import backbone
+from ssjf.proxy.encoder.proxy import Tokenizer
+from ssjf.proxy.encoder.trainer import STATE, last_checkpoint
 from ssjf.proxy.encoder.training import train
-from ssjf.proxy.training import TrainingRows
 
 N = 500
 WEIGHS = {"long": 0.4, "essay": 0.9, "short": -1.0}
@@ -71,9 +75,11 @@ def trained(config):
 
 
 def card(proxy, config):
-    from dataclasses import asdict
+    return {"config": config.model_dump()} | proxy.metadata()
 
-    return {"config": asdict(config)} | proxy.told()
+
+def changed(config, **options):
+    return validated(EncoderConfig, config.model_dump() | options)
 
 
 def same(a, b):
@@ -82,7 +88,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_learns_an_order_that_can_be_learnt(config, head):
-    proxy = train(rows(), replace(config, head=head, decode="expected"))
+    proxy = train(rows(), changed(config, head=head, decode="expected"))
     said = proxy.predict(prompts()[TEST])
     truth = logs(prompts()[TEST])[:, 0]
     assert spearmanr(said.tokens, truth).statistic > 0.6
@@ -93,7 +99,7 @@ def test_every_head_learns_an_order_that_can_be_learnt(config, head):
 
 def test_the_same_seed_trains_the_same_network_and_another_does_not(config, trained):
     assert same(trained, train(rows(), config))
-    assert not same(trained, train(rows(), replace(config, seed=1)))
+    assert not same(trained, train(rows(), changed(config, seed=1)))
 
 
 def test_rows_outside_both_masks_change_nothing(config, trained):
@@ -111,7 +117,7 @@ def test_rows_outside_both_masks_change_nothing(config, trained):
 def test_validation_rows_do_not_move_thresholds_or_scalers(config):
     draws = logs(prompts(), draws=2)
     draws[360:430] += 1
-    short = replace(config, epochs=1, tuned_epochs=1)
+    short = changed(config, epochs=1, tuned_epochs=1)
     told = [train(rows(), short), train(rows(draws=draws, targets=draws[:, :1]), short)]
     for name in ("log", "tokens", "edges", "class_means", "class_shares"):
         assert np.array_equal(getattr(told[0].scale, name), getattr(told[1].scale, name)), name
@@ -120,7 +126,7 @@ def test_validation_rows_do_not_move_thresholds_or_scalers(config):
 def test_a_frozen_encoder_is_left_as_it_was_and_its_head_learns(config, tiny):
     _, model = backbone(str(tiny))
     before = {name: each.numpy().copy() for name, each in model.state_dict().items()}
-    proxy = train(rows(), replace(config, tuned_epochs=0, epochs=20))
+    proxy = train(rows(), changed(config, tuned_epochs=0, epochs=20))
     for name, array in before.items():
         assert np.array_equal(proxy.tensors[f"model.{name}"], array), name
     assert {each["phase"] for each in proxy.history} == {"head"}
@@ -128,7 +134,7 @@ def test_a_frozen_encoder_is_left_as_it_was_and_its_head_learns(config, tiny):
 
 
 def test_tune_then_freeze_goes_through_both_phases(config):
-    proxy = train(rows(), replace(config, tuned_epochs=2, epochs=5))
+    proxy = train(rows(), changed(config, tuned_epochs=2, epochs=5))
     assert [each["phase"] for each in proxy.history] == ["tuning"] * 2 + ["head"] * 3
 
 
@@ -136,14 +142,14 @@ def test_the_table_of_tokens_is_tuned_only_if_asked(config, tiny):
     name = "model.embeddings.word_embeddings.weight"
     _, model = backbone(str(tiny))
     before = model.get_input_embeddings().weight.numpy(force=True).copy()
-    short = replace(config, epochs=1, tuned_epochs=1)
+    short = changed(config, epochs=1, tuned_epochs=1)
     assert np.array_equal(train(rows(), short).tensors[name], before)
-    tuned = train(rows(), replace(short, tune_embeddings=True)).tensors[name]
+    tuned = train(rows(), changed(short, tune_embeddings=True)).tensors[name]
     assert not np.array_equal(tuned, before)
 
 
 def test_it_stops_when_validation_no_longer_gets_better(config):
-    proxy = train(rows(), replace(config, epochs=200, tuned_epochs=0, patience=2))
+    proxy = train(rows(), changed(config, epochs=200, tuned_epochs=0, patience=2))
     taus = [each["tau"] for each in proxy.history]
     assert len(taus) < 200 and max(taus) == taus[-3]
 
@@ -164,7 +170,7 @@ def test_it_can_be_told_which_llm_answers(config):
     texts = prompts()
     llms = ["terse" if i % 2 else "wordy" for i in range(N)]
     draws = logs(texts) + np.array([[-1.0 if name == "terse" else 1.0] for name in llms])
-    proxy = train(rows(draws=draws, targets=draws, llms=llms), replace(config, llm=True))
+    proxy = train(rows(draws=draws, targets=draws, llms=llms), changed(config, llm=True))
     terse, wordy, unknown = (
         proxy.predict(texts[TEST], [name] * 70).tokens.mean() for name in ("terse", "wordy", "new")
     )
@@ -174,7 +180,7 @@ def test_it_can_be_told_which_llm_answers(config):
 
 def test_asking_for_the_llm_where_the_data_do_not_say_is_refused(config):
     with pytest.raises(InputError, match="do not say which LLM answers"):
-        train(rows(), replace(config, llm=True))
+        train(rows(), changed(config, llm=True))
 
 
 # --- killed, and gone on with ------------------------------------------------------------------
@@ -217,21 +223,22 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, tiny
     )  # fmt: skip
     kept = tmp_path / "broken.training"
     try:
-        while not any(kept.glob("*/[!.]*")):
+        while not any(kept.glob(f"*/checkpoint-*/{STATE}")):
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.005)
     finally:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-    assert not broken.exists() and any(kept.glob("*/[!.]*/progress.json"))
-    before = json.loads(next(kept.glob("*/[!.]*/progress.json")).read_text())
+    (run,) = kept.iterdir()
+    assert not broken.exists() and last_checkpoint(run)
 
     assert ssjf(*command, broken).exit_code == 0
     assert ssjf(*command, whole).exit_code == 0
     assert not kept.exists(), "what was kept for going on is gone at the end"
-    told = [json.loads((path / "proxy.json").read_text()) for path in (broken, whole)]
-    assert told[0]["sha256"] == told[1]["sha256"], "the very same weights"
-    assert told[0]["history"][: len(before["history"])] == before["history"]
+    cards = [json.loads((path / "proxy.json").read_text()) for path in (broken, whole)]
+    assert cards[0]["sha256"] == cards[1]["sha256"], "the very same weights"
+    taus = [[each["tau"] for each in card["history"]] for card in cards]
+    assert taus[0] == taus[1] and len(taus[0]) == 8
 
 
 def test_nan_is_found_before_it_is_stepped_upon(config, monkeypatch, tmp_path):
@@ -246,11 +253,9 @@ def test_nan_is_found_before_it_is_stepped_upon(config, monkeypatch, tmp_path):
     monkeypatch.setitem(losses.LOSSES, "log-mse", breaks)
     with pytest.raises(InputError, match=r"not a number at step 12 .*lower .* is kept in"):
         train(rows(), config, tmp_path / "keep")
-    kept = next((tmp_path / "keep").iterdir())
-    assert json.loads((kept / "progress.json").read_text())["step"] == 10
-    from safetensors.numpy import load_file
-
-    assert all(np.isfinite(each).all() for each in load_file(kept / "state.safetensors").values())
+    kept = Path(last_checkpoint(tmp_path / "keep"))
+    assert json.loads((kept / STATE).read_text())["global_step"] == 10
+    assert all(np.isfinite(each).all() for each in load_file(kept / "model.safetensors").values())
 
 
 # --- folders -----------------------------------------------------------------------------------
@@ -342,15 +347,15 @@ def test_the_exported_model_says_what_the_network_says(config):
     from ssjf.proxy.encoder.network import Network
 
     texts = prompts()[TEST]
-    exact = train(rows(), replace(config, int8=False))
+    exact = train(rows(), changed(config, int8=False))
     _, model = backbone(config.backbone)
-    net = Network(model, config, 1, 0, 0)
+    net = Network(model, config, 1)
     net.load_state_dict({name: torch.tensor(each) for name, each in exact.tensors.items()})
     net.eval()
     with torch.no_grad():
         said = [
             net(ids[None], torch.ones_like(ids)[None], torch.zeros(1, 0)).item()
-            for ids in map(torch.from_numpy, exact.reader.ids(texts))
+            for ids in map(torch.from_numpy, exact.tokenizer.ids(texts))
         ]
     assert exact.outputs(texts)[:, 0] == pytest.approx(said, abs=1e-4)
     coarse = train(rows(), config).outputs(texts)[:, 0]
@@ -372,8 +377,8 @@ CLS, SEP = 2, 3
 def test_truncation_keeps_the_marks_and_the_right_tokens(tokenizer, cut):
     words = tiny_backbone.WORDS.split()
     texts = [" ".join(words[i % len(words)] for i in range(n)) for n in (3, 30, 31, 200)]
-    whole = Reader.of(tokenizer, 4096, cut).ids(texts)
-    for full, ids in zip(whole, Reader.of(tokenizer, 32, cut).ids(texts), strict=True):
+    whole = Tokenizer.of(tokenizer, 4096, cut).ids(texts)
+    for full, ids in zip(whole, Tokenizer.of(tokenizer, 32, cut).ids(texts), strict=True):
         assert ids[0] == CLS and ids[-1] == SEP and len(ids) <= 32
         if len(full) <= 32:
             assert np.array_equal(ids, full)
@@ -406,19 +411,19 @@ def test_truncation_keeps_the_marks_and_the_right_tokens(tokenizer, cut):
 )
 def test_a_wrong_option_is_refused(option, value, said):
     with pytest.raises(InputError, match=f"{option}.*{said}"):
-        EncoderConfig(**{option: value})
+        validated(EncoderConfig, {option: value})
 
 
 def test_a_backbone_that_is_not_there_is_one_sentence(config, tmp_path):
     (tmp_path / "empty").mkdir()
     for name in (str(tmp_path / "empty"), "no/such-model"):
         with pytest.raises(InputError, match=r"cannot be loaded .*minilm, bert-base-uncased"):
-            train(rows(), replace(config, backbone=name))
+            train(rows(), changed(config, backbone=name))
 
 
 def test_longer_texts_than_the_backbone_reads_are_refused(config):
     with pytest.raises(InputError, match=r"longest_tokens is 100; .* reads at most 64"):
-        train(rows(), replace(config, longest_tokens=100))
+        train(rows(), changed(config, longest_tokens=100))
 
 
 def test_a_gpu_that_is_not_there_is_refused(config):
@@ -427,7 +432,7 @@ def test_a_gpu_that_is_not_there_is_refused(config):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match="finds no GPU here"):
-        train(rows(), replace(config, device="cuda"))
+        train(rows(), changed(config, device="cuda"))
 
 
 def test_out_is_not_touched_when_it_is_there(tmp_path, tiny):
@@ -443,7 +448,7 @@ def test_minilm_comes_with_its_package_and_needs_no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     tokenizer_json, model = backbone("minilm")
     assert model.config.hidden_size == 384
-    ids = Reader.of(tokenizer_json, 512, "head").ids(["Hello world"])[0]
+    ids = Tokenizer.of(tokenizer_json, 512, "head").ids(["Hello world"])[0]
     assert ids.tolist() == [101, 7592, 2088, 102]  # [CLS] hello world [SEP] of uncased BERT
 
 
@@ -464,7 +469,7 @@ def test_the_llm_can_be_named_when_predicting(config, tmp_path):
     texts = prompts()
     llms = ["terse" if i % 2 else "wordy" for i in range(N)]
     draws = logs(texts) + np.array([[-1.0 if name == "terse" else 1.0] for name in llms])
-    asked_for = replace(config, llm=True, epochs=3, tuned_epochs=3)
+    asked_for = changed(config, llm=True, epochs=3, tuned_epochs=3)
     proxy = train(rows(draws=draws, targets=draws, llms=llms), asked_for)
     out = folder.save(tmp_path / "p", "encoder", proxy, card(proxy, asked_for))
     data = tmp_path / "in.jsonl"

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from ssjf.config import validated
 from ssjf.errors import InputError
+from ssjf.proxy.base import TrainingRows
 from ssjf.proxy.light import features
-from ssjf.proxy.light.config import LIMITS, LightConfig
 from ssjf.proxy.light.proxy import LEVELS, LightProxy
-from ssjf.proxy.light.training import fit
+from ssjf.proxy.light.training import LightConfig, train
 from ssjf.proxy.light.trees import Trees, from_lightgbm
 
 BUCKETS = 2**12
@@ -32,7 +33,7 @@ ODD = {
     "digits of other scripts": "²³ ٣٤ ၄ 99999999999999999999",
     "letters that lower differently": "İSTANBUL ẞ ŉ ΑΣ",
 }
-CONFIG = LightConfig(BUCKETS, 4, most_trees=60, patience=30)
+CONFIG = LightConfig(buckets=BUCKETS, dimensions=4, most_trees=60, patience=30)
 odd = pytest.mark.parametrize("prompt", ODD.values(), ids=ODD)
 
 
@@ -180,8 +181,12 @@ class Case:
         return ~(self.train | self.validation)
 
     def fit(self, **changes):
-        given = {"prompts": self.prompts, "targets": self.logs[:, None], "config": CONFIG} | changes
-        return fit(train=self.train, validation=self.validation, **given)
+        targets = changes.pop("targets", self.logs[:, None])
+        config = changes.pop("config", CONFIG)
+        draws = changes.pop("draws", targets[:, :1])
+        prompts = changes.pop("prompts", self.prompts)
+        rows = TrainingRows(prompts, targets, draws, self.train, self.validation)
+        return train(rows, config)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +214,7 @@ def same(one, other):
 
 def test_the_same_seed_gives_the_same_proxy(case, proxy):
     assert same(case.fit(), proxy)
-    assert not same(case.fit(config=dataclasses.replace(CONFIG, seed=1)), proxy)
+    assert not same(case.fit(config=CONFIG.model_copy(update={"seed": 1})), proxy)
 
 
 def test_test_rows_influence_nothing(case, proxy):
@@ -295,9 +300,14 @@ def test_arrays_hold_all_of_a_proxy(case, proxy):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [(key, end) for key, (low, high) in LIMITS.items() for end in (low - 1, high + 1)]
+    [
+        (key, end)
+        for key, field in LightConfig.model_json_schema()["properties"].items()
+        if "minimum" in field
+        for end in (field["minimum"] - 1, field["maximum"] + 1)
+    ]
     + [("ridge", float("nan")), ("leaves", 31.0), ("buckets", 1000), ("threads", True)],
 )
 def test_a_config_has_limits(key, value):
     with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
-        LightConfig(**{key: value})
+        validated(LightConfig, {key: value})

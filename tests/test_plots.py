@@ -13,7 +13,7 @@ from ssjf.analysis import bootstrap
 from ssjf.report import plots, style
 from ssjf.report.plots import quirks
 from ssjf.request import Completions, Requests
-from ssjf.workload.boxes import llm_boxes
+from ssjf.workload.lengths import llm_boxes
 
 matplotlib.use("Agg")
 

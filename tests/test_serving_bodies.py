@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving_tools import CHAT, COMPLETIONS, echo, serving, wrapped
 from ssjf.serving.bodies import Body, Unpredicted
 from ssjf.serving.openai import MOST_PROMPTS, asked, limit
-from ssjf.workload.text_columns import histories
+from ssjf.workload.text_formats import histories
 from ssjf.workload.texts import Texts
 
 WHITE = st.text(" \t\n\r", max_size=3)

@@ -25,11 +25,10 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.proxy.calibration import Calibrator
-from ssjf.proxy.conformal import LEVELS, Spread
-from ssjf.proxy.retrieval.config import RetrievalConfig
-from ssjf.proxy.retrieval.fallback import Mlp
+from ssjf.proxy.conformal import LEVELS, ResidualQuantiles
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import RetrievalProxy
+from ssjf.proxy.retrieval.proxy import Mlp, RetrievalProxy
+from ssjf.proxy.retrieval.vectors import RetrievalConfig
 from ssjf.serving import learning
 from ssjf.serving.forecasting import Forecaster
 from ssjf.serving.learning import Calibrating, Remembering
@@ -332,7 +331,7 @@ class Letters:
 def retrieval():
     memory = VectorIndex(8, 1, 1000)
     memory.add(Letters().of(["a", "b"]), np.log([[10.0], [20.0]]))
-    none = Spread(np.zeros(0), np.zeros((1, len(LEVELS))))
+    none = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
     mlp = Mlp([(np.zeros((8, 1), np.float32), np.zeros(1, np.float32))])
     config = RetrievalConfig(neighbours=1, capacity=1000, least_similarity=-1.0)
     return RetrievalProxy(config, Letters(), None, memory, mlp, none, none)

@@ -20,9 +20,10 @@ from pyarrow import parquet
 from commands import refused, ssjf, trace
 from ssjf.errors import InputError
 from ssjf.workload import datasets
+from ssjf.workload.catalogue import TEXTS
+from ssjf.workload.datasets import find_texts
 from ssjf.workload.describe import quantiles
 from ssjf.workload.splits import SPLITS, normalised, prompt_hash, split_of
-from ssjf.workload.text_catalogue import TEXTS, find_texts
 from ssjf.workload.texts import Texts, check_trainable, load_texts
 from ssjf.workload.tokenizers import KNOWN, count_tokens
 
@@ -57,14 +58,6 @@ def write(path, data):
     else:
         path.write_text(json.dumps(data))
     return path
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty cache and no $SSJF_DATA."""
-    monkeypatch.delenv("SSJF_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "ssjf"
 
 
 # The noun
@@ -430,16 +423,19 @@ def test_texts_without_one_published_file_are_where_they_were_put(home):
 
 
 @pytest.mark.parametrize("name", ["halueval", "codealpaca"])
-def test_texts_published_as_one_file_are_downloaded_from_a_pinned_url(name, home, monkeypatch):
+def test_texts_published_as_one_file_are_downloaded_from_a_pinned_url(
+    name, home, served, monkeypatch
+):
     each = TEXTS[name]
     assert re.match(r"https://raw\.githubusercontent\.com/.+/[0-9a-f]{40}/", each.url)
     with pytest.raises(InputError, match=f"run `ssjf data get {name}`, or download "):
         datasets.find(name)
-    published = home.parents[1] / each.files[-1]
-    monkeypatch.setitem(TEXTS, name, dataclasses.replace(each, url=published.as_uri()))
+    folder, url = served
+    other = dataclasses.replace(each, url=f"{url}/{each.files[-1]}")
+    monkeypatch.setitem(TEXTS, name, other)
     with pytest.raises(InputError, match=f"cannot download .* as {each.files[-1]}"):
         datasets.get(name)
-    write(published, [{"instruction": "a", "output": "b"}])
+    write(folder / each.files[-1], [{"instruction": "a", "output": "b"}])
     assert datasets.get(name) == datasets.find(name) == [home / each.files[-1]]
     assert load_texts(name, "bytes").prompts == ["a"]
 

@@ -14,7 +14,7 @@ from commands import contents, refused, ssjf
 from ssjf.errors import InputError
 from ssjf.experiments import train as training
 from ssjf.proxy.io import card, load
-from ssjf.proxy.spec import read_spec
+from ssjf.proxy.registry import read_spec
 from ssjf.workload.splits import split_of
 
 SPEC = """
@@ -171,7 +171,7 @@ SPECS = {
     "buckets": ('kind = "light"\n[config]\nbuckets = 1000', "it must be a power of two", ""),
     "labels": ('kind = "light"\nlabels = "a"', "labels is 'a'; it must be a list of names", ""),
     "label": ('kind = "light"\nlabels = [1]', "labels is [1]; it must be a list of names", ""),
-    "no labels": ('kind = "light"\nlabels = []', "labels is empty; at least one column", ""),
+    "no labels": ('kind = "light"\nlabels = []', "labels is []; it must be a list of names", ""),
     "also": ('kind = "light"\nalso = 3', "also is 3; it must be a list of names", ""),
     "no TOML": ("kind =", "is not TOML: ", "small.toml"),
 }  # fmt: skip

@@ -7,8 +7,7 @@ from ssjf.proxy import known_predictors
 from ssjf.report import claims
 from ssjf.scheduler import known_policies
 from ssjf.simulator.profile import builtin_profiles
-from ssjf.workload.catalogue import DATASETS
-from ssjf.workload.text_catalogue import TEXTS
+from ssjf.workload.catalogue import DATASETS, TEXTS
 
 
 def _experiments() -> list[str]:

@@ -102,7 +102,7 @@ def _prompt_tokens(data) -> pd.DataFrame:
     """Tokens of the prompts of a test split, by MiniLM's word pieces, beside their hashes."""
     from tokenizers import Tokenizer
 
-    from ssjf.proxy.encoder.backbone import backbone
+    from ssjf.proxy.encoder.network import backbone
     from ssjf.workload.splits import prompt_hash
     from ssjf.workload.texts import load_texts
 

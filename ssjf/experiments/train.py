@@ -4,7 +4,6 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from ssjf.errors import InputError, unknown
 from ssjf.experiments.provenance import made_with
 from ssjf.experiments.store import digest
 from ssjf.proxy import io as proxy_folder
-from ssjf.proxy.base import Prediction, Proxy
-from ssjf.proxy.registry import KINDS
-from ssjf.proxy.spec import ProxySpec
-from ssjf.proxy.training import TrainingRows
+from ssjf.proxy.base import Prediction, Proxy, TrainingRows
+from ssjf.proxy.registry import KINDS, ProxySpec
 from ssjf.request import FloatArray
 from ssjf.workload.splits import prompt_hash
 from ssjf.workload.texts import Texts, check_trainable, load_texts
@@ -73,19 +70,19 @@ def fit(
         "labels": list(spec.labels),
         "also": list(spec.also),
         "text": spec.text,
-        "config": asdict(spec.config),
+        "config": spec.config.model_dump(),
         "rows": counts,
         "train_seconds": round(seconds, 1),
         "test": judge(proxy.predict(prompts, llms), np.exp(rows.draws[test])),
         "made_with": made_with(),
     }
-    card |= proxy.told() if hasattr(proxy, "told") else {}
+    card |= proxy.metadata() if hasattr(proxy, "metadata") else {}
     return proxy, card
 
 
 def digest_of(spec: ProxySpec, data_hash: str) -> str:
     """What tells one training from another: the same spec on the same rows."""
-    return digest({"spec": asdict(spec), "data": data_hash})
+    return digest({"spec": spec.model_dump(), "data": data_hash})
 
 
 def _training_rows(

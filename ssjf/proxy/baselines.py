@@ -1,87 +1,193 @@
-"""Proxies that any other must beat: one length for all, and the prompt's size alone."""
+"""Baselines: one length for all, the prompt's size alone, and tf-idf with ridge regression.
 
+Training needs scikit-learn (the extra ``train``), predicting does not. All is fitted on the
+training rows; the validation rows give the residuals alone.
+"""
+
+import json
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, Spread, tokens
+from ssjf.config import STRICT
+from ssjf.proxy.base import Prediction, TrainingRows
+from ssjf.proxy.conformal import LEVELS, NO_RESIDUALS, ResidualQuantiles, fit_residuals, tokens
+from ssjf.proxy.light.features import clipped
 from ssjf.request import FloatArray
 
+VOCABULARY = "vocabulary.json"
+_WORDS = re.compile(r"\w+|[^\w\s]")
+Arrays = dict[str, np.ndarray]
 
-def predicted(logs: FloatArray, edges: np.ndarray, residuals: np.ndarray) -> Prediction:
-    """Predicted logarithms, shape (n,), as a prediction in tokens."""
-    return Prediction(tokens(logs), Spread(edges, residuals).around(logs), LEVELS)
+
+class ConstantConfig(BaseModel):
+    """It has no options."""
+
+    model_config = STRICT
+
+
+class PromptLengthConfig(BaseModel):
+    """``bands`` of predicted length have residuals of their own."""
+
+    model_config = STRICT
+
+    bands: int = Field(5, ge=1, le=100)
+
+
+class TfidfRidgeConfig(PromptLengthConfig):
+    """The vocabulary are the ``most_terms`` most frequent terms of ``least_prompts`` prompts."""
+
+    ridge: float = Field(1.0, ge=1e-6, le=1e6)
+    least_prompts: int = Field(2, ge=1, le=10**6)
+    most_terms: int = Field(2**17, ge=1, le=2**24)
 
 
 @dataclass(frozen=True)
-class ConstantProxy:
-    """The same for every prompt: it orders nothing.
+class _Baseline:
+    """A baseline predicts logarithms of lengths, ``logs``.
 
-    log: shape (1,), the predicted logarithm. edges, residuals: as in ``Spread``.
+    edges, residuals: as in ``ResidualQuantiles``.
     """
 
-    log: np.ndarray
     edges: np.ndarray
     residuals: np.ndarray
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """The training rows' geometric mean length, and the quantiles of all lengths."""
-        return predicted(np.full(len(prompts), self.log[0]), self.edges, self.residuals)
+        """Lengths in tokens, the exp of the predicted logarithm, and quantiles."""
+        logs = self.logs(prompts)
+        quantiles = ResidualQuantiles(self.edges, self.residuals).quantiles(logs)
+        return Prediction(tokens(logs), quantiles, LEVELS)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is stored, by name."""
-        return dict(vars(self))
+    def logs(self, prompts: Sequence[str]) -> FloatArray:
+        """Predicted logarithms, shape (n,)."""
+        raise NotImplementedError
 
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "ConstantProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
-        return cls(**checked(arrays, log=(1,)))
+    def arrays(self) -> Arrays:
+        """The arrays that are stored, by name."""
+        return {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
+
+    def calibrated(self, rows: TrainingRows, bands: int) -> Any:
+        """The same with the residuals of the validation rows."""
+        held = rows.known(rows.validation)
+        logs = self.logs([rows.prompts[i] for i in held])
+        around = fit_residuals(logs, rows.draws[held], bands)
+        return replace(self, edges=around.edges, residuals=around.residuals)
 
 
 @dataclass(frozen=True)
-class PromptLengthProxy:
-    """A monotone function of the prompt's size, linear between k knots.
+class ConstantProxy(_Baseline):
+    """The same length for every prompt. log: shape (1,), the predicted logarithm."""
 
-    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), the predicted logarithms,
-    which never fall or never rise. edges, residuals: as in ``Spread``.
+    log: np.ndarray
+
+    def logs(self, prompts: Sequence[str]) -> FloatArray:
+        return np.full(len(prompts), self.log[0])
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "ConstantProxy":
+        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
+        return cls(**_checked(arrays, log=(1,)))
+
+
+@dataclass(frozen=True)
+class PromptLengthProxy(_Baseline):
+    """A monotone function of the prompt's size, linear between k knots and flat beyond them.
+
+    sizes: shape (k,), increasing, see ``sizes_of``. log: shape (k,), predicted logarithms.
     """
 
     sizes: np.ndarray
-    logs: np.ndarray
-    edges: np.ndarray
-    residuals: np.ndarray
+    knots: np.ndarray
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Lengths in tokens; a prompt smaller or larger than any known is as the nearest known."""
-        logs = np.interp(sizes_of(prompts), self.sizes, self.logs)
-        return predicted(logs, self.edges, self.residuals)
+    def logs(self, prompts: Sequence[str]) -> FloatArray:
+        return np.interp(sizes_of(prompts), self.sizes, self.knots)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is stored, by name."""
-        return dict(vars(self))
+    def arrays(self) -> Arrays:
+        stored = super().arrays()
+        return stored | {"logs": stored.pop("knots")}
 
     @classmethod
-    def from_arrays(
-        cls, arrays: dict[str, np.ndarray], card: dict[str, Any]
-    ) -> "PromptLengthProxy":
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "PromptLengthProxy":
         """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
-        knots = arrays["sizes"].size
-        proxy = cls(**checked(arrays, sizes=(knots,), logs=(knots,)))
-        if not knots or (np.diff(proxy.sizes) <= 0).any():
+        count = arrays["sizes"].size
+        parts = _checked(arrays, sizes=(count,), logs=(count,))
+        proxy = cls(knots=parts.pop("logs"), **parts)
+        if not count or (np.diff(proxy.sizes) <= 0).any():
             raise ValueError("sizes must be at least one number, and increase")
         return proxy
 
 
+@dataclass(frozen=True)
+class TfidfRidgeProxy(_Baseline):
+    """A linear score of tf-idf.
+
+    idf, linear: shape (v,), inverse document frequency and coefficient of each term of the
+    vocabulary. offset: shape (1,), the score of a prompt without a known term.
+    """
+
+    idf: np.ndarray
+    linear: np.ndarray
+    offset: np.ndarray
+    vocabulary: list[str]
+
+    def logs(self, prompts: Sequence[str]) -> FloatArray:
+        return np.array([self._log(prompt) for prompt in prompts], np.float64)
+
+    def _log(self, prompt: str) -> float:
+        """As scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf`` weighs the terms."""
+        counts = Counter(self._columns[t] for t in terms(prompt) if t in self._columns)
+        at = np.fromiter(counts.keys(), np.int64, len(counts))
+        weights = 1 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
+        weights = weights * self.idf[at]
+        weights /= max(float(np.sqrt(weights @ weights)), 1e-9)
+        return float(self.offset[0] + weights @ self.linear[at].astype(np.float64))
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {term: column for column, term in enumerate(self.vocabulary)}
+
+    def files(self) -> dict[str, bytes]:
+        """The vocabulary as a JSON list, in the order of the coefficients."""
+        return {VOCABULARY: json.dumps(self.vocabulary, separators=(",", ":")).encode()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "TfidfRidgeProxy":
+        """The inverse of ``arrays`` and ``files``; ValueError for what does not fit together."""
+        path = card["folder"] / VOCABULARY
+        vocabulary = json.loads(path.read_bytes()) if path.is_file() else None
+        if not isinstance(vocabulary, list) or not all(isinstance(t, str) for t in vocabulary):
+            raise ValueError(f"{VOCABULARY} is not a list of terms")
+        if len(set(vocabulary)) != len(vocabulary):
+            raise ValueError(f"{VOCABULARY} holds a term twice")
+        shape = (len(vocabulary),)
+        parts = _checked(arrays, idf=shape, linear=shape, offset=(1,))
+        return cls(vocabulary=vocabulary, **parts)
+
+
 def sizes_of(prompts: Sequence[str]) -> FloatArray:
-    """What size is: log(1 + characters), shape (n,)."""
+    """The size of each prompt: log(1 + characters), shape (n,)."""
     return np.log1p([float(len(prompt)) for prompt in prompts])
 
 
-def checked(arrays: dict[str, np.ndarray], **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The arrays of these names and the spread's; ValueError for a wrong shape or number."""
+def terms(prompt: str) -> list[str]:
+    """The words and signs of a prompt in lower case, and each two that follow one another.
+
+    A long prompt is read at both ends (see ``features.clipped``).
+    """
+    words = _WORDS.findall(clipped(prompt).lower())
+    return words + [f"{one} {other}" for one, other in pairwise(words)]
+
+
+def _checked(arrays: Arrays, **shapes: tuple[int, ...]) -> Arrays:
+    """The arrays of these names and the residuals'; ValueError for a wrong shape or number."""
     edges = arrays["edges"].size
     shapes |= {"edges": (edges,), "residuals": (edges + 1, len(LEVELS))}
     for name, shape in shapes.items():
@@ -90,3 +196,53 @@ def checked(arrays: dict[str, np.ndarray], **shapes: tuple[int, ...]) -> dict[st
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{name} holds what is not a finite number")
     return {name: arrays[name] for name in shapes}
+
+
+def train_constant(
+    rows: TrainingRows, config: ConstantConfig, keep: Path | None = None
+) -> ConstantProxy:
+    """Predict the mean logarithm of the training rows."""
+    log = np.array([rows.targets[rows.known(rows.train), 0].mean()])
+    return ConstantProxy(**vars(NO_RESIDUALS), log=log).calibrated(rows, 1)
+
+
+def train_prompt_length(
+    rows: TrainingRows, config: PromptLengthConfig, keep: Path | None = None
+) -> PromptLengthProxy:
+    """Fit an isotonic regression on the prompt's size, rising or falling: whichever errs less."""
+    from sklearn.isotonic import IsotonicRegression
+
+    known = rows.known(rows.train)
+    sizes, logs = sizes_of([rows.prompts[i] for i in known]), rows.targets[known, 0]
+    fits = [IsotonicRegression(increasing=up).fit(sizes, logs) for up in (True, False)]
+    best = max(fits, key=lambda fit: fit.score(sizes, logs))
+    proxy = PromptLengthProxy(
+        **vars(NO_RESIDUALS), sizes=best.X_thresholds_, knots=best.y_thresholds_
+    )
+    return proxy.calibrated(rows, config.bands)
+
+
+def train_tfidf_ridge(
+    rows: TrainingRows, config: TfidfRidgeConfig, keep: Path | None = None
+) -> TfidfRidgeProxy:
+    """Fit a ridge regression of the logarithm on tf-idf."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    known = rows.known(rows.train)
+    prompts, logs = [rows.prompts[i] for i in known], rows.targets[known, 0]
+    vectorizer = TfidfVectorizer(
+        analyzer=terms, sublinear_tf=True, min_df=min(config.least_prompts, len(prompts)),
+        max_features=config.most_terms,
+    )  # fmt: skip
+    try:
+        ridge = Ridge(alpha=config.ridge).fit(vectorizer.fit_transform(prompts), logs)
+        vocabulary, idf = vectorizer.get_feature_names_out().tolist(), vectorizer.idf_
+        linear, offset = ridge.coef_, ridge.intercept_
+    except ValueError:  # no term is in so many prompts
+        vocabulary, idf, linear, offset = [], np.zeros(0), np.zeros(0), logs.mean()
+    proxy = TfidfRidgeProxy(
+        **vars(NO_RESIDUALS), idf=idf.astype(np.float32), linear=linear.astype(np.float32),
+        offset=np.array([float(offset)]), vocabulary=vocabulary,
+    )  # fmt: skip
+    return proxy.calibrated(rows, config.bands)

@@ -8,6 +8,7 @@ corrected differently, as those of two LLMs with a calibrator each, can change p
 import math
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -15,18 +16,59 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ssjf.errors import InputError, unknown
-from ssjf.proxy.calibration_curve import CURVES, Curve
-from ssjf.proxy.conformal import LEAST_OF_BAND, LEVELS, Spread, spread
 from ssjf.request import FloatArray
 
 FORMAT = 1
-METHODS = (*CURVES, "none")
 WINDOWS = (10, 10**5)
 FEWEST = 5  # below so many observations nothing is corrected
-BANDS = 4
+PRIOR = 20  # observations at which the curve weighs as much as one factor for all
+LEAST_SLOPE = 0.01
+_GRID = np.linspace(0.05, 0.95, 19)
 _LARGEST_LOG = 700.0  # its exp is a float64
 
 Point = tuple[float, float]
+Knots = tuple[FloatArray, FloatArray]
+
+
+class Curve:
+    """The correction learned from n logarithms of predictions x (sorted) and of lengths y.
+
+    It is w g(x) + (1 - w) (x + shift) with w = min(n / (n + 20), 0.99), ``shift`` the median of
+    y - x, and g by the method; its slope is at least 0.01.
+    """
+
+    def __init__(self, x: FloatArray, y: FloatArray, method: str) -> None:
+        self.shift = float(np.median(y - x))
+        self.weight = min(len(x) / (len(x) + PRIOR), 1 - LEAST_SLOPE)
+        self.knots, self.values = CURVES[method](x, y)
+
+    def at(self, x: FloatArray) -> FloatArray:
+        """Corrected logarithms of predicted ones, shape (n,)."""
+        curve = np.interp(x, self.knots, self.values)
+        return self.weight * curve + (1 - self.weight) * (x + self.shift)
+
+
+def isotonic(x: FloatArray, y: FloatArray) -> Knots:
+    """The non-decreasing function of least squares: linear between the x, flat beyond them."""
+    from scipy.optimize import isotonic_regression  # takes long to import
+
+    starts = np.flatnonzero(np.append(True, np.diff(x) > 0))
+    counts = np.diff(np.append(starts, len(x)))
+    means = np.add.reduceat(y, starts) / counts
+    return x[starts], isotonic_regression(means, weights=counts.astype(np.float64)).x
+
+
+def quantile(x: FloatArray, y: FloatArray) -> Knots:
+    """Every twentieth of the predictions goes to the same twentieth of the lengths."""
+    knots, at, counts = np.unique(np.quantile(x, _GRID), return_inverse=True, return_counts=True)
+    return knots, np.bincount(at, np.quantile(y, _GRID)) / counts
+
+
+CURVES: dict[str, Callable[[FloatArray, FloatArray], Knots]] = {
+    "isotonic": isotonic,
+    "quantile": quantile,
+}
+METHODS = (*CURVES, "none")
 
 
 class Calibrator:
@@ -51,7 +93,6 @@ class Calibrator:
         self._points: deque[Point] = deque()  # (predicted, output) by time
         self._sorted: list[Point] = []  # the same by prediction: no fit has to sort
         self._curve: Curve | None = None
-        self._spread: Spread | None = None
 
     def __len__(self) -> int:
         return len(self._points)
@@ -67,44 +108,19 @@ class Calibrator:
             del self._sorted[bisect_left(self._sorted, oldest)]
         self._points.append(point)
         insort(self._sorted, point)
-        self._curve = self._spread = None
+        self._curve = None
 
     def calibrate(self, predicted_tokens: ArrayLike) -> FloatArray:
         """Predictions corrected, of any shape; what is no length stays as it is."""
-        found = np.array(predicted_tokens, np.float64)
-        valid = np.isfinite(found) & (found > 0)
+        tokens = np.array(predicted_tokens, np.float64)
+        valid = np.isfinite(tokens) & (tokens > 0)
         if self.method != "none" and len(self) >= FEWEST:
             if self._curve is None:
                 x, y = self._logs().T
                 self._curve = Curve(x, y, self.method)
-            logs = np.clip(self._curve.at(np.log(found[valid])), -_LARGEST_LOG, _LARGEST_LOG)
-            found[valid] = np.exp(logs)
-        return found
-
-    def around(self, predicted_tokens: ArrayLike) -> FloatArray:
-        """Quantiles of the lengths at ``spread.LEVELS``, shape (n, levels), of n predictions.
-
-        The residuals are those of one half of the window about what the other half corrects, so
-        that no length vouches for itself. NaN for what is no length, and while fewer than
-        30 requests have finished: then the proxy's own quantiles are all there is.
-        """
-        corrected = self.calibrate(np.atleast_1d(np.asarray(predicted_tokens, np.float64)))
-        found = np.full((len(corrected), len(LEVELS)), np.nan)
-        valid = np.isfinite(corrected) & (corrected > 0)
-        if len(self) >= LEAST_OF_BAND:
-            if self._spread is None:
-                self._spread = self._residuals()
-            found[valid] = self._spread.around(np.log(corrected[valid]))
-        return found
-
-    def _residuals(self) -> Spread:
-        x, y = self._logs().T
-        found = x.copy()
-        if self.method != "none":
-            even, odd = slice(0, None, 2), slice(1, None, 2)
-            for half, other in ((even, odd), (odd, even)):
-                found[half] = Curve(x[other], y[other], self.method).at(x[half])
-        return spread(found, y[:, None], BANDS)
+            logs = np.clip(self._curve.at(np.log(tokens[valid])), -_LARGEST_LOG, _LARGEST_LOG)
+            tokens[valid] = np.exp(logs)
+        return tokens
 
     def _logs(self) -> FloatArray:
         """Logarithms (predicted, output), shape (n, 2), by prediction."""
@@ -123,15 +139,15 @@ class Calibrator:
     def from_state(cls, state: Any) -> "Calibrator":
         """The inverse of ``state``; InputError for what ``state`` cannot have given."""
         points = _points(state)
-        found = cls(state["window"], state["method"])
-        if len(points) > found.window:
+        calibrator = cls(state["window"], state["method"])
+        if len(points) > calibrator.window:
             raise InputError(
                 f"calibration state: {len(points)} observations do not fit a window of "
-                f"{found.window}"
+                f"{calibrator.window}"
             )
-        found._points, found._sorted = deque(points), sorted(points)
-        found.ignored = state["ignored"]
-        return found
+        calibrator._points, calibrator._sorted = deque(points), sorted(points)
+        calibrator.ignored = state["ignored"]
+        return calibrator
 
 
 def _number(value: Any) -> float:

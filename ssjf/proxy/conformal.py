@@ -1,4 +1,4 @@
-"""How far true lengths lie from predicted ones: residual quantiles by band of prediction.
+"""Split conformal prediction: residual quantiles by band of the predicted length.
 
 A proxy that predicts one number becomes a distribution by what the validation rows left over
 (split conformal prediction, Mondrian by the predicted length: Vovk et al. 2005, section 4.5).
@@ -16,7 +16,7 @@ LONGEST_TOKENS = 1e6
 
 
 @dataclass(frozen=True)
-class Spread:
+class ResidualQuantiles:
     """Quantiles of true minus predicted logarithm in each of k bands of predicted logarithm.
 
     edges: shape (k - 1,), part the bands. residuals: shape (k, levels).
@@ -25,24 +25,30 @@ class Spread:
     edges: np.ndarray
     residuals: np.ndarray
 
-    def around(self, logs: FloatArray, levels: FloatArray | None = None) -> FloatArray:
+    def quantiles(self, logs: FloatArray, levels: FloatArray | None = None) -> FloatArray:
         """Quantiles in tokens, shape (n, levels), around predicted logarithms of shape (n,).
 
         ``levels`` (n, levels) are logarithms of quantiles that the proxy itself predicts, by
         default its one number at every level.
         """
         base = logs[:, None] if levels is None else levels
-        found = np.exp(base + self.residuals[np.searchsorted(self.edges, logs)])
-        return np.clip(np.maximum.accumulate(found, axis=1), 1, LONGEST_TOKENS)
+        quantiles = np.exp(base + self.residuals[np.searchsorted(self.edges, logs)])
+        return np.clip(np.maximum.accumulate(quantiles, axis=1), 1, LONGEST_TOKENS)
 
 
-def spread(
+NO_RESIDUALS = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
+
+
+def fit_residuals(
     logs: FloatArray, draws: FloatArray, bands: int, levels: FloatArray | None = None
-) -> Spread:
-    """The spread of validation rows: predicted logarithms (n,), true ones (n, m), NaN unknown.
+) -> ResidualQuantiles:
+    """Fit residual quantiles on validation rows; fewer bands where there are few rows.
 
-    With ``levels`` (n, levels), predicted quantiles, it is what these miss by (conformalised
-    quantile regression: Romano et al. 2019). There are fewer bands where there are few rows.
+    Parameters
+    ----------
+    logs: predicted logarithms, shape (n,). draws: true ones, (n, m), NaN where unknown.
+    levels: predicted quantiles, (n, levels), if the residuals are to be of these (conformalised
+        quantile regression: Romano et al. 2019).
     """
     bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
     edges = np.quantile(logs, np.arange(1, bands) / bands)
@@ -50,13 +56,11 @@ def spread(
     base = np.repeat(logs[:, None], len(LEVELS), axis=1) if levels is None else levels
     # Where many predictions are equal a band may be empty: it gets the residuals of all.
     parts = [band == k if (band == k).any() else slice(None) for k in range(bands)]
-    return Spread(edges, np.stack([_missed(draws[rows], base[rows]) for rows in parts]))
-
-
-def _missed(draws: FloatArray, base: FloatArray) -> FloatArray:
-    """Of each level, the quantile at that level of true minus predicted."""
-    misses = [np.nanquantile(draws - base[:, [i]], level) for i, level in enumerate(LEVELS)]
-    return np.array(misses)
+    residuals = [
+        [np.nanquantile(draws[rows] - base[rows, i : i + 1], q) for i, q in enumerate(LEVELS)]
+        for rows in parts
+    ]
+    return ResidualQuantiles(edges, np.array(residuals))
 
 
 def tokens(logs: FloatArray) -> FloatArray:

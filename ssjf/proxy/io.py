@@ -65,10 +65,9 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
         others = proxy.files() if hasattr(proxy, "files") else {}
         for name, content in others.items():
             (partial / name).write_bytes(content)
-        told = {"format": FORMAT, "kind": kind, "sha256": _sha256(data)}
-        told["files"] = {name: _sha256(content) for name, content in others.items()}
-        told |= card
-        (partial / CARD).write_text(json.dumps(told, indent=1) + "\n")
+        checksums = {name: _sha256(content) for name, content in others.items()}
+        entries = {"format": FORMAT, "kind": kind, "sha256": _sha256(data), "files": checksums}
+        (partial / CARD).write_text(json.dumps(entries | card, indent=1) + "\n")
         partial.chmod(0o755)
         os.replace(partial, folder)
     except BaseException:
@@ -107,18 +106,18 @@ def load(name: str | Path) -> Proxy:
     from safetensors.numpy import load as unpacked
 
     folder = builtin_folder() if str(name) == BUILTIN else Path(name)
-    told = card(folder)
-    if not isinstance(told["kind"], str) or told["kind"] not in KINDS:
-        raise unknown(f"kind of proxy in {folder / CARD}:", told["kind"], KINDS)
+    entries = card(folder)
+    if not isinstance(entries["kind"], str) or entries["kind"] not in KINDS:
+        raise unknown(f"kind of proxy in {folder / CARD}:", entries["kind"], KINDS)
     weights = folder / WEIGHTS
-    data = _checked(weights, told["sha256"])
-    for file, sha256 in told.get("files", {}).items():
+    data = _checked(weights, entries["sha256"])
+    for file, sha256 in entries.get("files", {}).items():
         _checked(folder / Path(file).name, sha256)
     try:
-        kind = KINDS[told["kind"]].proxy
-        return kind.from_arrays(unpacked(data), told | {"folder": folder})
+        kind = KINDS[entries["kind"]].proxy
+        return kind.from_arrays(unpacked(data), entries | {"folder": folder})
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{weights} does not hold a {told['kind']} proxy ({error})") from None
+        raise InputError(f"{weights} does not hold a {entries['kind']} proxy ({error})") from None
 
 
 def _checked(file: Path, sha256: str) -> bytes:
@@ -134,14 +133,14 @@ def card(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is no proxy: it has no {CARD} (a trained folder, or builtin)")
     try:
-        told = json.loads(path.read_bytes())
+        entries = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(told, dict) or not {"format", "kind", "sha256"} <= told.keys():
+    if not isinstance(entries, dict) or not {"format", "kind", "sha256"} <= entries.keys():
         raise InputError(f"{path} lacks format, kind or sha256: it was not written by ssjf train")
-    if told["format"] != FORMAT:
-        raise InputError(f"{path} is of format {told['format']}; this version reads {FORMAT}")
-    return told
+    if entries["format"] != FORMAT:
+        raise InputError(f"{path} is of format {entries['format']}; this version reads {FORMAT}")
+    return entries
 
 
 def _sha256(data: bytes) -> str:

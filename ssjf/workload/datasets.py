@@ -2,23 +2,24 @@
 
 import hashlib
 import os
-import urllib.request
+import sys
+import tempfile
 from functools import lru_cache
-from http.client import HTTPException
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import Requests
 from ssjf.workload.catalogue import (
     DATASETS,
+    TEXTS,
     Dataset,
     Form,
     Source,
+    TextSet,
     cache_folder,
     folders,
     search,
 )
-from ssjf.workload.text_catalogue import TEXTS, TextSet, find_texts
 
 TIMEOUT_SECONDS = 30
 
@@ -26,6 +27,29 @@ TIMEOUT_SECONDS = 30
 def find(name: str) -> list[Path]:
     """The files of a data set; InputError says where they were looked for."""
     return find_texts(name) if name in TEXTS else _located(name)[1]
+
+
+def find_texts(name: str) -> list[Path]:
+    """The files of a text data set, in $SSJF_DATA (or two folders below), then in the cache.
+
+    Raises InputError where there are none, and for a file with another checksum than the known.
+    """
+    if name not in TEXTS:
+        raise unknown("text data set", name, TEXTS)
+    texts = TEXTS[name]
+    here = search(texts.names)
+    if not here:
+        raise InputError(
+            f"text data set {name} is not here: no {' or '.join(texts.files)} in "
+            f"{' or '.join(map(str, folders()))}; {texts.how}"
+        )
+    first = here[1][0]
+    if texts.sha256 and first.name == texts.files[0] and sha256_of(first) != texts.sha256:
+        raise InputError(
+            f"{first} is not the file of text data set {name} that is known: its sha256 must be "
+            f"{texts.sha256}"
+        )
+    return here[1]
 
 
 def load(name: str) -> Requests:
@@ -43,9 +67,14 @@ def get(name: str, force: bool = False) -> list[Path]:
 
     Of texts without one published file it is where they are, or InputError says how to get them.
     """
-    if name in TEXTS:
-        return _get_texts(TEXTS[name], force)
-    return [_fetch(name, source, force) for source in _dataset(name).forms[0].sources]
+    if name not in TEXTS:
+        return [_fetch(name, source, force) for source in _dataset(name).forms[0].sources]
+    texts = TEXTS[name]
+    if texts.source:
+        return [_fetch(name, texts.source, force)]
+    if force:
+        raise InputError(f"text data set {name} has no file to download; {texts.how}")
+    return find_texts(name)
 
 
 def describe_all() -> list[dict[str, object]]:
@@ -56,22 +85,8 @@ def describe_all() -> list[dict[str, object]]:
 
 def _describe(each: Dataset | TextSet) -> dict[str, object]:
     here = search(each.names)
-    return {
-        "name": each.name,
-        "kind": each.kind,
-        "licence": each.licence,
-        "note": each.note,
-        "path": here[1][0] if here else None,
-        "url": each.url,
-    }
-
-
-def _get_texts(wanted: TextSet, force: bool) -> list[Path]:
-    if wanted.source:
-        return [_fetch(wanted.name, wanted.source, force)]
-    if force:
-        raise InputError(f"text data set {wanted.name} has no file to download; {wanted.how}")
-    return find_texts(wanted.name)
+    record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
+    return record | {"path": here[1][0] if here else None, "url": each.url}
 
 
 def _dataset(name: str) -> Dataset:
@@ -94,16 +109,21 @@ def _located(name: str) -> tuple[Form, list[Path]]:
 
 
 def _check(name: str, source: Source, path: Path) -> None:
-    stat = path.stat()
-    if source.sha256 and _file_sha256(path, stat.st_mtime_ns, stat.st_size) != source.sha256:
+    if source.sha256 and sha256_of(path) != source.sha256:
         raise InputError(
             f"{path} is not the file {source.name} of data set {name}: its sha256 must be "
             f"{source.sha256}; delete it and run `ssjf data get {name}`"
         )
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, which is read again only once it has changed."""
+    stat = path.stat()
+    return _sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
 @lru_cache
-def _file_sha256(path: Path, modified_ns: int, size: int) -> str:
+def _sha256(path: Path, modified_ns: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -111,41 +131,35 @@ def _file_sha256(path: Path, modified_ns: int, size: int) -> str:
 def _fetch(name: str, source: Source, force: bool) -> Path:
     target = cache_folder() / source.name
     if force or not target.exists():
-        _write(target, _download(source, target))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
+                os.replace(_download(source, Path(folder), target), target)
+        except OSError as error:
+            raise InputError(f"cannot write {target} ({error.strerror})") from None
     _check(name, source, target)
     return target
 
 
-def _download(source: Source, target: Path) -> bytes:
+def _download(source: Source, folder: Path, target: Path) -> Path:
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("ERROR")
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS, progressbar=sys.stderr.isatty())
     try:
-        with urllib.request.urlopen(str(source.url), timeout=TIMEOUT_SECONDS) as response:
-            data = response.read()
-    except (OSError, HTTPException) as error:
+        path = pooch.retrieve(
+            str(source.url), None, source.name, folder, downloader=downloader
+        )  # fmt: skip
+    except RequestException as error:
         raise InputError(
-            f"cannot download {source.url} ({getattr(error, 'reason', error)}); "
+            f"cannot download {source.url} ({error}); "
             f"put the file by hand into {target.parent} as {source.name}"
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if source.sha256 not in (None, found):
+    received = pooch.file_hash(path)
+    if source.sha256 not in (None, received):
         raise InputError(
-            f"{source.url} gave a file with sha256 {found}, which must be {source.sha256}; "
+            f"{source.url} gave a file with sha256 {received}, which must be {source.sha256}; "
             f"nothing was kept"
         )
-    return data
-
-
-def _write(target: Path, data: bytes) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, data)
-    except OSError as error:
-        raise InputError(f"cannot write {target} ({error.strerror})") from None
-
-
-def _replace(target: Path, data: bytes) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    return Path(path)

@@ -9,10 +9,9 @@ import numpy as np
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.workload import datasets
-from ssjf.workload.catalogue import DATASETS
+from ssjf.workload.catalogue import DATASETS, TEXTS
 from ssjf.workload.splits import SPLITS
-from ssjf.workload.text_catalogue import TEXTS
-from ssjf.workload.text_files import OPENERS, open_columns
+from ssjf.workload.tables import TEXT_SUFFIXES, open_table
 from ssjf.workload.texts import Texts, load_texts
 from ssjf.workload.traces import load_trace
 
@@ -73,8 +72,8 @@ def quantiles(lengths: IntArray) -> dict[str, int]:
     """p1 … max, each a length that occurs; nothing where there are no lengths."""
     if not len(lengths):
         return {}
-    found = np.quantile(lengths, [*QUANTILES.values()], method="inverted_cdf")
-    return dict(zip(QUANTILES, found.tolist(), strict=True))
+    values = np.quantile(lengths, [*QUANTILES.values()], method="inverted_cdf")
+    return dict(zip(QUANTILES, values.tolist(), strict=True))
 
 
 def _arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
@@ -88,6 +87,6 @@ def _arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
 
 
 def _is_trace(path: Path) -> bool:
-    if path.suffix.lower() not in OPENERS and not path.exists():
+    if path.suffix.lower() not in TEXT_SUFFIXES and not path.exists():
         raise unknown("data set", str(path), [*TEXTS, *DATASETS])
-    return "arrived_at" in open_columns(path)[0]
+    return "arrived_at" in open_table(path)[0]

@@ -5,6 +5,9 @@ distribution before rounding and before the limits ``low`` and ``high`` (tokens,
 values), so tight limits move them.
 """
 
+from importlib import resources
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
@@ -12,6 +15,9 @@ from numpy.typing import ArrayLike
 from ssjf.config import count, positive
 from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray, Requests
+
+if TYPE_CHECKING:  # pandas takes long to import
+    from pandas import DataFrame
 
 MAX_TOKENS = 2**31 - 1  # a heavy tail must not overflow; no real request comes near
 
@@ -82,6 +88,23 @@ def from_quartiles(
 ) -> IntArray:
     """Lengths (tokens) read off a box plot: its two whiskers, its box and its median."""
     return from_quantiles(n, (0, 0.25, 0.5, 0.75, 1), (low, q1, median, q3, high), rng)
+
+
+def llm_boxes() -> "DataFrame":
+    """Output lengths of 25 LLMs as box-plot statistics, in tokens.
+
+    Read from the box-plot figure in the SSJF authors' public repository
+    (``characterization/token_length_boxplots_all.pdf``, LMSYS-Chat-1M): quartiles, and whiskers at
+    1.5 times the interquartile range; what lies beyond a whisker is not known.
+
+    Returns
+    -------
+    Shape (25, 5): low, q1, median, q3, high, indexed by LLM.
+    """
+    import pandas as pd
+
+    with (resources.files("ssjf.workload") / "data/llm_token_quartiles.csv").open() as file:
+        return pd.read_csv(file, index_col="llm")[["low", "q1", "median", "q3", "high"]]
 
 
 def synthetic(

@@ -7,7 +7,7 @@ the header and blank lines. Whatever is wrong with a file raises InputError nami
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,47 @@ from ssjf.request import FloatArray, IntArray
 
 MAX_TOKENS = 2**31 - 1  # beyond it a count is a mistake, and 32-bit columns overflow
 
+TRACE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+TEXT_SUFFIXES = (*TRACE_SUFFIXES, ".json")
+
 Columns = dict[str, list]
 
 
 def read_columns(path: Path, required: Iterable[str], optional: Iterable[str] = ()) -> Columns:
-    """The required columns and those of the optional ones that are there; at least one row."""
+    """Read the required columns and those of the optional ones that are there; at least one row."""
     path = Path(path)
-    if path.suffix.lower() not in READERS:
-        raise unknown(f"suffix of file {path}:", path.suffix, READERS)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    _check_file(path, ("file", TRACE_SUFFIXES))
     columns = READERS[path.suffix.lower()](path, list(dict.fromkeys(required)), [*optional])
     if not len(next(iter(columns.values()))):
         raise InputError(f"{path}: the table has no rows; at least one is needed")
     return columns
+
+
+def open_table(path: Path) -> tuple[list[str], Callable[[list[str]], Columns]]:
+    """The names of the columns of a file of texts, and a function that reads some of them.
+
+    Files are .parquet, .csv, .jsonl and .json (an array, or one object a line).
+    """
+    _check_file(path, ("text file", TEXT_SUFFIXES))
+    if not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty")
+    suffix = path.suffix.lower()
+    if suffix in (".parquet", ".csv"):
+        names = _parquet_names(path) if suffix == ".parquet" else _csv_names(path)
+        return names, lambda wanted: read_columns(path, wanted)
+    rows = [*_json_rows(path)]
+    if not rows:
+        raise InputError(f"{path}: the table has no rows; at least one is needed")
+    names = [*dict.fromkeys(name for row in rows for name in row)]
+    return names, lambda wanted: {name: [row.get(name) for row in rows] for name in wanted}
+
+
+def _check_file(path: Path, allowed: tuple[str, tuple[str, ...]]) -> None:
+    kind, suffixes = allowed
+    if path.suffix.lower() not in suffixes:
+        raise unknown(f"suffix of {kind} {path}:", path.suffix, suffixes)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
 
 
 def numbers(path: Path, column: str, values: list) -> FloatArray:
@@ -66,15 +93,15 @@ def _number(value: Any) -> float:
         return np.nan
 
 
-def _pick(path: Path, found: list[str], required: list[str], optional: list[str]) -> list[str]:
+def _pick(path: Path, names: list[str], required: list[str], optional: list[str]) -> list[str]:
     for name in required:
-        if name not in found:
+        if name not in names:
             raise InputError(
-                f"{path}: column {name!r} is missing; found: {', '.join(found) or 'none'}"
+                f"{path}: column {name!r} is missing; found: {', '.join(names) or 'none'}"
             )
-    wanted = [*required, *(name for name in optional if name in found)]
+    wanted = [*required, *(name for name in optional if name in names)]
     for name in wanted:
-        if found.count(name) > 1:
+        if names.count(name) > 1:
             raise InputError(f"{path}: column {name!r} is there twice; it must be there once")
     return wanted
 
@@ -111,22 +138,50 @@ def _full_rows(path: Path, width: int, reader: Iterable[list[str]]) -> Iterator[
         yield row
 
 
+def _csv_names(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{path}: the file is not a table of text in UTF-8") from None
+
+
 def _read_jsonl(path: Path, required: list[str], optional: list[str]) -> Columns:
-    lines = enumerate(_text(path).split("\n"), 1)
-    rows = [_json_row(path, number, line) for number, line in lines if line.strip()]
-    found = list(dict.fromkeys(name for row in rows for name in row))
-    wanted = _pick(path, found, required, optional) if rows else required
+    rows = [*_json_rows(path)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    wanted = _pick(path, names, required, optional) if rows else required
     return {name: [row.get(name) for row in rows] for name in wanted}
 
 
-def _json_row(path: Path, number: int, line: str) -> dict:
+def _json_rows(path: Path) -> Iterator[dict]:
+    """The rows of a file with one object a line, or (.json) with one array of them."""
+    text = _text(path)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        places = [(f"{path}, row {i}", row) for i, row in enumerate(_parsed(str(path), text), 1)]
+    else:
+        lines = ((f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), 1))
+        places = [(place, _parsed(place, line)) for place, line in lines if line.strip()]
+    for place, row in places:
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: not a JSON object with one key per column")
+        yield row
+
+
+def _parsed(place: str, text: str) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}, line {number}: not valid JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{path}, line {number}: not a JSON object with one key per column")
-    return row
+        raise InputError(f"{place}: not valid JSON ({error})") from None
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
 
 
 def _read_parquet(path: Path, required: list[str], optional: list[str]) -> Columns:
@@ -140,8 +195,12 @@ def _read_parquet(path: Path, required: list[str], optional: list[str]) -> Colum
     except UnicodeDecodeError:
         raise InputError(f"{path}: a column of text is not in UTF-8") from None
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a readable parquet file ({reason})") from None
+        raise _no_parquet(path, error) from None
+
+
+def _no_parquet(path: Path, error: Exception) -> InputError:
+    reason = str(error).partition("\n")[0]
+    return InputError(f"{path}: not a readable parquet file ({reason})")
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

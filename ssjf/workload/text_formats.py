@@ -4,7 +4,8 @@ A format is known by its columns: see FORMATS. Whatever is wrong raises InputErr
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError, unknown
-from ssjf.workload.tables import Columns, refuse
-from ssjf.workload.text_files import open_columns
+from ssjf.request import FloatArray, IntArray
+from ssjf.workload.tables import Columns, open_table, refuse
 
 ROLES = dict.fromkeys(("user", "human"), "user") | dict.fromkeys(
     ("assistant", "gpt", "chatgpt", "bing", "bard"), "assistant"
 )
+
+NOT_EXTRA = {"conversation_id", "turn", "prompt", "response", "model", "output_tokens",
+             "thread", "chunk"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def read_rows(path: Path, format: str | None = None) -> Columns:
     all other columns. In the conversations of "lmsys" and "sharegpt" a row is a user's message
     that is followed by an answer. ``format`` is found by the columns unless it is given.
     """
-    names, read = open_columns(path)
+    names, read = open_table(path)
     if format is not None and format not in FORMATS:
         raise unknown("text format", format, FORMATS)
     chosen = FORMATS[format or _detect(path, names)]
@@ -49,11 +53,6 @@ def read_rows(path: Path, format: str | None = None) -> Columns:
             )
     wanted = [*chosen.required, *(names if chosen.optional is None else chosen.optional)]
     return chosen.rows(path, read([name for name in dict.fromkeys(wanted) if name in names]))
-
-
-def column_names(path: Path) -> list[str]:
-    """The names of the columns of a file that this module can read."""
-    return open_columns(path)[0]
 
 
 def _detect(path: Path, names: list[str]) -> str:
@@ -89,7 +88,7 @@ def _alpaca(path: Path, columns: Columns) -> Columns:
     inputs = columns.get("input") or [""] * len(columns["instruction"])
     pairs = zip(columns["instruction"], inputs, strict=True)
     rows = {
-        "prompt": [f"{asked}\n\n{given}" if given else asked for asked, given in pairs],
+        "prompt": [f"{one}\n\n{given}" if given else one for one, given in pairs],
         "response": columns["output"],
     }
     return rows | ({"model": columns["generator"]} if "generator" in columns else {})
@@ -118,8 +117,8 @@ def _conversations(path: Path, columns: Columns, name: str) -> Columns:
     models = columns.get("model")
     rows: Columns = {"conversation_id": [], "turn": [], "prompt": [], "response": []}
     for i, messages in enumerate(columns[name]):
-        said = _messages(f"{path}, row {i + 1}, column {name}", messages)
-        for turn, (prompt, response) in enumerate(_turns(said), 1):
+        texts = _messages(f"{path}, row {i + 1}, column {name}", messages)
+        for turn, (prompt, response) in enumerate(_turns(texts), 1):
             for key, value in zip(rows, (i, turn, prompt, response), strict=True):
                 rows[key].append(value)
     if not rows["prompt"]:
@@ -130,7 +129,7 @@ def _conversations(path: Path, columns: Columns, name: str) -> Columns:
 def _messages(where: str, messages: Any) -> list[tuple[str, str]]:
     """(role, text) of the messages, without those of neither the user nor the assistant."""
     try:
-        said = [
+        texts = [
             (ROLES.get(m["role"] if "role" in m else m["from"]),
              m["content"] if "content" in m else m["value"])
             for m in messages
@@ -139,14 +138,14 @@ def _messages(where: str, messages: Any) -> list[tuple[str, str]]:
         raise InputError(
             f"{where}: not a list of messages with role and content, or from and value"
         ) from None
-    known = [(role, text or "") for role, text in said if role]
+    known = [(role, text or "") for role, text in texts if role]
     if not all(isinstance(text, str) for _, text in known):
         raise InputError(f"{where}: the content of every message must be text")
     return known
 
 
-def _turns(said: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for (role, prompt), (next_role, response) in pairwise(said):
+def _turns(texts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for (role, prompt), (next_role, response) in pairwise(texts):
         if (role, next_role) == ("user", "assistant") and prompt.strip():
             yield prompt, response
 
@@ -177,3 +176,43 @@ FORMATS = {
     "alpaca": Format(("instruction", "output"), ("input", "generator"), _alpaca),
     "halueval": Format(("user_query", "chatgpt_response"), (), _halueval),
 }
+
+
+def first_prompts(
+    prompts: list[str], threads: list, chunks: list[int], turn: IntArray
+) -> list[str]:
+    """For each row the prompt that opens its thread: the first turn of its lowest chunk."""
+    first: dict[Hashable, str] = {}
+    for i in np.lexsort((turn, np.asarray(chunks, np.int64))):
+        first.setdefault(threads[i], prompts[i])
+    return [first[thread] for thread in threads]
+
+
+def histories(conversations: list, turn: IntArray, prompts: list[str], answers: list) -> list[str]:
+    """For each row the earlier turns of its conversation, as lines `[USER]: …`, `[ASSISTANT]: …`.
+
+    An answer of None is not known and has no line.
+    """
+    lines: dict[Hashable, list[str]] = defaultdict(list)
+    history = [""] * len(prompts)
+    for i in np.argsort(turn, kind="stable"):
+        history[i] = "\n".join(lines[conversations[i]])
+        answer = [] if answers[i] is None else [f"[ASSISTANT]: {answers[i]}"]
+        lines[conversations[i]] += [f"[USER]: {prompts[i]}", *answer]
+    return history
+
+
+def extra_numbers(path: Path, rows: Columns, needed: str | None) -> dict[str, FloatArray]:
+    """The other columns that hold only numbers, NaN where missing; ``needed`` must be one."""
+    columns = {name: _numeric(values) for name, values in rows.items() if name not in NOT_EXTRA}
+    if needed in columns and columns[needed] is None:
+        wrong = np.array([_numeric([value]) is None for value in rows[needed]])
+        refuse(path, needed, rows[needed], wrong, "is not a number")
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _numeric(values: list) -> FloatArray | None:
+    try:
+        return np.array([np.nan if v is None or v == "" else float(v) for v in values])
+    except (TypeError, ValueError, OverflowError):
+        return None

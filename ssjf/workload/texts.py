@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
+from ssjf.workload.catalogue import TEXTS
+from ssjf.workload.datasets import find_texts
 from ssjf.workload.splits import SPLITS, distinct, split_of
-from ssjf.workload.tables import MAX_TOKENS, Columns, refuse, tokens
-from ssjf.workload.text_catalogue import TEXTS, find_texts
-from ssjf.workload.text_columns import extra_numbers, first_prompts, histories
-from ssjf.workload.text_files import OPENERS
-from ssjf.workload.text_formats import read_rows
+from ssjf.workload.tables import MAX_TOKENS, TEXT_SUFFIXES, Columns, refuse, tokens
+from ssjf.workload.text_formats import extra_numbers, first_prompts, histories, read_rows
 from ssjf.workload.tokenizers import KNOWN, count_tokens
 
 NOT_A_LABEL = "is not a whole number of at least 1"
@@ -111,7 +110,7 @@ def load_texts(
     label: str | None = None,
     format: str | None = None,
 ) -> Texts:
-    """The texts of a named data set (see text_catalogue) or of a file (see text_formats).
+    """The texts of a named data set (see catalogue) or of a file (see text_formats).
 
     ``output_tokens`` is the file's column of that name, or what ``tokenizer`` counts in the
     answers (see tokenizers), or the column ``label``. A row whose answer is empty is left out, as
@@ -126,16 +125,16 @@ def check_trainable(texts: Texts) -> None:
         row = int(np.argmax(texts.output_tokens < 1))
         value = texts.output_tokens[row]
         raise InputError(f"row {row + 1}: an output length of {value} tokens {NOT_A_LABEL}")
-    found = len(distinct(texts.text(turn_only=False)))
-    if found < 2:
-        raise InputError(f"{found} distinct prompts among {len(texts)} rows; training needs two")
+    count = len(distinct(texts.text(turn_only=False)))
+    if count < 2:
+        raise InputError(f"{count} distinct prompts among {len(texts)} rows; training needs two")
 
 
 def _paths(path_or_name: str | Path) -> list[Path]:
     if path_or_name in TEXTS:
         return find_texts(str(path_or_name))
     path = Path(path_or_name)
-    if path.suffix.lower() not in OPENERS and not path.exists():
+    if path.suffix.lower() not in TEXT_SUFFIXES and not path.exists():
         raise unknown("text data set", str(path), TEXTS)
     return [path]
 

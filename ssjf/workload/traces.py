@@ -1,15 +1,19 @@
-"""Traces in the package's own schema.
+"""Traces in the package's own schema, and in the formats their authors publish.
 
-Columns: ``arrived_at`` (seconds, from 0, sorted), ``prompt_tokens``, ``output_tokens``, and
-where there is one ``predicted_tokens``. Other columns are ignored.
+Columns of the package's own: ``arrived_at`` (seconds, from 0, sorted), ``prompt_tokens``,
+``output_tokens``, and where there is one ``predicted_tokens``. Other columns are ignored.
+
+Of published formats, times are seconds from the earliest row and may be equal; a request with no
+prompt or no answer (a failure) is left out. Every loader raises InputError for a broken file.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from ssjf.request import FloatArray, Requests
-from ssjf.workload.tables import numbers, read_columns, refuse, tokens
+from ssjf.errors import InputError
+from ssjf.request import FloatArray, IntArray, Requests
+from ssjf.workload.tables import Columns, numbers, read_columns, refuse, tokens
 
 PREDICTED = "predicted_tokens"
 UNSORTED = "is before the time of the row above; times must be sorted"
@@ -42,3 +46,98 @@ def arrival_times(path: Path, column: str, values: list) -> FloatArray:
     refuse(path, column, values, times < 0, "is negative; times start at 0")
     refuse(path, column, values, np.diff(times, prepend=-np.inf) < 0, UNSORTED)
     return times
+
+
+def azure(path: Path) -> Requests:
+    """Azure LLM inference trace 2023, CSV: TIMESTAMP (7 decimals), ContextTokens, GeneratedTokens.
+
+    https://github.com/Azure/AzurePublicDataset/blob/master/AzureLLMInferenceDataset2023.md
+    """
+    columns = read_columns(path, ["TIMESTAMP", "ContextTokens", "GeneratedTokens"])
+    stamps = columns["TIMESTAMP"]
+    moments = np.array([_moment(stamp) for stamp in stamps])
+    refuse(path, "TIMESTAMP", stamps, np.isnat(moments), "is not a date and time")
+    # Whole nanoseconds first: as floats, dates would lose the last decimals.
+    seconds = (moments - moments[0]) / np.timedelta64(1, "s")
+    refuse(path, "TIMESTAMP", stamps, np.diff(seconds, prepend=0) < 0, UNSORTED)
+    return _served(path, seconds, columns, "ContextTokens", "GeneratedTokens")
+
+
+def mooncake(path: Path) -> Requests:
+    """Mooncake trace, JSONL: timestamp (ms), input_length, output_length (and hash_ids, ignored).
+
+    https://github.com/kvcache-ai/Mooncake/tree/main/FAST25-release
+    """
+    columns = read_columns(path, ["timestamp", "input_length", "output_length"])
+    milliseconds = arrival_times(path, "timestamp", columns["timestamp"])
+    seconds = (milliseconds - milliseconds[0]) / 1000
+    return _served(path, seconds, columns, "input_length", "output_length")
+
+
+def burstgpt(path: Path) -> Requests:
+    """BurstGPT, CSV: Timestamp (s), Request tokens, Response tokens (0: failed) and others.
+
+    Sorted by time, rows of equal time in the order of the file.
+    https://github.com/HPMLL/BurstGPT
+    """
+    columns = read_columns(path, ["Timestamp", "Request tokens", "Response tokens"])
+    seconds = numbers(path, "Timestamp", columns["Timestamp"])
+    seconds -= seconds.min()
+    requests = _served(path, seconds, columns, "Request tokens", "Response tokens")
+    return requests.take(np.argsort(requests.arrived_at, kind="stable"))
+
+
+def ssjf_csv(cls3_path: Path, cls5_path: Path) -> Requests:
+    """The SSJF authors' predictions of 3 and of 5 classes, two CSVs of the same requests.
+
+    Columns output_token_length and predicted_length (a class id, from 0). See ssjf_joined.
+    https://github.com/James-QiuHaoran/LLM-serving-with-proxy-models
+    """
+    required = ["output_token_length", "predicted_length"]
+    cls3, cls5 = read_columns(cls3_path, required), read_columns(cls5_path, required)
+    if cls3["output_token_length"] != cls5["output_token_length"]:
+        raise InputError(f"{cls3_path} and {cls5_path} must list the same requests in one order")
+    return _lengths_only(
+        tokens(cls3_path, "output_token_length", cls3["output_token_length"]),
+        numbers(cls3_path, "predicted_length", cls3["predicted_length"]),
+        numbers(cls5_path, "predicted_length", cls5["predicted_length"]),
+    )
+
+
+def ssjf_joined(path: Path) -> Requests:
+    """The two files of ssjf_csv joined by row: output_tokens, pred_cls3, pred_cls5.
+
+    Lengths only, in the order of the file: every ``arrived_at`` is 0 and, as the authors do
+    not give them, every ``prompt_tokens`` is 1. ``predictions`` are class ids, "cls3" (split
+    at 141 and 503 tokens) and "cls5" (split at 42, 141, 294 and 503).
+    """
+    columns = read_columns(path, ["output_tokens", "pred_cls3", "pred_cls5"])
+    return _lengths_only(
+        tokens(path, "output_tokens", columns["output_tokens"]),
+        numbers(path, "pred_cls3", columns["pred_cls3"]),
+        numbers(path, "pred_cls5", columns["pred_cls5"]),
+    )
+
+
+def _lengths_only(output_tokens: IntArray, cls3: FloatArray, cls5: FloatArray) -> Requests:
+    n = len(output_tokens)
+    predictions = {"cls3": cls3, "cls5": cls5}
+    return Requests(np.zeros(n), np.ones(n, np.int64), output_tokens, predictions)
+
+
+def _served(
+    path: Path, seconds: FloatArray, columns: Columns, prompt: str, output: str
+) -> Requests:
+    prompt_tokens = tokens(path, prompt, columns[prompt], low=0)
+    output_tokens = tokens(path, output, columns[output], low=0)
+    served = (prompt_tokens > 0) & (output_tokens > 0)
+    if not served.any():
+        raise InputError(f"{path}: no row has both {prompt} and {output} above 0")
+    return Requests(seconds, prompt_tokens, output_tokens).take(served)
+
+
+def _moment(stamp: str) -> np.datetime64:
+    try:
+        return np.datetime64(stamp, "ns")
+    except ValueError:
+        return np.datetime64("NaT", "ns")

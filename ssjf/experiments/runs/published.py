@@ -15,7 +15,7 @@ from ssjf.proxy import predict
 from ssjf.request import Requests
 from ssjf.simulator.published import Quirks, duration_seconds, serve
 from ssjf.workload import lengths
-from ssjf.workload.boxes import llm_boxes
+from ssjf.workload.lengths import llm_boxes
 
 SmallRun = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 

@@ -19,8 +19,7 @@ from ssjf.experiments.specs import TrainingRun
 from ssjf.experiments.store import digest, writable
 from ssjf.experiments.workloads import Texts
 from ssjf.proxy import io as folder
-from ssjf.proxy.registry import KINDS
-from ssjf.proxy.spec import ProxySpec, spec_of
+from ssjf.proxy.registry import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts as Prompts
 from ssjf.workload.texts import load_texts
@@ -101,7 +100,7 @@ def _asked(spec: TrainingRun) -> ProxySpec:
     given = dict(spec.proxy)
     chosen = given.get("config", {}) | spec.config
     config = {key: _resolved(spec, value) for key, value in chosen.items()}
-    if "seed" in {field for field in KINDS[given["kind"]].config.__dataclass_fields__}:
+    if "seed" in KINDS[given["kind"]].config.model_fields:
         config["seed"] = spec.seed
     return spec_of(given | {"config": config}, f"experiment {spec.experiment}")
 

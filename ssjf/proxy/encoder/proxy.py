@@ -1,5 +1,6 @@
 """A trained encoder with its head: prompts in, predicted lengths out, by ONNX Runtime on a CPU."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,13 +8,88 @@ from typing import Any
 
 import numpy as np
 
+from ssjf.errors import InputError
 from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, Spread, tokens
+from ssjf.proxy.conformal import LEVELS, ResidualQuantiles, tokens
 from ssjf.proxy.encoder.heads import HEADS, Scale
-from ssjf.proxy.encoder.tokenize import Reader, one_hot
 from ssjf.request import FloatArray, IntArray
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
+CHARACTERS_PER_TOKEN = 16  # of a long prompt no more are read: a megabyte costs no more
+QUARTER = 4  # head-tail reads a quarter from the front: 128 of 512
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Token ids of prompts: at most ``longest_tokens``, the marks [CLS] and [SEP] among them.
+
+    ``cut`` keeps the first tokens of a longer prompt (``head``), the last (``tail``) or both
+    (``head-tail``). before, after: ids of the marks.
+
+    The SSJF authors' tail truncation drops [CLS] and still reads its position; this one keeps it.
+    """
+
+    tokenizer: Any  # tokenizers.Tokenizer
+    longest_tokens: int
+    cut: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer_json: str, longest_tokens: int, cut: str) -> "Tokenizer":
+        """From the text of a ``tokenizer.json``; InputError if it is none."""
+        import tokenizers
+
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # the package raises no class of its own
+            raise InputError(f"the tokenizer is not a tokenizer.json: {error}") from None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        plain = tokenizer.encode("a", add_special_tokens=False).ids
+        marked = tokenizer.encode("a").ids
+        start = next(
+            (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain), 0
+        )
+        return cls(
+            tokenizer, longest_tokens, cut,
+            tuple(marked[:start]), tuple(marked[start + len(plain) :]),
+        )  # fmt: skip
+
+    @property
+    def entries(self) -> int:
+        """The size of its vocabulary."""
+        return self.tokenizer.get_vocab_size()
+
+    def ids(self, prompts: Sequence[str]) -> list[IntArray]:
+        """The ids of each prompt, shape (its tokens,); there is at least one."""
+        texts = [self._shortened(prompt) for prompt in prompts]
+        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [self._cut(each.ids) for each in encoded]
+
+    def _shortened(self, prompt: str) -> str:
+        # Broken JSON escapes give lone surrogates, which tokenizers refuse.
+        text = prompt.encode("utf-8", "replace").decode()
+        most = CHARACTERS_PER_TOKEN * self.longest_tokens
+        return text if len(text) <= 2 * most else f"{text[:most]} {text[-most:]}"
+
+    def _cut(self, ids: list[int]) -> IntArray:
+        room = self.longest_tokens - len(self.before) - len(self.after)
+        if len(ids) > room:
+            front = {"head": room, "tail": 0, "head-tail": room // QUARTER}[self.cut]
+            ids = ids[:front] + ids[len(ids) - (room - front) :]
+        whole = [*self.before, *ids, *self.after]
+        return np.array(whole or [0], np.int64)
+
+
+def one_hot(named: Sequence[str], llms: Sequence[str]) -> np.ndarray:
+    """Which of the known LLMs answers each of n prompts, shape (n, llms), float32.
+
+    A row of zeros stands for an LLM that is not known.
+    """
+    return np.array([[name == llm for llm in llms] for name in named], np.float32).reshape(
+        len(named), len(llms)
+    )
 
 
 @dataclass(frozen=True)
@@ -21,9 +97,9 @@ class EncoderProxy:
     """A trained encoder.
 
     model: bytes of the ONNX model. tokenizer_json: its tokenizer. head, decode, longest_tokens,
-    cut: as in ``EncoderConfig``. llms: those it can be told of. scale: what the head knows of the
-    training lengths. around: what the validation lengths missed it by. tensors: the weights in
-    float32, to be tuned further. history: phase, epoch, loss and validation tau.
+    cut: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the training
+    lengths. around: residuals of the validation lengths. tensors: the weights in float32, to be
+    tuned further. history: phase, epoch, loss and validation tau.
     """
 
     model: bytes
@@ -34,7 +110,7 @@ class EncoderProxy:
     cut: str
     llms: tuple[str, ...]
     scale: Scale
-    around: Spread
+    around: ResidualQuantiles
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -42,19 +118,20 @@ class EncoderProxy:
         """Lengths in tokens, and quantiles; an LLM it was not trained on counts as unknown."""
         if not len(prompts):
             return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))), LEVELS)
-        said = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
-        quantiles = self.around.around(said.logs, said.levels)
-        return Prediction(tokens(said.logs), quantiles, LEVELS)
+        decoded = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
+        quantiles = self.around.quantiles(decoded.logs, decoded.levels)
+        return Prediction(tokens(decoded.logs), quantiles, LEVELS)
 
     def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
-        """What the head says, shape (n, outputs)."""
-        told = one_hot(llms or [""] * len(prompts), self.llms)
-        return output("said", self.session, self.reader.ids(prompts), told).astype(np.float64)
+        """Outputs of the head, shape (n, outputs)."""
+        named = one_hot(llms or [""] * len(prompts), self.llms)
+        ids = self.tokenizer.ids(prompts)
+        return output("said", self.session, ids, named).astype(np.float64)
 
     @cached_property
-    def reader(self) -> Reader:
-        """Reads prompts as it was trained to."""
-        return Reader.of(self.tokenizer_json, self.longest_tokens, self.cut)
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that it was trained with."""
+        return Tokenizer.of(self.tokenizer_json, self.longest_tokens, self.cut)
 
     @cached_property
     def session(self) -> Any:
@@ -70,33 +147,33 @@ class EncoderProxy:
         """The other files of its folder."""
         return {MODEL: self.model, TOKENIZER: self.tokenizer_json.encode()}
 
-    def told(self) -> dict[str, Any]:
-        """What its card says beside how it was trained."""
+    def metadata(self) -> dict[str, Any]:
+        """Entries of its card beside those on its training."""
         return {"llms": list(self.llms), "history": self.history}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "EncoderProxy":
         """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         folder, config = card["folder"], card["config"]
-        found = cls(
+        proxy = cls(
             model=(folder / MODEL).read_bytes(), tokenizer_json=(folder / TOKENIZER).read_text(),
             head=config["head"], decode=config["decode"],
             longest_tokens=config["longest_tokens"], cut=config["cut"],
             llms=tuple(card["llms"]), scale=Scale.from_arrays(arrays),
-            around=Spread(arrays["edges"], arrays["residuals"]),
+            around=ResidualQuantiles(arrays["edges"], arrays["residuals"]),
             tensors={k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")},
             history=card["history"],
         )  # fmt: skip
-        found._check()
-        return found
+        proxy._check()
+        return proxy
 
     def _check(self) -> None:
         """The tokenizer must be the one whose ids the encoder has learnt."""
         tables = [v for k, v in self.tensors.items() if k.endswith("word_embeddings.weight")]
         for table in tables:
-            if self.reader.entries > len(table):
+            if self.tokenizer.entries > len(table):
                 raise ValueError(
-                    f"its tokenizer has {self.reader.entries} entries, its encoder {len(table)}"
+                    f"its tokenizer has {self.tokenizer.entries} entries, its encoder {len(table)}"
                 )
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}")
@@ -107,22 +184,20 @@ def output(
 ) -> np.ndarray:
     """An output of an open model for each of n prompts, shape (n, its size), float32.
 
-    ids: of each prompt. llms: shape (n, llms), one-hot; none is told where it is left out.
+    ids: of each prompt. llms: shape (n, llms), one-hot; by default none is known.
     Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and a
-    prediction must not depend on what else is asked. On a CPU batches save little.
+    prediction must not depend on the others. On a CPU batches save little.
     """
     inputs = [{"ids": each[None]} for each in ids]
     shapes = {each.name: each.shape for each in session.get_inputs()}
     if "llm" in shapes:
-        told = np.zeros((len(ids), shapes["llm"][1]), np.float32) if llms is None else llms
-        inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, told, strict=True)]
+        named = np.zeros((len(ids), shapes["llm"][1]), np.float32) if llms is None else llms
+        inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, named, strict=True)]
     return np.concatenate([session.run([name], each)[0] for each in inputs])
 
 
 def open_session(model: bytes) -> Any:
     """An ONNX model on the CPU; ValueError if it is none."""
-    import os
-
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,9 +1,12 @@
-"""The training loop: two phases, validation after every epoch, and a checkpoint to go on from.
+"""Tuning an encoder with ``transformers.Trainer``.
 
-A training that was killed and goes on takes the very steps it would have taken: the order of an
-epoch and the dropout of a step are drawn from seeds that say which epoch and step it is.
+A training that was killed goes on from its last checkpoint and takes the very steps it would
+have taken: the order of an epoch is drawn from a seed, and checkpoints hold the random states.
 """
 
+import json
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,166 +14,230 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import TrainingArguments as Arguments
 
 from ssjf.errors import InputError
-from ssjf.proxy.encoder import checkpoint
-from ssjf.proxy.encoder.checkpoint import Progress
+from ssjf.hardware import instruction_sets
 from ssjf.proxy.encoder.config import EncoderConfig
-from ssjf.proxy.encoder.examples import Examples
-from ssjf.proxy.encoder.forward import Forward
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale
 from ssjf.proxy.encoder.losses import loss_of
 from ssjf.proxy.encoder.network import Network
-from ssjf.request import IntArray
 
+PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
+WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
+EVALUATED_AT_ONCE = 128
 LONGEST_GRADIENT = 1.0
-PHASES = ("tuning", "head")
+STATE = "trainer_state.json"  # the last file of a checkpoint that is written
+
+Example = dict[str, Any]
 
 
-class Trainer:
-    """Trains a network on examples; ``run`` leaves it with the weights that validated best."""
+def collate(batch: list[Example]) -> dict[str, Tensor]:
+    """A batch of examples (see ``training.examples``), padded to a multiple of ``PAD_TO``."""
+    lengths = np.array([len(each["ids"]) for each in batch])
+    width = min(-(-int(lengths.max()) // PAD_TO) * PAD_TO, batch[0]["widest"])
+    ids = np.zeros((len(batch), width), np.int64)
+    for i, each in enumerate(batch):
+        ids[i, : lengths[i]] = each["ids"]
+    columns = {name: np.stack([each[name] for each in batch]) for name in ("draws", "also", "llm")}
+    return {
+        "ids": torch.from_numpy(ids),
+        "mask": torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)),
+        "row": torch.tensor([each["row"] for each in batch]),
+    } | {name: torch.from_numpy(column.astype(np.float32)) for name, column in columns.items()}
+
+
+class EpochOrder(torch.utils.data.Sampler[int]):
+    """The order of rows in an epoch, drawn from the seed and the epoch.
+
+    Batches are of like lengths, but for rankers, which compare the rows of a batch.
+    """
+
+    def __init__(self, lengths: np.ndarray, config: EncoderConfig) -> None:
+        self.lengths, self.config, self.epoch = lengths, config, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng, size = np.random.default_rng([self.config.seed, self.epoch]), self.config.batch
+        rows = rng.permutation(len(self))
+        if self.config.head in RANKERS:
+            return iter(rows.tolist())
+        parts = np.split(rows, range(size * WINDOW, len(rows), size * WINDOW))
+        rows = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")]
+                               for part in parts])  # fmt: skip
+        full = len(rows) // size
+        batches = rng.permutation(rows[: full * size].reshape(full, size))
+        return iter([*batches.ravel().tolist(), *rows[full * size :].tolist()])
+
+
+class _Trainer(Trainer):
+    """A trainer with our order of rows and the head's loss."""
 
     def __init__(
-        self, net: Network, examples: Examples, scale: Scale, config: EncoderConfig,
-        keep: Path | None,
-    ):  # fmt: skip
-        self.net, self.examples, self.scale, self.config = net, examples, scale, config
+        self, net: Network, scale: Scale, config: EncoderConfig, keep: Path | None, **options: Any
+    ) -> None:
+        super().__init__(net, **options)
         self.keep = keep
-        self.loss_of = loss_of(config.head, config.class_weights)
-        self.outputs = HEADS[config.head].outputs(scale)
-        self.progress = Progress()
-        self.best: dict[str, Tensor] = {}
-        self.optimizer: Any = None
-        self.forward = Forward(net, examples, config)
+        self.head_loss = loss_of(config.head, config.class_weights)
+        self.outputs, self.scale, self.config = HEADS[config.head].outputs(scale), scale, config
 
-    def run(self) -> Progress:
-        """Both phases: the encoder and the head, then the head alone on a frozen encoder."""
-        config = self.config
-        kept = checkpoint.load(self.keep) if self.keep else None
-        epochs = {"tuning": config.tuned_epochs, "head": config.epochs - config.tuned_epochs}
-        for phase in PHASES:
-            if kept and PHASES.index(phase) < PHASES.index(kept[0].phase):
-                continue
-            if epochs[phase]:
-                self._phase(phase, epochs[phase], kept)
-            kept = None
-        return self.progress
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        lengths = np.array([len(each["ids"]) for each in self.train_dataset])  # type: ignore
+        return EpochOrder(lengths, self.config)
 
-    def _phase(self, phase: str, epochs: int, kept: Any) -> None:
-        if phase == "head":
-            self._freeze(kept)
-        self.optimizer = torch.optim.AdamW(
-            self._groups(), weight_decay=self.config.weight_decay, fused=True
-        )
-        if kept:
-            self.progress, tensors = kept
-            self.best = checkpoint.unpacked(tensors, self.net, self.optimizer)
-        else:
-            started = Progress(phase, best=self.progress.best, history=self.progress.history)
-            self.progress = started
-        each = -(-len(self.examples.train) // self.config.batch)
-        at = self.progress
-        bar = tqdm(total=epochs * each, initial=at.epoch * each + at.step, desc=phase, unit="step",
-                   disable=None)  # fmt: skip
-        with bar:
-            while at.epoch < epochs and at.since_best < self.config.patience:
-                self._epoch(bar, epochs * each)
-        self.net.load_state_dict(self.best, strict=False)
-
-    def _epoch(self, bar: Any, total: int) -> None:
-        at, config = self.progress, self.config
-        phase = PHASES.index(at.phase)
-        batches = self.examples.batches(config.batch, config.head, [config.seed, phase, at.epoch])
-        losses = []
-        for step in range(at.step, len(batches)):
-            done = at.epoch * len(batches) + step
-            torch.manual_seed(int(np.random.SeedSequence([config.seed, phase, done])
-                                  .generate_state(1)[0]))  # fmt: skip
-            losses.append(self._step(batches[step], done, total))
-            at.step = step + 1
-            bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", tau=f"{at.best:.3f}")
-            if at.step % config.checkpoint_steps == 0:
-                self._save()
-        self._judge(float(np.mean(losses)) if losses else None)
-        at.epoch, at.step = at.epoch + 1, 0
-        self._save()
-
-    def _step(self, rows: IntArray, done: int, total: int) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._height(done, total)
-        out = self.forward.taught(rows)
-        loss = self._loss(out, rows)
-        if not torch.isfinite(loss):
-            kept = f"; the last good state is kept in {self.keep}" if self.keep else ""
-            raise InputError(
-                f"the loss is not a number at step {done + 1} of {self.progress.phase} "
-                f"(learning_rate {self.config.learning_rate:g}, head_learning_rate "
-                f"{self.config.head_learning_rate:g}): lower them in the spec{kept}"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._tuned(), LONGEST_GRADIENT)
-        self.optimizer.step()
-        return float(loss.detach())
-
-    def _height(self, done: int, total: int) -> float:
-        """Of the learning rate: a linear rise, then a linear fall to zero."""
-        rise = self.config.warmup * total
-        return min((done + 1) / rise if rise else 1.0, (total - done) / max(total - rise, 1.0), 1.0)
-
-    def _loss(self, out: Tensor, rows: IntArray) -> Tensor:
-        at = torch.from_numpy(rows)
-        draws, also = self.examples.draws[at], self.examples.also[at]
-        known = ~draws.isnan().any(dim=1)
-        draws, also = draws.to(out.device), also.to(out.device)
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        out = model(inputs["ids"], inputs["mask"], inputs["llm"], inputs["row"])
+        draws, also = inputs["draws"], inputs["also"]
+        known, there = ~draws.isnan().any(dim=1), ~also.isnan()
         loss = out.sum() * 0
         if known.any():
-            loss = loss + self.loss_of(out[known, : self.outputs], draws[known], self.scale)
-        there = ~also.isnan()
+            loss = loss + self.head_loss(out[known, : self.outputs], draws[known], self.scale)
         if there.any():
-            missed = (out[:, self.outputs :] - also.nan_to_num())[there]
-            loss = loss + self.config.also_weight * (missed**2).mean()
-        return loss
+            error = (out[:, self.outputs :] - also.nan_to_num())[there]
+            loss = loss + self.config.also_weight * (error**2).mean()
+        if model.training and not torch.isfinite(loss):
+            kept = f"; the last good state is kept in {self.keep}" if self.keep else ""
+            raise InputError(
+                f"the loss is not a number at step {self.state.global_step + 1} (learning_rate "
+                f"{self.config.learning_rate:g}, head_learning_rate "
+                f"{self.config.head_learning_rate:g}): lower them in the spec{kept}"
+            )
+        return (loss, {"outputs": out}) if return_outputs else loss
 
-    def _freeze(self, kept: Any) -> None:
-        if kept:
-            self.net.load_state_dict(checkpoint.part(kept[1], "net"))
-        self.forward.freeze_encoder()
 
-    def _judge(self, loss: float | None) -> None:
-        from scipy.stats import kendalltau
+class _Phases(TrainerCallback):
+    """Freezes the encoder after its epochs, and saves checkpoints within an epoch."""
 
-        at, config, rows = self.progress, self.config, self.examples.validation
-        out = self.forward.judged(rows)[:, : self.outputs].astype(np.float64)
-        head = HEADS[config.head]
-        score = (
-            out[:, 0] if config.head in RANKERS else head.decode(out, self.scale, "expected").logs
-        )
-        truth = self.examples.draws[torch.from_numpy(rows)].mean(dim=1).numpy()
-        tau = float(np.nan_to_num(kendalltau(score, truth).statistic))
-        at.history.append({"phase": at.phase, "epoch": at.epoch, "loss": loss, "tau": tau})
-        at.since_best += 1
-        if tau > at.best:
-            at.best, at.since_best = tau, 0
-            self.best = {name: each.detach().clone() for name, each in self._changing()}
+    def __init__(self, net: Network, rows: list[Example], config: EncoderConfig, steps: int):
+        self.net, self.rows, self.config, self.steps = net, rows, config, steps
 
-    def _changing(self) -> Iterator[tuple[str, Tensor]]:
-        tuned = {name for name, each in self.net.named_parameters() if each.requires_grad}
-        return ((name, each) for name, each in self.net.state_dict().items() if name in tuned)
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        if self.net.cache is None and round(state.epoch or 0, 6) >= self.config.tuned_epochs:
+            self.net.model.requires_grad_(False)
+            self.net.cache = self._vectors()
 
-    def _groups(self) -> list[dict[str, Any]]:
-        config = self.config
-        parts = [(self.net.model, config.learning_rate), (self.net.head, config.head_learning_rate)]
-        tuned = [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
-        return [{"params": each, "lr": rate, "peak": rate} for each, rate in tuned if each]
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        within = state.global_step % self.steps != 0  # at the end it is saved once evaluated
+        control.should_save = within and state.global_step % self.config.checkpoint_steps == 0
 
-    def _tuned(self) -> list[Any]:
-        return [each for group in self.optimizer.param_groups for each in group["params"]]
+    @torch.no_grad()
+    def _vectors(self) -> Tensor:
+        """Vectors of all rows: from here on only the head changes."""
+        device = next(self.net.parameters()).device
+        rows = sorted(self.rows, key=lambda each: (len(each["ids"]), each["row"]))
+        self.net.eval()
+        cache = torch.empty(len(rows), self.net.model.config.hidden_size, device=device)
+        for i in range(0, len(rows), EVALUATED_AT_ONCE):
+            batch = {k: v.to(device) for k, v in collate(rows[i : i + EVALUATED_AT_ONCE]).items()}
+            cache[batch["row"]] = self.net.vectors(batch["ids"], batch["mask"]).float()
+        return cache
 
-    def _save(self) -> None:
-        if self.keep is None:
-            return
-        tensors = checkpoint.packed(self.net, self.best, self.optimizer)
-        checkpoint.save(self.keep, self.progress, tensors)
+
+def tune(
+    net: Network, rows: tuple[list[Example], list[Example]], scale: Scale, config: EncoderConfig,
+    keep: Path | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train a network, and leave it with the weights of the best validation tau.
+
+    Parameters
+    ----------
+    rows: training and validation examples. keep: a folder for checkpoints, gone on from if it
+        holds any.
+
+    Returns
+    -------
+    Of each epoch: phase (``tuning`` or ``head``), epoch, loss and validation tau.
+    """
+    steps = -(-len(rows[0]) // config.batch)
+    with tempfile.TemporaryDirectory() as spare:
+        trainer = _Trainer(
+            net, scale, config, keep, args=_arguments(config, keep or Path(spare)),
+            train_dataset=rows[0], eval_dataset=rows[1], data_collator=collate,
+            optimizers=_optimizer(net, config, steps),
+            compute_metrics=lambda out: {"tau": _tau(out, scale, config)},
+            callbacks=[_Phases(net, [*rows[0], *rows[1]], config, steps),
+                       EarlyStoppingCallback(config.patience)],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_checkpoint(keep) if keep else None)
+    return _history(trainer.state.log_history, config)
+
+
+def _arguments(config: EncoderConfig, folder: Path) -> Arguments:
+    arguments = Arguments(
+        str(folder), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch,
+        per_device_eval_batch_size=EVALUATED_AT_ONCE, max_grad_norm=LONGEST_GRADIENT,
+        bf16=config.precision == "bfloat16" and _has_bfloat16(config.device),
+        use_cpu=config.device == "cpu", dataloader_pin_memory=config.device == "cuda",
+        eval_strategy="epoch", save_strategy="epoch", logging_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="tau", greater_is_better=True,
+        save_total_limit=1, restore_callback_states_from_checkpoint=True, seed=config.seed,
+        label_names=["draws", "also"], remove_unused_columns=False, report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+    )  # fmt: skip
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the batch is that of the configuration
+    return arguments
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets())
+
+
+def _optimizer(net: Network, config: EncoderConfig, steps: int) -> tuple[Any, Any]:
+    """AdamW, and of each phase a linear rise and fall of the learning rate to zero."""
+    parts = [(net.model, config.learning_rate), (net.head, config.head_learning_rate)]
+    groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
+              for part, rate in parts]  # fmt: skip
+    tuned = steps * config.tuned_epochs
+
+    def height(step: int) -> float:
+        total = tuned if step < tuned else steps * config.epochs - tuned
+        step -= 0 if step < tuned else tuned
+        rise = config.warmup * total
+        return min((step + 1) / rise if rise else 1.0, (total - step) / max(total - rise, 1.0), 1.0)
+
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, height)
+
+
+def _tau(out: Any, scale: Scale, config: EncoderConfig) -> float:
+    """Kendall's tau-b of predictions with the validation rows' mean logarithms."""
+    from scipy.stats import kendalltau
+
+    head = HEADS[config.head]
+    outputs = out.predictions[:, : head.outputs(scale)].astype(np.float64)
+    ranker = config.head in RANKERS
+    score = outputs[:, 0] if ranker else head.decode(outputs, scale, "expected").logs
+    return float(np.nan_to_num(kendalltau(score, out.label_ids[0].mean(axis=1)).statistic))
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, if there is one."""
+    whole = []
+    for state in folder.glob(f"checkpoint-*/{STATE}"):
+        try:
+            whole.append((json.loads(state.read_text())["global_step"], str(state.parent)))
+        except (ValueError, KeyError):  # killed while it wrote this file
+            continue
+    return max(whole)[1] if whole else None
+
+
+def _history(log: list[dict[str, Any]], config: EncoderConfig) -> list[dict[str, Any]]:
+    losses = {each["step"]: each["loss"] for each in log if "loss" in each}
+    epochs = enumerate(each for each in log if "eval_tau" in each)
+    return [
+        {"phase": "tuning" if epoch < config.tuned_epochs else "head", "epoch": epoch,
+         "loss": losses.get(each["step"]), "tau": each["eval_tau"]}
+        for epoch, each in epochs
+    ]  # fmt: skip

@@ -1,89 +1,100 @@
 """Training an encoder with a head; needs PyTorch and transformers (the extra ``train``)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.proxy.conformal import LEVELS, Spread, spread
+from ssjf.proxy.base import TrainingRows
+from ssjf.proxy.conformal import NO_RESIDUALS, fit_residuals
 from ssjf.proxy.encoder.config import EncoderConfig
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy
-from ssjf.proxy.encoder.tokenize import Reader
-from ssjf.proxy.training import TrainingRows
-from ssjf.request import FloatArray
+from ssjf.proxy.encoder.proxy import EncoderProxy, Tokenizer, one_hot
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
-    """An encoder tuned on the training rows; ``keep`` holds checkpoints to go on from."""
+    """Tune an encoder on the training rows; ``keep`` holds checkpoints to go on from."""
     import torch
 
-    from ssjf.proxy.encoder.backbone import backbone, check_reads
-    from ssjf.proxy.encoder.examples import Examples
-    from ssjf.proxy.encoder.network import Network
-    from ssjf.proxy.encoder.trainer import Trainer
+    from ssjf.proxy.encoder.network import Network, backbone, check_length
+    from ssjf.proxy.encoder.trainer import tune
 
-    _settle(torch, config)
-    tokenizer_json, model = backbone(config.backbone, config.encoder_dropout)
-    check_reads(config.backbone, model, config.longest_tokens)
-    if not config.tune_embeddings:
-        model.get_input_embeddings().requires_grad_(False)
-    reader = Reader.of(tokenizer_json, config.longest_tokens, config.cut)
-    llms = sorted(set(rows.llms or [])) if config.llm else []
-    if config.llm and not llms:
-        raise InputError("llm is true, but the data do not say which LLM answers (column model)")
-    scale = scale_of(rows.draws[rows.known(rows.train)], _percentiles(config))
-    examples = Examples.of(rows, reader, llms)
-    outputs, also = HEADS[config.head].outputs(scale), rows.targets.shape[1] - 1
-    torch.manual_seed(config.seed)
-    net = Network(model, config, outputs, also, len(llms)).to(config.device)
-    progress = Trainer(net, examples, scale, config, keep).run()
-    found = _exported(net, outputs, config, tokenizer_json, scale, llms)
-    return _calibrated(found, rows, config, progress.history)
-
-
-def _settle(torch: Any, config: EncoderConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', but PyTorch finds no GPU here; allowed: cpu")
     torch.set_num_threads(config.threads)
+    tokenizer_json, model = backbone(config.backbone, config.encoder_dropout)
+    check_length(config.backbone, model, config.longest_tokens)
+    if not config.tune_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    llms = sorted(set(rows.llms or [])) if config.llm else []
+    if config.llm and not llms:
+        raise InputError("llm is true, but the data do not say which LLM answers (column model)")
+    percentiles = np.array(HEADS[config.head].percentiles or config.class_percentiles)
+    scale = scale_of(rows.draws[rows.known(rows.train)], percentiles)
+    torch.manual_seed(config.seed)
+    outputs = HEADS[config.head].outputs(scale)
+    net = Network(model, config, outputs, rows.targets.shape[1] - 1, len(llms)).to(config.device)
+    tokenizer = Tokenizer.of(tokenizer_json, config.longest_tokens, config.cut)
+    history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
+    proxy = _exported(net, config, tokenizer_json, scale, llms)
+    return _calibrated(replace(proxy, history=history), rows, config)
 
 
-def _percentiles(config: EncoderConfig) -> np.ndarray:
-    return np.array(HEADS[config.head].percentiles or config.class_percentiles)
+def examples(
+    rows: TrainingRows, tokenizer: Tokenizer, llms: list[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The examples of the training and of the validation rows.
+
+    Each has ids (tokens,), draws (m,) and also (a,), logarithms, the latter standardised by the
+    training rows, NaN where unknown, llm (llms,) one-hot, and row, its place in both lists
+    together; widest, the most ids of any. A training row may have ``also`` alone.
+    """
+    train = np.flatnonzero(rows.train & ~np.isnan(rows.targets).all(axis=1))
+    used = np.concatenate([train, rows.known(rows.validation)])
+    draws = np.where(np.isnan(rows.targets[used, :1]), np.nan, rows.draws[used])
+    also = rows.targets[:, 1:]
+    if also.shape[1]:
+        seen = also[rows.train]
+        also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
+    named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
+    ids = tokenizer.ids([rows.prompts[i] for i in used])
+    widest = max(map(len, ids))
+    both = [
+        {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k,
+         "widest": widest}
+        for k, i in enumerate(used)
+    ]  # fmt: skip
+    validation = sorted(both[len(train) :], key=lambda each: len(each["ids"]))
+    return both[: len(train)], validation
 
 
 def _exported(
-    net: Any, outputs: int, config: EncoderConfig, tokenizer_json: str, scale: Scale,
-    llms: list[str],
-) -> EncoderProxy:  # fmt: skip
-    from ssjf.proxy.encoder.onnx_export import exported
+    net: Any, config: EncoderConfig, tokenizer_json: str, scale: Scale, llms: list[str]
+) -> EncoderProxy:
+    from ssjf.proxy.encoder.network import to_onnx
 
-    model = exported(net.cpu().eval(), outputs, len(llms), config.int8)
-    tensors = {name: each.numpy() for name, each in net.state_dict().items()}
-    none = np.zeros((1, len(LEVELS)))
+    outputs = HEADS[config.head].outputs(scale)
+    model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
     return EncoderProxy(
         model, tokenizer_json, config.head, config.decode, config.longest_tokens, config.cut,
-        tuple(llms), scale, Spread(np.zeros(0), none), tensors, [],
+        tuple(llms), scale, NO_RESIDUALS,
+        {name: each.numpy() for name, each in net.state_dict().items()},
     )  # fmt: skip
 
 
-def _calibrated(
-    found: EncoderProxy, rows: TrainingRows, config: EncoderConfig, history: list[dict[str, Any]]
-) -> EncoderProxy:
-    """Validation rows give a ranker its unit and every head its distribution.
+def _calibrated(proxy: EncoderProxy, rows: TrainingRows, config: EncoderConfig) -> EncoderProxy:
+    """Fit on validation rows a ranker's map to lengths and every head's residual quantiles.
 
-    They are read through the exported model, so that what it rounds is calibrated too.
+    The predictions are those of the exported model, so that its rounding is calibrated too.
     """
-    from dataclasses import replace
-
     held = rows.known(rows.validation)
-    prompts = [rows.prompts[i] for i in held]
     llms = [rows.llms[i] for i in held] if rows.llms else None
-    out: FloatArray = found.outputs(prompts, llms)
-    scale = found.scale
+    outputs = proxy.outputs([rows.prompts[i] for i in held], llms)
+    scale = proxy.scale
     if config.head in RANKERS:
-        scale = ranked(scale, out[:, 0], rows.draws[held].mean(axis=1))
-    said = HEADS[config.head].decode(out, scale, config.decode)
-    around = spread(said.logs, rows.draws[held], config.bands, said.levels)
-    return replace(found, scale=scale, around=around, history=history)
+        scale = ranked(scale, outputs[:, 0], rows.draws[held].mean(axis=1))
+    decoded = HEADS[config.head].decode(outputs, scale, config.decode)
+    around = fit_residuals(decoded.logs, rows.draws[held], config.bands, decoded.levels)
+    return replace(proxy, scale=scale, around=around)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, Spread, tokens
+from ssjf.proxy.conformal import LEVELS, ResidualQuantiles, tokens
 from ssjf.proxy.light import features
 from ssjf.proxy.light.trees import Trees
 from ssjf.request import FloatArray
@@ -46,7 +46,8 @@ class LightProxy:
         """Lengths in tokens: the median-like exp of the predicted logarithm, and quantiles."""
         parts = [self._logs(prompts[i : i + CHUNK]) for i in range(0, len(prompts), CHUNK)]
         logs = np.concatenate(parts) if parts else np.zeros(0)
-        return Prediction(tokens(logs), Spread(self.edges, self.residuals).around(logs), LEVELS)
+        quantiles = ResidualQuantiles(self.edges, self.residuals).quantiles(logs)
+        return Prediction(tokens(logs), quantiles, LEVELS)
 
     def _logs(self, prompts: Sequence[str]) -> FloatArray:
         return self.base + self.trees.sums(self.columns(prompts))

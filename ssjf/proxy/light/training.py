@@ -6,46 +6,53 @@ give the residuals of the predicted distribution.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field, field_validator
 from scipy.sparse import csr_matrix
 
-from ssjf.proxy.conformal import spread
+from ssjf.config import STRICT
+from ssjf.proxy.base import TrainingRows
+from ssjf.proxy.conformal import fit_residuals
 from ssjf.proxy.light import features
-from ssjf.proxy.light.config import LightConfig
 from ssjf.proxy.light.proxy import LightProxy
 from ssjf.proxy.light.trees import from_lightgbm
-from ssjf.proxy.training import TrainingRows
 from ssjf.request import FloatArray
 
 FOLDS = 5
 
 
+class LightConfig(BaseModel):
+    """Options of a light proxy's training."""
+
+    model_config = STRICT
+
+    buckets: int = Field(2**17, ge=2**8, le=2**24)
+    dimensions: int = Field(24, ge=1, le=2**8)
+    ridge: float = Field(0.5, ge=1e-6, le=1e6)
+    least_prompts: int = Field(2, ge=1, le=10**6)
+    learning_rate: float = Field(0.03, ge=1e-6, le=1)
+    leaves: int = Field(31, ge=2, le=2**12)
+    most_trees: int = Field(2000, ge=1, le=10**5)
+    patience: int = Field(100, ge=1, le=10**5)
+    bands: int = Field(5, ge=1, le=100)
+    threads: int = Field(1, ge=1, le=256)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @field_validator("buckets")
+    @classmethod
+    def _power_of_two(cls, buckets: int) -> int:
+        if buckets & (buckets - 1):
+            raise ValueError(f"buckets is {buckets}; it must be a power of two")
+        return buckets
+
+
 def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
-    """A light proxy; it takes seconds, so nothing is kept for a killed training."""
-    return fit(rows.prompts, rows.targets, rows.train, rows.validation, config, rows.draws)
-
-
-def fit(
-    prompts: Sequence[str],
-    targets: FloatArray,
-    train: np.ndarray,
-    validation: np.ndarray,
-    config: LightConfig | None = None,
-    draws: FloatArray | None = None,
-) -> LightProxy:
-    """A light proxy for the first column of ``targets``.
-
-    ``targets`` (n, s) are logarithms of lengths, NaN where unknown; further columns (another
-    LLM's lengths, say) only lend their linear score. ``train`` and ``validation`` are masks
-    of shape (n,); rows in neither are not looked at. ``draws`` (n, m) are logarithms of the
-    lengths of single answers where the first target is a mean of several: the predicted
-    distribution is of a single answer.
-    """
-    config = config or LightConfig()
-    used = np.flatnonzero(train | validation)
-    prompts = [prompts[i] for i in used]
-    targets, train, validation = targets[used], train[used], validation[used]
+    """Fit a light proxy; it takes seconds, so nothing is kept for a killed training."""
+    used = np.flatnonzero(rows.train | rows.validation)
+    prompts = [rows.prompts[i] for i in used]
+    targets, train, held = rows.targets[used], rows.train[used], rows.validation[used]
     tfidf, idf = _tfidf(prompts, train, config)
     linear, offset, scores = _linear(tfidf, targets, train, config)
     projection, scale = _projection(tfidf[np.flatnonzero(train)], config)
@@ -53,17 +60,16 @@ def fit(
     projected = (tfidf @ projection.astype(np.float64)) * scale
     columns = np.hstack([scores, counts, projected]).astype(np.float32)
     known = ~np.isnan(targets[:, 0])
-    booster, base = _boost(columns, targets[:, 0], train & known, validation & known, config)
+    booster, base = _boost(columns, targets[:, 0], train & known, held & known, config)
     trees = from_lightgbm(booster)
-    logs = base + trees.sums(columns[validation & known])
-    single = targets[:, :1] if draws is None else draws[used]
-    around = spread(logs, single[validation & known], config.bands)
+    logs = base + trees.sums(columns[held & known])
+    around = fit_residuals(logs, rows.draws[used][held & known], config.bands)
     return LightProxy(
         idf, linear, offset, projection, scale, trees, base, around.edges, around.residuals
     )
 
 
-def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig):
+def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig) -> tuple[Any, Any]:
     """(normalised tf-idf rows, idf as float16); only the training rows make the weights."""
     ids = [features.grams(prompt, config.buckets) for prompt in prompts]
     ends = np.cumsum([0, *map(len, ids)])

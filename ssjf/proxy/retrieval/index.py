@@ -1,9 +1,4 @@
-"""A data base of vectors with the lengths of their answers: add, forget, search, save.
-
-The library is faiss: its inverted lists drop a vector at once, keep 2 bytes per dimension and are
-made quickly. hnswlib only marks vectors as deleted and keeps 4 bytes per dimension; graphs, its and
-usearch's, take longer to make. ``ssjf bench retrieval`` measures this index.
-"""
+"""A flat index of vectors with the lengths of their answers: add, forget, search, save."""
 
 import os
 from threading import RLock
@@ -13,37 +8,27 @@ import numpy as np
 
 from ssjf.request import FloatArray, IntArray
 
-EXACT_VECTORS = 20_000  # up to so many, search looks at every vector
-LISTS_PROBED = 24
-POINTS_PER_LIST = 32  # that k-means places the lists by
-ROUNDS = 6
-CHUNK = 2**16
+MOST_FORGOTTEN = 256  # that are still in the flat index, where removing moves all that follows
 
 
 class VectorIndex:
-    """Unit vectors in float16, and for each the logarithms of at most ``draws`` lengths.
+    """Unit vectors, and for each the logarithms of at most ``draws`` lengths.
 
-    Of the last ``capacity`` added those are kept that are not forgotten. Up to EXACT_VECTORS a
-    search is exact; beyond, vectors lie in about 2 sqrt(n) lists, of which the nearest are
-    searched, and new lists are made whenever there are four times as many vectors: adding then
-    takes minutes at a million. It may be used by several threads.
+    Kept are, of the last ``capacity`` vectors added, those not forgotten. A search looks at every
+    vector. It may be used by several threads.
     """
 
     def __init__(self, dimensions: int, draws: int, capacity: int) -> None:
+        faiss = _faiss()
         self._lock = RLock()
-        self._index = _empty(dimensions, 1)
-        self._next = 0
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimensions))
+        self._next, self._forgotten = 0, np.zeros(0, np.int64)
         # By id modulo capacity; memory that is never written to takes no room.
         self._logs = np.empty((capacity, draws), np.float32)
         self._ids = np.full(capacity, -1, np.int64)
 
     def __len__(self) -> int:
-        return self._index.ntotal
-
-    @property
-    def lists(self) -> int:
-        """Into how many lists the vectors are sorted; 1 while search is exact."""
-        return self._index.nlist
+        return self._index.ntotal - len(self._forgotten)
 
     @property
     def draws(self) -> int:
@@ -51,52 +36,52 @@ class VectorIndex:
         return self._logs.shape[1]
 
     def add(self, vectors: np.ndarray, logs: FloatArray) -> IntArray:
-        """The ids of new vectors, shape (n,), which rise by age.
+        """Add vectors.
 
-        ``vectors`` have shape (n, dimensions), ``logs`` (n, at most draws), NaN where unknown.
+        Parameters
+        ----------
+        vectors: shape (n, dimensions). logs: shape (n, at most draws), NaN where unknown.
+
+        Returns
+        -------
+        Their ids, shape (n,), which rise by age.
         """
         vectors = np.ascontiguousarray(vectors, np.float32)
         with self._lock:
             ids = np.arange(self._next, self._next + len(vectors))
             self._next += len(vectors)
             kept = slice(max(0, len(vectors) - len(self._ids)), None)
-            slots = ids[kept] % len(self._ids)
-            self.forget(self._ids[slots])
-            self._ids[slots], self._logs[slots] = ids[kept], np.nan
-            self._logs[slots, : logs.shape[1]] = logs[kept]
-            self._insert(vectors[kept], ids[kept])
+            self._insert(vectors[kept], ids[kept], logs[kept])
             return ids
+
+    def _insert(self, vectors: np.ndarray, ids: IntArray, logs: np.ndarray) -> None:
+        slots = ids % len(self._ids)
+        self.forget(self._ids[slots])
+        self._ids[slots], self._logs[slots] = ids, np.nan
+        self._logs[slots, : logs.shape[1]] = logs
+        # Rounded as it is stored.
+        self._index.add_with_ids(vectors.astype(np.float16).astype(np.float32), ids)
 
     def forget(self, ids: IntArray) -> int:
         """Drop vectors by their ids; returns how many of them were still there."""
         ids = np.asarray(ids, np.int64)
         with self._lock:
             ids = np.unique(ids[(ids >= 0) & (self._ids[ids % len(self._ids)] == ids)])
-            if len(ids):
-                self._ids[ids % len(self._ids)] = -1
-                self._index.remove_ids(_selected(ids))
+            self._ids[ids % len(self._ids)] = -1
+            self._forgotten = np.concatenate([self._forgotten, ids])
+            if len(self._forgotten) > MOST_FORGOTTEN:
+                self._index.remove_ids(self._forgotten)
+                self._forgotten = self._forgotten[:0]
             return len(ids)
 
     def search(self, vector: np.ndarray, k: int) -> tuple[FloatArray, FloatArray]:
         """Cosines (k,), falling, and logarithms of lengths (k, draws); fewer than k if need be."""
         with self._lock:
-            found, ids = self._index.search(vector[None], k)
-            there = ids[0] >= 0
+            cosines, ids = self._index.search(vector[None], k + len(self._forgotten))
+            kept = (ids[0] >= 0) & (self._ids[ids[0] % len(self._ids)] == ids[0])
+            there = np.flatnonzero(kept)[:k]
             logs = self._logs[ids[0, there] % len(self._ids)]
-        return found[0, there].astype(np.float64), logs.astype(np.float64)
-
-    def _insert(self, vectors: np.ndarray, ids: IntArray) -> None:
-        before, total = self._index, self._index.ntotal + len(vectors)
-        if _lists(total) > 2 * before.nlist:
-            if before.ntotal:
-                old = np.setdiff1d(self._ids[self._ids >= 0], ids)
-                vectors = np.concatenate([before.reconstruct_batch(old), vectors])
-                ids = np.concatenate([old, ids])
-            self._index = _trained(vectors, _lists(total))
-        for i in range(0, len(vectors), CHUNK):
-            # Rounded here, and to the nearest, which the library does not do.
-            rounded = vectors[i : i + CHUNK].astype(np.float16).astype(np.float32)
-            self._index.add_with_ids(rounded, ids[i : i + CHUNK])
+        return cosines[0, there].astype(np.float64), logs.astype(np.float64)
 
     def to_bytes(self) -> bytes:
         """All of it, as one safetensors file."""
@@ -104,11 +89,10 @@ class VectorIndex:
 
         with self._lock:
             ids = np.sort(self._ids[self._ids >= 0])
-            return save({
-                "next": np.array([self._next]), "ids": ids,
-                "logs": self._logs[ids % len(self._ids)],
-                "faiss": _faiss().serialize_index(self._index),
-            })  # fmt: skip
+            vectors = self._index.reconstruct_batch(ids).astype(np.float16)
+            arrays = {"next": np.array([self._next]), "ids": ids, "vectors": vectors,
+                      "logs": self._logs[ids % len(self._ids)]}  # fmt: skip
+        return save(arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes, dimensions: int, capacity: int) -> "VectorIndex":
@@ -117,22 +101,25 @@ class VectorIndex:
 
         arrays = load(data)
         ids, logs = arrays["ids"], arrays["logs"]
-        try:
-            index = _faiss().deserialize_index(arrays["faiss"])
-        except RuntimeError:
-            raise ValueError("its vectors are not those of a faiss index") from None
-        fits = (index.d, index.ntotal, len(logs)) == (dimensions, len(ids), len(ids))
+        vectors = arrays["vectors"] if "vectors" in arrays else _earlier(arrays["faiss"], ids)
+        fits = vectors.shape == (len(ids), dimensions) and len(logs) == len(ids)
         if not fits or len(np.unique(ids % capacity)) < len(ids):
             raise ValueError("its vectors and lengths do not fit together")
-        found = cls(dimensions, logs.shape[1], capacity)
-        found._index, found._next = index, int(arrays["next"][0])
-        index.nprobe = LISTS_PROBED
-        found._ids[ids % capacity], found._logs[ids % capacity] = ids, logs
-        return found
+        index = cls(dimensions, logs.shape[1], capacity)
+        index._insert(vectors, ids, logs)
+        index._next = int(arrays["next"][0])
+        return index
 
 
-def _lists(vectors: int) -> int:
-    return 1 if vectors <= EXACT_VECTORS else round(2 * vectors**0.5)
+def _earlier(serialized: np.ndarray, ids: IntArray) -> np.ndarray:
+    """The vectors of ids in an index with inverted lists, as earlier versions stored them."""
+    try:
+        index = _faiss().deserialize_index(serialized)
+    except RuntimeError:
+        raise ValueError("its vectors are not those of a faiss index") from None
+    if index.ntotal != len(ids):
+        raise ValueError("its vectors and lengths do not fit together")
+    return index.reconstruct_batch(ids)
 
 
 def _faiss() -> Any:
@@ -141,32 +128,3 @@ def _faiss() -> Any:
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     return faiss
-
-
-def _empty(dimensions: int, lists: int) -> Any:
-    faiss = _faiss()
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.ScalarQuantizer.QT_fp16,
-        faiss.METRIC_INNER_PRODUCT, False,
-    )  # fmt: skip
-    index.nprobe = LISTS_PROBED
-    index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, POINTS_PER_LIST
-    index.cp.min_points_per_centroid = 1
-    if lists == 1:
-        index.train(np.ones((1, dimensions), np.float32))
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # finds what is to be forgotten
-    return index
-
-
-def _trained(vectors: np.ndarray, lists: int) -> Any:
-    """An empty index whose lists lie where the vectors do."""
-    index = _empty(vectors.shape[1], lists)
-    points = min(len(vectors), POINTS_PER_LIST * lists)
-    some = np.random.default_rng(0).choice(len(vectors), points, replace=False)
-    index.train(vectors[np.sort(some)])
-    return index
-
-
-def _selected(ids: IntArray) -> Any:
-    faiss = _faiss()
-    return faiss.IDSelectorArray(len(ids), faiss.swig_ptr(ids))

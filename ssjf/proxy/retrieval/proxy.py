@@ -6,26 +6,63 @@ MLP when nothing similar is found. How each is done here is ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, LONGEST_TOKENS, Spread, tokens
-from ssjf.proxy.retrieval.config import RetrievalConfig
-from ssjf.proxy.retrieval.fallback import Mlp
+from ssjf.proxy.conformal import LEVELS, LONGEST_TOKENS, ResidualQuantiles, tokens
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.vectors import Vectors, unit
+from ssjf.proxy.retrieval.vectors import RetrievalConfig, Vectors, unit
 from ssjf.request import FloatArray, IntArray
 
 MEMORY = "memory.safetensors"
 
 
 @dataclass(frozen=True)
-class Retrieved:
-    """What the neighbours of n prompts say.
+class Mlp:
+    """The fallback where nothing alike is remembered: an MLP on the prompt's vector.
+
+    layers: of ReLU, weights of shape (inputs, outputs) and biases (outputs,), the last one's 1.
+    """
+
+    layers: list[tuple[np.ndarray, np.ndarray]]
+
+    def logs(self, vectors: np.ndarray) -> FloatArray:
+        """Predicted logarithms, shape (n,), of unit vectors (n, dimensions), each alone."""
+        return np.array([self._log(vector) for vector in vectors], np.float64)
+
+    def _log(self, vector: np.ndarray) -> float:
+        *inner, (weights, bias) = self.layers
+        states = scaled(vector)
+        for weights_, bias_ in inner:
+            states = np.maximum(states @ weights_ + bias_, 0)
+        return float((states @ weights + bias)[0])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its layers by name."""
+        named = [(f"mlp.{i}", layer) for i, layer in enumerate(self.layers)]
+        return {f"{name}.{part}": each for name, layer in named
+                for part, each in zip(("weights", "bias"), layer, strict=True)}  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mlp":
+        """The inverse of ``arrays``; ValueError for layers that do not follow each other."""
+        count = sum(name.startswith("mlp.") for name in arrays) // 2
+        layers = [(arrays[f"mlp.{i}.weights"], arrays[f"mlp.{i}.bias"]) for i in range(count)]
+        sizes = [weights.shape[1] for weights, _ in layers]
+        follow = all(len(after[0]) == len(layer[1]) for layer, after in pairwise(layers))
+        if not follow or sizes != [len(bias) for _, bias in layers] or sizes[-1:] != [1]:
+            raise ValueError("the layers of its MLP do not follow each other")
+        return cls(layers)
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Lengths by the neighbours of n prompts.
 
     logs: shape (n,), logarithm of the average length. levels: (n, levels), logarithms of the
     quantiles of their lengths. best: (n,), the largest cosine; -inf where nothing is remembered.
@@ -41,8 +78,8 @@ class RetrievalProxy:
     """A trained retrieval proxy, which goes on learning; ours. It may be used by several threads.
 
     encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched,
-    or None. memory: past prompts there. fallback: what answers where no neighbour is similar
-    enough. near, far: what the validation lengths missed either by. found: of its training.
+    or None. memory: past prompts there. fallback: predicts where no neighbour is similar enough.
+    near, far: residuals of the validation lengths of either. training: numbers of its training.
     """
 
     config: RetrievalConfig
@@ -50,23 +87,25 @@ class RetrievalProxy:
     map: np.ndarray | None
     memory: VectorIndex
     fallback: Mlp
-    near: Spread
-    far: Spread
-    found: dict[str, Any] = field(default_factory=dict)
+    near: ResidualQuantiles
+    far: ResidualQuantiles
+    training: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens, and quantiles: those of the neighbours' lengths, conformalised.
 
-        Whatever else is asked changes nothing; what is learnt meanwhile does.
+        Each prompt is predicted alone; what is learnt meanwhile counts.
         """
         if not len(prompts):
             return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))), LEVELS)
         vectors = self.vectors(prompts)
-        said, other = self.retrieved(vectors), self.fallback.logs(vectors)
-        alike = said.best >= self.config.least_similarity
-        logs = np.where(alike, said.logs, other)
+        near, other = self.retrieved(vectors), self.fallback.logs(vectors)
+        alike = near.best >= self.config.least_similarity
+        logs = np.where(alike, near.logs, other)
         quantiles = np.where(
-            alike[:, None], self.near.around(said.logs, said.levels), self.far.around(other)
+            alike[:, None],
+            self.near.quantiles(near.logs, near.levels),
+            self.far.quantiles(other),
         )
         return Prediction(tokens(logs), quantiles, LEVELS)
 
@@ -74,11 +113,11 @@ class RetrievalProxy:
         """Unit vectors in the space that is searched, shape (n, dimensions)."""
         return mapped(self.encoder.of(prompts), self.map)
 
-    def retrieved(self, vectors: np.ndarray) -> Retrieved:
-        """What the neighbours of vectors say, whether or not these are similar enough."""
+    def retrieved(self, vectors: np.ndarray) -> Neighbourhood:
+        """Lengths by the neighbours of vectors, whether or not these are similar enough."""
         rows = [self._retrieved(vector) for vector in vectors]
         logs, levels, best = zip(*rows, strict=True)
-        return Retrieved(np.array(logs), np.stack(levels), np.array(best))
+        return Neighbourhood(np.array(logs), np.stack(levels), np.array(best))
 
     def _retrieved(self, vector: np.ndarray) -> tuple[float, FloatArray, float]:
         near, logs = self.memory.search(vector, self.config.neighbours)
@@ -134,24 +173,26 @@ class RetrievalProxy:
         """The weights, by name."""
         own = {"map": self.map} if self.map is not None else {}
         for name, around in (("near", self.near), ("far", self.far)):
-            own |= {f"{name}.{f.name}": getattr(around, f.name) for f in fields(Spread)}
+            own |= {f"{name}.edges": around.edges, f"{name}.residuals": around.residuals}
         return own | self.fallback.arrays()
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder, which needs no other: encoder, tokenizer, memory."""
         return self.encoder.files() | {MEMORY: self.memory.to_bytes()}
 
-    def told(self) -> dict[str, Any]:
-        """What its card says beside how it was trained."""
+    def metadata(self) -> dict[str, Any]:
+        """Entries of its card beside those on its training."""
         reads = {"longest_tokens": self.encoder.longest_tokens, "cut": self.encoder.cut}
-        return {"reads": reads, "found": self.found}
+        return {"reads": reads, "found": self.training}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "RetrievalProxy":
         """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         folder, config = card["folder"], RetrievalConfig(**card["config"])
-        near, far = (Spread(*(arrays[f"{name}.{f.name}"] for f in fields(Spread)))
-                     for name in ("near", "far"))  # fmt: skip
+        near, far = (
+            ResidualQuantiles(arrays[f"{name}.edges"], arrays[f"{name}.residuals"])
+            for name in ("near", "far")
+        )
         fallback = Mlp.from_arrays(arrays)
         dimensions = len(fallback.layers[0][0])
         memory = VectorIndex.from_bytes(
@@ -167,3 +208,8 @@ class RetrievalProxy:
 def mapped(vectors: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
     """Unit vectors, shape (n, hidden), in the space that is searched, each alone."""
     return vectors if map_ is None else np.stack([unit(vector @ map_) for vector in vectors])
+
+
+def scaled(vectors: np.ndarray) -> np.ndarray:
+    """Numbers of about 1, whatever the number of dimensions."""
+    return vectors * np.sqrt(vectors.shape[-1], dtype=np.float32)

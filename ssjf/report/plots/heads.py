@@ -27,11 +27,8 @@ PAPER = {
     "5-class-expected": "5 classes, expected length",
     "pairwise": "pairwise margin",
     "listmle": "ListMLE",
-    "log-l1": "L1 on logarithms",
     "log-mse": "MSE on logarithms",
     "quantiles": "quantiles",
-    "log-normal": "log-normal",
-    "log-t": "log-t",
 }
 IN_TABLE = ("accuracy", "macro_f1", "precision", "recall", "kendall_tau_b", "spearman", "mae",
             "coverage_80")  # fmt: skip
