@@ -18,14 +18,16 @@ from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import python
 from ssjf.harness.models import make
-from ssjf.harness.server import LiveServer
-from ssjf.harness.server_options import environment, options_of
+from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
 
-ONE_SLOT = Deployment("one-slot", "mid", 1, 2048, 8192, 32, 2048, 0.2)
+ONE_SLOT = Deployment(
+    name="one-slot", shape="mid", slots=1, token_budget=2048, kv_tokens=8192, block_tokens=32,
+    context_tokens=2048, memory_share=0.2,
+)  # fmt: skip
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPTS = (
     "Write a detailed essay about railways, with an introduction and a conclusion.",

@@ -11,14 +11,13 @@ import pytest
 import vllm_engine
 from ssjf import Requests, Server, simulate
 from ssjf.errors import InputError
-from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import Engine
 from ssjf.simulator.profile import Profile
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm-steps")]
 
-BLOCK, BLOCKS = 32, 64
-SMALL = Deployment("small", "tiny", 16, 256, BLOCK * BLOCKS, BLOCK, 512, 0.2)
+BLOCK, BLOCKS = vllm_engine.BLOCK, 64
+SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)
 ONE_A_STEP = Profile("one a step", 1.0)
 STAMPS = ("scheduled_at", "first_token_at", "finished_at", "preemptions")
 POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5")

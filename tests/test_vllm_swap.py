@@ -1,6 +1,5 @@
 """Swapping preempted requests on vLLM: nothing leaks or sticks, little is lost to rounding."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from ssjf.harness.quantise import halves, joined, quantise, restore
 
 pytestmark = pytest.mark.xdist_group("vllm-swap")
 
-BLOCK = 32
-SMALL = Deployment("small", "tiny", 16, 512, BLOCK * 64, BLOCK, 1024, 0.2)
+BLOCK, SMALL = vllm_engine.BLOCK, vllm_engine.SMALL
 SHORT = Server(slots=8, kv_tokens=BLOCK * 12, block_tokens=BLOCK, token_budget=128)
 
 
@@ -58,7 +56,7 @@ def workload(seed, n=20):
 @pytest.fixture(scope="module")
 def engine():
     """An engine that swaps in 8 bits."""
-    with Engine(replace(SMALL, swap_bits=8)) as live:
+    with Engine(SMALL.replace(swap_bits=8)) as live:
         yield live
 
 
@@ -67,7 +65,7 @@ def runs(engine):
     """The same requests with too little KV memory: computed again, kept as they are, in 8 bits."""
     found = {8: engine.serve(workload(1), "fcfs", SHORT, clock="steps")}
     for bits in (0, 16):
-        with Engine(replace(SMALL, swap_bits=bits)) as live:
+        with Engine(SMALL.replace(swap_bits=bits)) as live:
             found[bits] = live.serve(workload(1), "fcfs", SHORT, clock="steps")
     return found
 
@@ -159,7 +157,7 @@ def test_a_copy_that_fails_in_the_middle_leaves_no_request_stuck(monkeypatch):
 @vllm_engine.needed
 @pytest.mark.slow
 def test_a_full_host_computes_again():
-    with Engine(replace(SMALL, swap_bits=8, host_tokens=1)) as live:
+    with Engine(SMALL.replace(swap_bits=8, host_tokens=1)) as live:
         done, _, more = live.serve(workload(1), "fcfs", SHORT, clock="steps")
     assert done.preemptions.sum() > 0 and more["swap_out"] == 0
     assert np.isfinite(done.finished_at).all()
@@ -172,7 +170,7 @@ def test_a_full_host_computes_again():
 )
 @pytest.mark.slow
 def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
-    with Engine(replace(SMALL, kv_dtype="fp8")) as live:
+    with Engine(SMALL.replace(kv_dtype="fp8")) as live:
         requests = workload(3)
         _, _, more = live.serve(requests, "fcfs", SHORT, clock="steps")
     assert len(more["tokens"]) == requests.output_tokens.sum()
@@ -180,9 +178,9 @@ def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
 
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
-    [("swap_bits", 4, "unknown swap_bits '4'; known: 0, 16, 8"),
+    [("swap_bits", 4, "unknown swap_bits 4; known: 0, 16, 8"),
      ("kv_dtype", "int3", "unknown kv_dtype 'int3'; known: auto, fp8")],
 )  # fmt: skip
 def test_an_unknown_width_is_one_sentence(field, value, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(SMALL, **{field: value})
+        SMALL.replace(**{field: value})

@@ -3,12 +3,19 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import ABSENT, python
+
+BLOCK = 32
+"""Tokens per KV block of ``SMALL``."""
+SMALL = Deployment(
+    name="small", shape="tiny", slots=16, token_budget=512, kv_tokens=64 * BLOCK,
+    block_tokens=BLOCK, context_tokens=1024, memory_share=0.2,
+)  # fmt: skip
 
 needed = pytest.mark.skipif(python() is None, reason=ABSENT)
 
@@ -25,7 +32,7 @@ time.sleep(600)
 
 def owner(deployment, folder):
     """A process that starts an engine, prints the engine's process id, and waits."""
-    command = [sys.executable, "-c", _OWNER, json.dumps(asdict(deployment))]
+    command = [sys.executable, "-c", _OWNER, json.dumps(deployment.as_json())]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
 
 

@@ -100,7 +100,7 @@ class Engine:
                 [found, "-m", "ssjf.harness.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._log().open("w"),
+                stderr=(self._folder / "vllm.log").open("w"),
                 text=True,
                 env=variables(),
             )
@@ -118,12 +118,15 @@ class Engine:
         clock: str | None = None,
         seed: int = 0,
     ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Serve ``requests`` as the simulator does: what was measured, the record of steps, more.
+        """Serve ``requests`` as the simulator does.
 
-        The arguments are those of ``engine.simulator.simulate``, the policy by name. ``clock``
-        is the deployment's (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too,
-        are step counts. The record of steps has the columns of ``driver.PER_STEP``. More: the
-        tokens said, and what was swapped.
+        The arguments are those of ``simulate``, the policy by name. ``clock`` is the deployment's
+        (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too, are step counts.
+
+        Returns
+        -------
+        The completions; the record of steps, an array per column of ``driver.PER_STEP``; the
+        generated tokens and what was swapped, by name.
         """
         self._check(requests, server)
         self.start()
@@ -134,11 +137,13 @@ class Engine:
             "requests": str(self._folder / f"{self._jobs}-requests.npz"),
             "result": str(self._folder / f"{self._jobs}-result.npz"),
             "policy": _name_inside(chosen, policy_name),
-            "slots": server.slots,
-            "token_budget": server.token_budget,
+            "scheduler_config": {
+                "max_num_seqs": server.slots,
+                "max_num_batched_tokens": server.token_budget,
+                "enable_chunked_prefill": server.chunked_prefill,
+                "watermark": server.watermark,
+            },
             "kv_blocks": self._blocks(server),
-            "chunked_prefill": server.chunked_prefill,
-            "watermark": server.watermark,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -153,8 +158,10 @@ class Engine:
         self._ask(job)
         with np.load(job["result"]) as found:
             result = dict(found)
+        steps = {name.removeprefix("step_"): each for name, each in result.items()
+                 if name.startswith("step_")}  # fmt: skip
         more = {name: each for name, each in result.items() if name.startswith(_MORE)}
-        return _completions(requests, result), _steps(result), more
+        return _completions(requests, result), steps, more
 
     def _check(self, requests: Requests, server: Server) -> None:
         """What the simulator can do and this deployment cannot."""
@@ -181,9 +188,6 @@ class Engine:
         whole = self.deployment.kv_tokens // self.deployment.block_tokens
         return whole if server.kv_tokens is None else server.blocks
 
-    def _log(self) -> Path:
-        return self._folder / "vllm.log"
-
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
@@ -203,8 +207,8 @@ class Engine:
 
     def _last_words(self, code: int) -> str:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        said = [line for line in self._log().read_text(errors="replace").splitlines() if line]
-        return f"{how}, last words: {said[-1].strip()}" if said else how
+        log = (self._folder / "vllm.log").read_text(errors="replace").strip()
+        return f"{how}, last words: {log.splitlines()[-1]}" if log else how
 
 
 def variables() -> dict[str, str]:
@@ -241,19 +245,5 @@ def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completion
         "preemptions": int(found["preemptions"].sum()),
         "busy_seconds": float(durations.sum()),
     }
-    return Completions(
-        requests,
-        found["scheduled_at"],
-        found["first_token_at"],
-        found["finished_at"],
-        found["preemptions"],
-        counters,
-    )
-
-
-def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix("step_"): column
-        for name, column in found.items()
-        if name.startswith("step_")
-    }
+    stamps = (found[f"{name}_at"] for name in ("scheduled", "first_token", "finished"))
+    return Completions(requests, *stamps, found["preemptions"], counters)

@@ -22,8 +22,7 @@ from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import python
 from ssjf.harness.models import make
-from ssjf.harness.server import LiveServer
-from ssjf.harness.server_options import environment, options_of
+from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import Texts, load_texts
 
