@@ -57,7 +57,7 @@ def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, **opti
     """The middleware around an application, with a fake proxy."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
-    learner = OnlineLearner(forecaster, state, chosen.save_seconds, chosen.max_state_bytes)
+    learner = OnlineLearner(forecaster, state, chosen.save_seconds, int(1e6 * chosen.max_state_mb))
     return Middleware(
         app, chosen, Predictor(forecaster, learner, (chosen.deadline_ms or 20) / 1000)
     )

@@ -60,7 +60,7 @@ def length(observer, data, size=None):
     try:
         return observer.output_tokens()
     except NotLearnable as why:
-        return why.reason
+        return str(why)
 
 
 # Reading answers

@@ -49,8 +49,8 @@ def python() -> str | None:
 class Engine:
     """An engine of a deployment, started on first use; a context manager.
 
-    ``hardware`` says what it runs on, once started. InputError, in one sentence, where vLLM is
-    absent, does not start, or dies in a run.
+    ``hardware`` says what it runs on, once started. InputError where vLLM is absent, does not
+    start, or dies in a run.
     """
 
     def __init__(self, deployment: Deployment, model: Path | None = None) -> None:
@@ -132,18 +132,8 @@ class Engine:
         self.start()
         chosen = policy(policy_name)
         predicted = predictions(chosen, requests, predicted_tokens)
-        self._jobs += 1
-        job: dict[str, Any] = {
-            "requests": str(self._folder / f"{self._jobs}-requests.npz"),
-            "result": str(self._folder / f"{self._jobs}-result.npz"),
+        job = self._job(server) | {
             "policy": _name_inside(chosen, policy_name),
-            "scheduler_config": {
-                "max_num_seqs": server.slots,
-                "max_num_batched_tokens": server.token_budget,
-                "enable_chunked_prefill": server.chunked_prefill,
-                "watermark": server.watermark,
-            },
-            "kv_blocks": self._blocks(server),
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -184,9 +174,21 @@ class Engine:
             raise InputError(f"a request has {longest} tokens; deployment {name} takes at most "
                              f"{has.context_tokens}")  # fmt: skip
 
-    def _blocks(self, server: Server) -> int:
+    def _job(self, server: Server) -> dict[str, Any]:
+        """Of the next job its files, and the server in vLLM's words."""
+        self._jobs += 1
         whole = self.deployment.kv_tokens // self.deployment.block_tokens
-        return whole if server.kv_tokens is None else server.blocks
+        return {
+            "requests": str(self._folder / f"{self._jobs}-requests.npz"),
+            "result": str(self._folder / f"{self._jobs}-result.npz"),
+            "kv_blocks": whole if server.kv_tokens is None else server.blocks,
+            "scheduler_config": {
+                "max_num_seqs": server.slots,
+                "max_num_batched_tokens": server.token_budget,
+                "enable_chunked_prefill": server.chunked_prefill,
+                "watermark": server.watermark,
+            },
+        }
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
@@ -239,11 +241,11 @@ def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArra
 
 
 def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completions:
-    durations = found["step_ended_at"] - found["step_started_at"]
-    counters = {
-        "steps": int((found["step_sequences"] > 0).sum()),
-        "preemptions": int(found["preemptions"].sum()),
-        "busy_seconds": float(durations.sum()),
-    }
-    stamps = (found[f"{name}_at"] for name in ("scheduled", "first_token", "finished"))
-    return Completions(requests, *stamps, found["preemptions"], counters)
+    busy = found["step_ended_at"] - found["step_started_at"]
+    counters = {"steps": int((found["step_sequences"] > 0).sum()),
+                "preemptions": int(found["preemptions"].sum()),
+                "busy_seconds": float(busy.sum())}  # fmt: skip
+    return Completions(
+        requests, found["scheduled_at"], found["first_token_at"], found["finished_at"],
+        found["preemptions"], counters,
+    )  # fmt: skip

@@ -40,7 +40,8 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             with np.load(job["requests"]) as requests:
-                np.savez(job["result"], **driver.serve(job, dict(requests)))
+                found: dict[str, Any] = driver.serve(job, dict(requests))
+            np.savez(job["result"], **found)
             _say(answers, {"done": job["result"]})
     except Exception as error:
         words = " ".join(str(error).split())

@@ -27,7 +27,9 @@ def load(options: ServeOptions) -> Predictor:
         ) from None
     if state is not None:
         _restore(forecaster, state)
-    learner = OnlineLearner(forecaster, state, options.save_seconds, options.max_state_bytes)
+    learner = OnlineLearner(
+        forecaster, state, options.save_seconds, int(1e6 * options.max_state_mb)
+    )
     return Predictor(forecaster, learner, _deadline_seconds(options, seconds))
 
 

@@ -118,7 +118,7 @@ class Middleware:
         try:
             return await self._prioritiser.prioritise(request)
         except NotPredicted as why:
-            metrics().unpredicted.labels(why.reason).inc()
+            metrics().unpredicted.labels(str(why)).inc()
         except Exception as error:  # a mistake here must cost no one an answer
             metrics().unpredicted.labels("internal_error").inc()
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
@@ -132,7 +132,7 @@ class Middleware:
                 raise NotLearnable("several_answers")  # usage is their sum
             self._predictor.learn(Observation(request, forecast, observer.response()))
         except NotLearnable as why:
-            metrics().not_learned.labels(why.reason).inc()
+            metrics().not_learned.labels(str(why)).inc()
 
 
 class Prioritiser:
@@ -150,7 +150,7 @@ class Prioritiser:
         if self._respects_priority and request.header(HEADER) is not None:
             raise NotPredicted("client_priority")
         try:
-            data = await request.body(self._options.max_body_bytes)
+            data = await request.body(int(self._options.max_body_mb * 1e6))
             arrived_at, body = time.monotonic(), openai.parsed(data)
         except NotPredicted:
             if not request.disconnected:
@@ -177,7 +177,7 @@ class Prioritiser:
             request = openai.completion_request(body, chat, history)
             forecast = await self._predictor.forecast(request, arrived_at)
         except NotPredicted as why:
-            metrics().unpredicted.labels(why.reason).inc()
+            metrics().unpredicted.labels(str(why)).inc()
             return None
         metrics().predictions.inc()
         self._recent.append(forecast.tokens)

@@ -38,7 +38,7 @@ class OnlineLearner:
         try:
             self._learn(observation)
         except NotLearnable as why:
-            metrics().not_learned.labels(why.reason).inc()
+            metrics().not_learned.labels(str(why)).inc()
         except Exception as error:  # a request must never suffer from it
             metrics().not_learned.labels("error").inc()
             LOG.debug("nothing was learned (%s)", type(error).__name__)

@@ -20,10 +20,6 @@ ROLES = {"user": "[USER]", "assistant": "[ASSISTANT]"}
 class NotPredicted(Exception):
     """Why a request gets no prediction, in one word that metrics count by."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
 
 class IncomingRequest:
     """One HTTP request: its headers, the part of its body that was read, and its client.

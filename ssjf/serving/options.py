@@ -17,41 +17,45 @@ class ServeOptions(BaseModel):
     model_config = STRICT | {"strict": False}  # variables are text
 
     proxy: str = Field(
-        "builtin", min_length=1, description="What predicts lengths: a folder.",
+        default="builtin", min_length=1, description="What predicts lengths: a folder.",
         json_schema_extra={"allowed": "a folder, or builtin"},
     )  # fmt: skip
     client_priority: Literal["respect", "override"] = Field(
-        "respect", description="Whether a priority that a client sets stays."
+        default="respect", description="Whether a priority that a client sets stays."
     )
     client_limit: Literal["respect", "ignore"] = Field(
-        "respect", description="Whether a client's max_tokens caps its prediction."
+        default="respect", description="Whether a client's max_tokens caps its prediction."
     )
     deadline_ms: float | None = Field(
-        None, ge=0.1, le=60_000,
+        default=None, ge=0.1, le=60_000,
         description="How long a request waits for its prediction; none is 4 times what one takes "
         "when the server starts, at least 20.",
         json_schema_extra={"allowed": "none or a number from 0.1 to 60000"},
     )  # fmt: skip
     overtake_seconds: float | None = Field(
-        30.0, ge=0, le=86_400,
+        default=30.0, ge=0, le=86_400,
         description="No request is overtaken by one that arrives more than so much later; "
         "0 is FCFS, none is pure SSJF.",
         json_schema_extra={"allowed": OVERTAKE},
     )  # fmt: skip
     longest_tokens: int = Field(
-        1024, ge=1, le=10**6, description="A prediction of so many or more waits all of it."
+        default=1024, ge=1, le=10**6, description="A prediction of so many or more waits all of it."
     )
     learn: Literal["none", "calibration", "retrieval"] = Field(
-        "calibration", description="How finished requests correct predictions."
+        default="calibration", description="How finished requests correct predictions."
     )
-    state: str = Field("", description="A file that keeps what was learned.")
+    state: str = Field(default="", description="A file that keeps what was learned.")
     save_seconds: float = Field(
-        30.0, ge=0.1, le=86_400, description="How often at most it is written."
+        default=30.0, ge=0.1, le=86_400, description="How often at most it is written."
     )
-    max_state_mb: float = Field(64.0, ge=0.0001, le=10_000, description="It is written no larger.")
-    max_body_mb: float = Field(4.0, ge=0.001, le=1000, description="A larger request is not read.")
+    max_state_mb: float = Field(
+        default=64.0, ge=0.0001, le=10_000, description="It is written no larger."
+    )
+    max_body_mb: float = Field(
+        default=4.0, ge=0.001, le=1000, description="A larger request is not read."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="How much is logged on standard error."
+        default="info", description="How much is logged on standard error."
     )
 
     @model_validator(mode="after")
@@ -61,16 +65,6 @@ class ServeOptions(BaseModel):
         if self.state and self.learn == "none":
             raise ValueError("state keeps what was learned, but learn is 'none'; leave one out")
         return self
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The largest body that is read."""
-        return int(self.max_body_mb * 1e6)
-
-    @property
-    def max_state_bytes(self) -> int:
-        """The largest state that is written."""
-        return int(self.max_state_mb * 1e6)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "ServeOptions":

@@ -16,10 +16,6 @@ _GENERATED = ("content", "reasoning", "reasoning_content", "tool_calls")
 class NotLearnable(Exception):
     """Why nothing is learned from a response, in one word that metrics count by."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
 
 class JsonResponse:
     """A body that comes as one JSON object, at whose end are finish reason and usage."""
@@ -83,7 +79,7 @@ class ResponseObserver:
         try:
             self._read(message)
         except NotLearnable as why:
-            self._response, self._reason = None, why.reason
+            self._response, self._reason = None, str(why)
         except Exception:  # a message that is none of HTTP
             self._response, self._reason = None, "unreadable"
         await self._send(message)
