@@ -115,7 +115,7 @@ def test_swapped_requests_are_not_computed_again(runs):
             assert prompts <= steps["prefill_tokens"].sum() <= prompts + 2 * preemptions
             assert more["swap_left"] == more["swap_blocks"] == 0
         measured, steps, more = runs[0][i]  # a full host
-        assert measured.preemptions.sum() > 0 and more["swap_out"] == 0
+        assert measured.preemptions.sum() > 5 and more["swap_out"] <= 1  # of one token
         assert np.isfinite(measured.finished_at).all()
         assert steps["prefill_tokens"].sum() > prompts * 1.3
 

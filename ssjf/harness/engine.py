@@ -148,8 +148,7 @@ class Engine:
         self._ask(job)
         with np.load(job["result"]) as found:
             result = dict(found)
-        steps = {name.removeprefix("step_"): each for name, each in result.items()
-                 if name.startswith("step_")}  # fmt: skip
+        steps = {name[5:]: each for name, each in result.items() if name.startswith("step_")}
         more = {name: each for name, each in result.items() if name.startswith(_MORE)}
         return _completions(requests, result), steps, more
 
