@@ -64,24 +64,21 @@ def test_the_key_is_the_prediction(echoes):
         assert key(echoes, prompt="of 123 tokens", max_tokens=None) == 123_000
 
 
-def test_of_several_prompts_the_longest_counts(echoes):
-    assert key(echoes, prompt=["7", "300", "20"], max_tokens=999) == 300_000
+SAYS_400 = {"messages": [{"role": "user", "content": "400"}]}
 
 
 @pytest.mark.parametrize(
-    "limits, tokens",
-    [({}, 16), ({"max_tokens": 8}, 8), ({"max_tokens": None}, 400), ({"max_tokens": 500}, 400),
-     ({"max_tokens": "8"}, 400)],
+    "path, members, tokens",
+    [(COMPLETIONS, {"prompt": "400"}, 16), (COMPLETIONS, {"prompt": "400", "max_tokens": 8}, 8),
+     (COMPLETIONS, {"prompt": "400", "max_tokens": None}, 400),
+     (COMPLETIONS, {"prompt": "400", "max_tokens": 500}, 400),
+     (COMPLETIONS, {"prompt": "400", "max_tokens": "8"}, 400),
+     (COMPLETIONS, {"prompt": ["7", "300", "20"], "max_tokens": 999}, 300),
+     (CHAT, SAYS_400, 400), (CHAT, SAYS_400 | {"max_tokens": 9}, 9),
+     (CHAT, SAYS_400 | {"max_tokens": 9, "max_completion_tokens": 8}, 8)],
 )  # fmt: skip
-def test_what_the_client_allows_caps_a_prediction(echoes, limits, tokens):
-    assert key(echoes, prompt="400", **limits) == tokens * 1000
-
-
-def test_what_the_client_allows_a_chat(echoes):
-    messages = [{"role": "user", "content": "400"}]
-    assert key(echoes, CHAT, messages=messages) == 400_000
-    assert key(echoes, CHAT, messages=messages, max_tokens=9) == 9_000
-    assert key(echoes, CHAT, messages=messages, max_tokens=9, max_completion_tokens=8) == 8_000
+def test_the_longest_prompt_counts_up_to_what_the_client_allows(echoes, path, members, tokens):
+    assert key(echoes, path, **members) == tokens * 1000
 
 
 def test_a_measurement_that_forces_lengths_by_the_limit_can_have_it_ignored():
@@ -143,17 +140,15 @@ def test_a_body_that_cannot_be_written_to_goes_on_under_a_header(echoes, reason)
     assert int(found.headers["x-priority"]) > 0
 
 
-def test_a_large_body_without_a_length_goes_on_in_its_parts(echoes):
-    parts = [b'{"prompt": "', *[b"a" * 3000] * 5, b'"}']
-    with counting("unpredicted_total", reason="too_large"):
-        found = httpx.post(echoes + COMPLETIONS, content=iter(parts), timeout=600)
-    assert found.content == b"".join(parts)
-
-
-def test_a_compressed_body_goes_on(echoes):
-    body = gzip.compress(b'{"prompt": "a"}')
-    with counting("unpredicted_total", reason="encoded"):
-        assert post(echoes, body, headers={"content-encoding": "gzip"}).content == body
+@pytest.mark.parametrize(
+    "reason, body, headers",
+    [("too_large", [b'{"prompt": "', *[b"a" * 3000] * 5, b'"}'], {}),
+     ("encoded", [gzip.compress(b'{"prompt": "a"}')], {"content-encoding": "gzip"})],
+)  # fmt: skip
+def test_a_body_in_parts_that_is_not_read_goes_on(echoes, reason, body, headers):
+    with counting("unpredicted_total", reason=reason):
+        found = httpx.post(echoes + COMPLETIONS, content=iter(body), headers=headers, timeout=600)
+    assert found.content == b"".join(body)
 
 
 @pytest.mark.parametrize(
@@ -403,22 +398,17 @@ def served(**options):
     return [int(each) for each in engine.served], counted("requests_overtaking_total") - before
 
 
-def test_an_engine_that_takes_the_smallest_priority_serves_the_shortest_first():
-    order, overtaking = served(overtake_seconds=None)
-    assert order == sorted(LENGTHS)
-    left, expected = [*LENGTHS], 0
+@pytest.mark.parametrize("bound, expected", [(None, sorted), (3600, sorted), (0, list)])
+def test_an_engine_that_takes_the_smallest_priority_serves_by_length_within_the_bound(
+    bound, expected
+):
+    order, overtaking = served(overtake_seconds=bound)
+    assert order == expected(LENGTHS)
+    left, overtook = [*LENGTHS], 0
     for tokens in order:
-        expected += left[0] != tokens
+        overtook += left[0] != tokens
         left.remove(tokens)
-    assert overtaking == expected > 0
-
-
-def test_within_a_wide_bound_the_shortest_go_first_too():
-    assert served(overtake_seconds=3600)[0] == sorted(LENGTHS)
-
-
-def test_a_bound_of_nothing_is_first_come_first_served():
-    assert served(overtake_seconds=0) == (LENGTHS, 0)
+    assert overtaking == overtook and (overtook > 0) == (bound != 0)
 
 
 # Start and end
