@@ -7,9 +7,8 @@ from commands import changed, refused, ssjf, trace
 from ssjf import Requests, Server
 from ssjf.errors import InputError
 from ssjf.experiments import grid
-from ssjf.experiments.memory_option import memory_of
 from ssjf.experiments.runs import alise
-from ssjf.simulator.memory import Memory
+from ssjf.simulator.memory import Memory, memory_of
 from ssjf.simulator.profile import Profile
 
 HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())

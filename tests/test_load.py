@@ -13,8 +13,8 @@ from ssjf.analysis import server_load as load_summary
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.errors import InputError
 from ssjf.experiments import store
+from ssjf.experiments.bench_serve import SIGMA, made_up, sampled
 from ssjf.experiments.grid import experiment
-from ssjf.experiments.load_prompts import SIGMA, made_up, sampled
 from ssjf.harness import bench_client as load_client
 from ssjf.harness.bench_client import Load
 from ssjf.harness.deployment import deployment

@@ -34,9 +34,9 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
     """
     from ssjf.experiments import what_if
-    from ssjf.experiments.memory_option import memory_of
     from ssjf.experiments.recommend import capped, recommend
     from ssjf.scheduler import policy
+    from ssjf.simulator.memory import memory_of
     from ssjf.simulator.profile import profile
     from ssjf.simulator.server import Server
     from ssjf.workload.traces import load_trace

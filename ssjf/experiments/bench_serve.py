@@ -1,18 +1,42 @@
 """``ssjf bench serve``: a model of the user's with plain vLLM and with the middleware."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
+import numpy as np
 import pandas as pd
 
 from ssjf.analysis.server_load import BURST, PLAIN
 from ssjf.config import SERVE_PREFIX
-from ssjf.experiments.load_prompts import Asked, made_up, sampled
+from ssjf.errors import InputError
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.server import LiveServer
+from ssjf.proxy import io as folder
+from ssjf.request import IntArray
 from ssjf.serving import loading
 from ssjf.serving.options import ServeOptions
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import Texts, load_texts
 
+Asked = tuple[list[str], IntArray]
+STREAM = 5  # of random numbers, beside those of open_loop.STREAMS
+SIGMA = 0.5  # of the log-normal error that made-up lengths have, as `noise:0.5` has
+_ASKS = (
+    "What is the capital city of {}?", "Name three people who are known for {}.",
+    "Did the Romans know {}? Answer yes or no.", "Translate '{}' into French.",
+    "Define {} in one sentence.", "Give a synonym for {}.",
+    "Write a haiku about {}.", "List ten facts about {}.",
+    "Explain {} to a child.", "Summarise the history of {} in a paragraph.",
+    "Write a detailed essay about {}, with an introduction and a conclusion.",
+    "Write a short story about {}.",
+    "Compare {} with what came before it, and say who gained from the change.",
+    "Write an email to a colleague who asks for advice about {}.",
+    "Write a Python program about {}, and explain how it works.",
+    "Plan a lesson of one hour about {}, minute by minute.",
+)  # fmt: skip
+_SUBJECTS = (
+    "bread", "the bicycle", "chess", "the moon", "opera", "vaccines", "tea", "lighthouses",
+    "money", "bees", "railways", "the violin", "glass", "the calendar", "maps", "football",
+)  # fmt: skip
 LABELS = {PLAIN: "vllm serve", "ssjf": "ssjf serve"}
 IGNORING = {f"{SERVE_PREFIX}CLIENT_LIMIT": "ignore"}  # max_tokens says the true length here
 
@@ -49,3 +73,39 @@ def _asked(
             yield made_up(requests, seed, proxy, context_tokens)
         else:
             yield sampled(texts, requests, seed, context_tokens)
+
+
+def sampled(texts: Texts, n: int, seed: int, most_tokens: int) -> Asked:
+    """n different prompts with the lengths of their answers, drawn by ``seed``.
+
+    Only those that fit: characters (no tokenizer makes more tokens of them than bytes) and answer
+    together ``most_tokens``. InputError where there are fewer.
+    """
+    fits = [
+        len(prompt.encode("utf-8", "replace")) + tokens <= most_tokens and len(prompt) > 1
+        for prompt, tokens in zip(texts.prompts, texts.output_tokens, strict=True)
+    ]
+    rows = np.flatnonzero(fits)
+    if len(rows) < n:
+        raise InputError(f"{n} requests are asked for and {len(rows)} of {len(texts)} prompts fit "
+                         f"{most_tokens} tokens")  # fmt: skip
+    rng = np.random.default_rng([seed, STREAM])
+    chosen = texts.take(rng.choice(rows, n, replace=False))
+    return chosen.prompts, chosen.output_tokens
+
+
+def made_up(n: int, seed: int, proxy: str, most_tokens: int) -> Asked:
+    """n made-up prompts, and lengths around what the proxy says of them.
+
+    The true length is the prediction times a log-normal error of σ ``SIGMA``: this shows what the
+    order does to a server if the proxy is so good, not how good it is.
+    """
+    known = [ask.format(subject) for ask, subject in product(_ASKS, _SUBJECTS)]
+    if n > len(known):
+        raise InputError(f"there are {len(known)} made-up prompts; {n} requests need --data")
+    rng = np.random.default_rng([seed, STREAM])
+    prompts = [known[i] for i in rng.choice(len(known), n, replace=False)]
+    said = folder.load(proxy).predict(prompts).tokens
+    drawn = said * np.exp(SIGMA * rng.standard_normal(n))
+    most = most_tokens - max(map(len, prompts))
+    return prompts, np.clip(np.round(drawn), 1, most).astype(np.int64)

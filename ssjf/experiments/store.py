@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ssjf.errors import InputError
 from ssjf.experiments import paths
 from ssjf.experiments.provenance import environment
-from ssjf.experiments.schema import check_rows
+from ssjf.experiments.run_rows import check_rows
 from ssjf.experiments.specs import Run
 from ssjf.experiments.workloads import Table
 

@@ -1,8 +1,8 @@
 """KV memory in two tiers: what becomes of a preempted request's KV, and the link to the host."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ssjf.errors import InputError, unknown
 from ssjf.simulator.profile import PICOSECONDS
@@ -121,3 +121,36 @@ class Memory:
                     f"at most {LONGEST_COPY_SECONDS:.0f} s are allowed"
                 )
         return round(out * PICOSECONDS), round(back * PICOSECONDS)
+
+
+def memory_of(text: str) -> Memory:
+    """What is done with a preempted request, then ``name=value`` for fields of ``Memory``.
+
+    InputError names what is wrong and lists what is known.
+    """
+    first, *rest = [part.strip() for part in text.split(",")]
+    if first not in ON_PREEMPTION:
+        raise unknown("memory", first, ON_PREEMPTION)
+    given: dict[str, Any] = {"on_preemption": first}
+    known = [field.name for field in fields(Memory) if field.name != "on_preemption"]
+    for part in rest:
+        name, equals, value = part.partition("=")
+        if name not in known:
+            raise unknown("option of --memory", name, known)
+        given[name] = _value(name, value if equals else "")
+    return Memory(**given)
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "reserve":
+        return text
+    if name == "overlap":
+        if text not in ("true", "false"):
+            raise InputError(f"--memory: overlap is {text!r}; it must be true or false")
+        return text == "true"
+    whole = name in ("host_tokens", "quantise", "maximum_tokens")
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        number = "whole number" if whole else "number"
+        raise InputError(f"--memory: {name} is {text!r}; it must be a {number}") from None

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ssjf.config import SERVE_PREFIX
-from ssjf.experiments.load_prompts import Asked, sampled
+from ssjf.experiments.bench_serve import Asked, sampled
 from ssjf.experiments.specs import ServerRun
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
