@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,9 +73,9 @@ class Profile:
 @cache
 def builtin_profiles() -> dict[str, Profile]:
     """The profiles that come with the package, by name."""
-    folder = resources.files("ssjf.simulator") / "profiles"
-    found = (from_toml(Path(str(file))) for file in folder.iterdir() if file.name.endswith("toml"))
-    return {profile.name: profile for profile in sorted(found, key=lambda p: p.name)}
+    path = Path(str(resources.files("ssjf.simulator"))) / "profiles.toml"
+    tables = read_toml("profile", path)
+    return {name: _checked(tables[name], path, name) for name in sorted(tables)}
 
 
 def profile(name: str) -> Profile:
@@ -88,7 +89,10 @@ def profile(name: str) -> Profile:
 
 def from_toml(path: Path) -> Profile:
     """A user's profile: TOML with the fields of ``Profile``; its name defaults to the file's."""
-    given = read_toml("profile", path)
+    return _checked(read_toml("profile", path), path, path.stem)
+
+
+def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
     known = [f.name for f in fields(Profile)]
     for key, value in given.items():
         if key not in known:
@@ -98,7 +102,7 @@ def from_toml(path: Path) -> Profile:
             raise InputError(f"profile file {path}: {key} is {value!r}; it must be {words}")
     if "step_seconds" not in given:
         raise InputError(f"profile file {path}: step_seconds is missing")
-    return Profile(**{"name": path.stem, **given})
+    return Profile(**{"name": name, **given})
 
 
 _SECONDS = (float, int), "a number of seconds"
