@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from ssjf.errors import InputError
-from ssjf.experiments import grid, runner, store
+from ssjf.experiments import grid, runner
+from ssjf.files import whole_file
 from ssjf.harness.deployment import deployment
 from ssjf.simulator.calibrate import Fit, fit, to_toml
 
@@ -20,8 +21,8 @@ def calibrate(name: str, out: Path | None = None) -> str:
         raise InputError(f"{out} must end in .toml: profiles are found by that")
     runner.run(EXPERIMENT, deployment=name)
     found = fitted(name)
-    with store.writable(out.parent):
-        out.write_text(to_toml(found))
+    with whole_file(out) as temporary:
+        temporary.write_text(to_toml(found))
     return (
         f"{out}: {found.profile.step_seconds * 1e3:.3g} ms a step; {found.steps} steps, median "
         f"error of one {100 * found.relative_error:.1f} %, of all {100 * found.total_error:+.1f} %"

@@ -7,11 +7,8 @@ A run is written under a temporary name and renamed, so that a folder that exist
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from ssjf.experiments.provenance import environment
 from ssjf.experiments.run_rows import check_rows
 from ssjf.experiments.specs import Run
 from ssjf.experiments.workloads import Table
+from ssjf.files import sha256, whole_file, whole_folder
 
 Spec = Mapping[str, Any]
 
@@ -59,16 +57,8 @@ def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
     if folder.is_dir():
         return folder
     check_rows(rows, spec.detail, str(folder))
-    with writable(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-        try:
-            _write(temporary, spec, rows, seconds)
-            temporary.chmod(0o755)
-            if not folder.is_dir():  # another process may have been faster
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(folder) as temporary:
+        _write(temporary, spec, rows, seconds)
     return folder
 
 
@@ -79,7 +69,7 @@ def _write(folder: Path, spec: Run, rows: pd.DataFrame, seconds: float) -> None:
         | rows.attrs.get("environment", {})
         | {
             "seconds": round(seconds, 3),
-            "rows_sha256": _sha256(folder / "rows.parquet"),
+            "rows_sha256": sha256(folder / "rows.parquet"),
         }
     )
     (folder / "spec.json").write_text(json.dumps(spec.as_json(), indent=1, sort_keys=True) + "\n")
@@ -109,7 +99,7 @@ def verify(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{folder / 'spec.json'} was edited: it is not run {folder.name}; {mend}"
             )
-        if _sha256(rows) != env["rows_sha256"]:
+        if sha256(rows) != env["rows_sha256"]:
             raise InputError(f"{rows} is truncated or was altered; {mend}")
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is not a whole run ({error}); {mend}") from None
@@ -133,14 +123,8 @@ def sweep_temporary(experiments: Iterable[str]) -> None:
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:
     """Parquet (zstd), the same bytes for the same rows, under a temporary name until whole."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            pq.write_table(table, temporary, **_encoding(table))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, **_encoding(table))
 
 
 def _encoding(table: pa.Table) -> dict[str, Any]:
@@ -153,16 +137,3 @@ def _encoding(table: pa.Table) -> dict[str, Any]:
         "use_dictionary": [name for name in table.column_names if name not in metrics],
         "column_encoding": dict.fromkeys(metrics, "BYTE_STREAM_SPLIT"),
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """A full disk or a folder that cannot be written is one clear sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from None

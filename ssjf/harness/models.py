@@ -4,8 +4,6 @@ The shapes are those of Llama. What a step costs depends on them; what is said d
 """
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError, unknown
+from ssjf.files import whole_folder
 from ssjf.simulator.sizes import Sizes
 
 WEIGHTS = ("random", "none")
@@ -71,14 +70,8 @@ def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) 
         )
     if out.exists():
         raise InputError(f"{out} exists; give a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.parent))
-    try:
+    with whole_folder(out) as temporary:
         _write(temporary, shape, weights, seed)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
-from ssjf.experiments.store import writable
+from ssjf.files import whole_file
 from ssjf.report.measures import Load, measure, runs_of
 
 COLUMNS = [
@@ -81,9 +81,5 @@ def _holds(claim: Claim, estimate: Estimate) -> bool:
 
 def write(verdicts: pd.DataFrame) -> None:
     """``results/claims.csv``, rounded so that it is the same on every machine."""
-    path = paths.claims_csv()
-    temporary = path.with_suffix(".tmp")
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(paths.claims_csv()) as temporary:
         verdicts.round({"value": 4, "low": 3, "high": 3}).to_csv(temporary, index=False)
-        temporary.replace(path)

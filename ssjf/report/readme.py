@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ssjf.experiments import paths
+from ssjf.files import whole_file
 from ssjf.report.figures import cell
 
 
@@ -19,9 +20,8 @@ def write(verdicts: pd.DataFrame, path: Path | None = None) -> None:
         return
     text = replaced(path.read_text(), parts(verdicts))
     if text != path.read_text():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            temporary.write_text(text)
 
 
 def replaced(text: str, generated: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
 from ssjf.experiments.provenance import made_with
+from ssjf.files import whole_file
 
 PROTOCOLS = {
     "published": "the paper's own simulation, with its quirks",
@@ -96,9 +97,8 @@ def _write(path: Path, data: bytes) -> bool:
     if path.exists() and path.read_bytes() == data:
         os.utime(path)  # fresh all the same: the notebook runner checks it
         return True
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
     return False
 
 

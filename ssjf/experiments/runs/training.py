@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from ssjf.errors import InputError
 from ssjf.experiments import paths, train
 from ssjf.experiments.specs import TrainingRun
-from ssjf.experiments.store import digest, writable
+from ssjf.experiments.store import digest
 from ssjf.experiments.workloads import Texts
+from ssjf.files import writable
 from ssjf.proxy import io as folder
 from ssjf.proxy.registry import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
