@@ -13,15 +13,15 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from ssjf.proxy.base import Prediction
-from ssjf.serving.forecasting import Forecaster
-from ssjf.serving.learning import Calibrating
+from ssjf.serving.forecaster import Calibrating
 from ssjf.serving.middleware import Middleware
-from ssjf.serving.online import Teacher
+from ssjf.serving.online import OnlineLearner
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PATIENT = {"deadline_ms": 60_000}  # no prediction comes too late
+HEADER = b"x-vllm-priority"
 
 
 class FakeProxy:
@@ -30,12 +30,12 @@ class FakeProxy:
     llms = ()
 
     def __init__(self):
-        self.mode, self.batches, self.go_on = "well", [], threading.Event()
+        self.mode, self.calls, self.go_on = "well", 0, threading.Event()
 
     def predict(self, prompts, llms=None):
         if self.mode == "fails":
             raise RuntimeError(f"cannot read {prompts[0]}")
-        if self.mode == "dies":
+        if self.mode == "exits":
             raise SystemExit
         if self.mode == "no lengths":
             return Prediction(np.full(len(prompts), np.nan), np.zeros((len(prompts), 1)), (0.5,))
@@ -43,9 +43,7 @@ class FakeProxy:
             time.sleep(0.05)
         if self.mode == "held":
             self.go_on.wait(600)
-        if self.mode == "poisoned" and any("poison" in prompt for prompt in prompts):
-            raise RuntimeError("poison")
-        self.batches.append(len(prompts))
+        self.calls += 1
         found = np.array([number(prompt) for prompt in prompts])
         return Prediction(found, np.stack([found, 2 * found], axis=1), (0.5, 0.95))
 
@@ -55,17 +53,14 @@ def number(prompt):
     return float(found[0]) if found else 50.0
 
 
-def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, middleware=Middleware,
-            **options):  # fmt: skip
+def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, **options):
     """The middleware around an application, with a fake proxy."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
-    teacher = Teacher(forecaster, state, chosen.save_seconds, chosen.max_state_bytes)
-    return middleware(app, chosen, Predictor(forecaster, teacher, chosen.max_batch))
-
-
-class Plain(Forecaster):
-    """Learns nothing."""
+    learner = OnlineLearner(forecaster, state, chosen.save_seconds, int(1e6 * chosen.max_state_mb))
+    return Middleware(
+        app, chosen, Predictor(forecaster, learner, (chosen.deadline_ms or 20) / 1000)
+    )
 
 
 async def read(receive):
@@ -98,7 +93,7 @@ async def echo(scope, receive, send):
         return await live(receive, send)
     seen = dict(scope["headers"])
     told = [(b"x-length", seen.get(b"content-length", b"")),
-            (b"x-priority", seen.get(b"x-vllm-priority", b""))]  # fmt: skip
+            (b"x-priority", seen.get(HEADER, b""))]  # fmt: skip
     await reply(send, await read(receive), headers=told)
 
 
@@ -117,7 +112,8 @@ class Engine:
             return await live(receive, send)
         asked = json.loads(await read(receive))
         turn = asyncio.Event()
-        heapq.heappush(self._waiting, (asked["priority"], self._count, turn))
+        priority = int(dict(scope["headers"])[HEADER])
+        heapq.heappush(self._waiting, (priority, self._count, turn))
         self._count += 1
         if self._count == self.waits_for:
             self._next()

@@ -17,8 +17,8 @@ from ssjf.experiments.grid import experiment
 from ssjf.experiments.load_prompts import SIGMA, made_up, sampled
 from ssjf.harness import bench_client as load_client
 from ssjf.harness.bench_client import Load
-from ssjf.harness.deployment import Deployment
-from ssjf.harness.server_options import environment, options_of
+from ssjf.harness.deployment import deployment
+from ssjf.harness.server import environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.report import plots
 from ssjf.report.plots.server import GOAL_OVERHEAD_MS, LABELS, verdict
@@ -58,7 +58,7 @@ def test_the_middlewares_time_is_the_mean_of_what_came_between():
 def test_loads_and_deployments_as_options():
     assert Load().options() == ["--request-rate", "inf"]
     assert Load(1.5, 2).options() == ["--request-rate", "1.5", "--max-concurrency", "2"]
-    has = Deployment("a", "tiny", 8, 256, 1024, 32, 512, 0.2, eager=False)
+    has = deployment("cpu-tiny").replace(eager=False)
     found = options_of(has, 4, folder.builtin_folder())
     assert found[found.index("--max-num-seqs") + 1] == "4"
     assert {"--no-enforce-eager", "--no-enable-prefix-caching"} <= set(found)

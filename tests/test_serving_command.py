@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
-from ssjf.cli.serve import HELP
 from ssjf.serving.command import command
 from ssjf.serving.options import ServeOptions
 
@@ -59,7 +58,7 @@ def test_the_server_takes_the_place_of_the_command(vllm):
     """With neither the thread limit of our command line nor variables that an option replaces."""
     (vllm / "vllm-0.32.0.dist-info").mkdir()
     (vllm / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
-    found = told(vllm, "m", "--max-batch", "32", "--seed", "1", SSJF_SERVE_MAX_BATCH="8",
+    found = told(vllm, "m", "--max-body-mb", "4", "--seed", "1", SSJF_SERVE_MAX_BODY_MB="8",
                  SSJF_SERVE_LEARN="none", OMP_NUM_THREADS="3")  # fmt: skip
     assert found["argv"] == ["serve", "m", "--seed", "1", *ADDED]
     assert found["own"] == {"SSJF_SERVE_LEARN": "none"} and found["threads"] == "3"
@@ -113,13 +112,13 @@ def test_a_variable_that_is_none_is_one_sentence():
 
 def test_every_option_is_explained_with_its_default():
     text = " ".join(ssjf("serve", "--help").output.split())
-    for name, value in vars(ServeOptions()).items():
-        assert f"{HELP[name]} [default: {value or 'none'}]" in text
+    for name, field in ServeOptions.model_fields.items():
+        assert f"{field.description} [default: {field.default or 'none'}]" in text
         assert f"--{name.replace('_', '-')} " in text or name == "log_level"
 
 
-def test_help_needs_no_numpy():
-    code = "import sys, ssjf.cli; print('numpy' in sys.modules)"
+def test_the_command_line_needs_neither_numpy_nor_pydantic():
+    code = "import sys, ssjf.cli; print(bool({'numpy', 'pydantic'} & {*sys.modules}))"
     environ = os.environ | {"PYTHONPATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert done.stdout.strip() == "False"

@@ -22,7 +22,7 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.errors import InputError
-from ssjf.serving.learning import Calibrating
+from ssjf.serving.forecaster import Calibrating
 from ssjf.serving.loading import load
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.state import StateFile
@@ -171,7 +171,7 @@ def test_a_server_that_is_killed_while_it_saves_goes_on_with_the_save_before(tmp
         process.kill()
     assert process.wait(600) == -signal.SIGKILL
     assert len(names(tmp_path)) == 2
-    found = load(ServeOptions(state=str(tmp_path / "learned")))._forecaster
+    found = load(ServeOptions(state=str(tmp_path / "learned"))).forecaster
     assert len(found.calibrators["m"]) > 0 and names(tmp_path) == ["learned"]
 
 
@@ -225,11 +225,37 @@ def test_a_state_that_cannot_be_written_costs_no_request(tmp_path, caplog):
     assert "is not saved" in caplog.text and "secret" not in caplog.text
 
 
+class Slow:
+    """Takes so many seconds of a clock of its own to predict."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now = seconds, 0.0
+
+    def predict(self, prompts, llms=None):
+        self.now += self.seconds
+        return FakeProxy().predict(prompts)
+
+
+@pytest.mark.parametrize(
+    "seconds, deadline_ms, expected", [(0.023, None, 0.092), (0.001, None, 0.02), (0.023, 5, 0.005)]
+)
+def test_the_deadline_is_four_times_what_a_prediction_takes(
+    monkeypatch, caplog, seconds, deadline_ms, expected
+):
+    slow = Slow(seconds)
+    monkeypatch.setattr("ssjf.proxy.io.load", lambda _: slow)
+    monkeypatch.setattr("ssjf.serving.forecaster.time.perf_counter", lambda: slow.now)
+    with caplog.at_level(logging.INFO):
+        found = load(ServeOptions(deadline_ms=deadline_ms))
+    assert found.deadline_seconds == pytest.approx(expected)
+    assert f"requests wait up to {1000 * expected:g} ms" in caplog.text
+
+
 def test_the_shipped_proxy_goes_on_with_its_state_and_not_with_what_is_none(tmp_path, caplog):
     options = ServeOptions(state=str(tmp_path / "learned"))
     caplog.set_level(logging.WARNING)
     predictor = load(options)
-    predictor._teacher._state.write(b'{"m": {"format": 0}}')
-    found = load(options)._forecaster
+    predictor._learner._state.write(b'{"m": {"format": 0}}')
+    found = load(options).forecaster
     assert found.calibrators == {} and "calibration state" in caplog.text
     assert names(tmp_path) == ["learned.aside-1"]

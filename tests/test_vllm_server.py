@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,18 +15,21 @@ import vllm_engine
 from serving_tools import until
 from ssjf.analysis.server_load import WORDS
 from ssjf.errors import InputError
-from ssjf.harness.bench_client import Load, measured
+from ssjf.experiments import bench_serve
+from ssjf.harness.bench_client import measured
 from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import python
 from ssjf.harness.models import make
-from ssjf.harness.server import LiveServer
-from ssjf.harness.server_options import environment, options_of
+from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
 
-ONE_SLOT = Deployment("one-slot", "mid", 1, 2048, 8192, 32, 2048, 0.2)
+ONE_SLOT = Deployment(
+    name="one-slot", shape="mid", slots=1, token_budget=2048, kv_tokens=8192, block_tokens=32,
+    context_tokens=2048, memory_share=0.2,
+)  # fmt: skip
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPTS = (
     "Write a detailed essay about railways, with an introduction and a conclusion.",
@@ -166,24 +170,34 @@ def test_the_openai_client_sees_no_difference(server):
     assert done.stdout.split() == ["6", "6", "length", "length"], done.stderr
 
 
-def test_the_load_of_vllm_bench_serve_is_recorded_request_by_request(server):
-    lengths = np.array([5, 3, 9, 2, 4])
-    rows = measured(server, PROMPTS, lengths, Load(rate=50), seed=1)
-    assert rows["output_tokens"].tolist() == lengths.tolist()
-    assert (rows["arrived_at"].diff()[1:] >= 0).all() and (rows["prompt_tokens"] > 5).all()
-    assert (rows["e2el_seconds"] >= rows["ttft_seconds"]).all() and (rows["ttft_seconds"] > 0).all()
-    assert (rows["predicted"] == len(PROMPTS)).all()
-    assert (rows["overhead_ms"] >= rows["predictor_ms"]).all() and (rows["predictor_ms"] > 0).all()
-    assert not rows.select_dtypes(exclude="number").columns.tolist()  # and no text
+def test_one_command_measures_plain_vllm_and_ours_on_the_same_requests(servers, model, monkeypatch):
+    """On the two servers that run already; what ``vllm bench serve`` records of each request."""
+    rows, sent, options = [], [], options_of(ONE_SLOT, 1, model)
 
+    def live(of, vllm_options, own):
+        assert (of, list(vllm_options)) == (str(model), options)
+        return nullcontext(servers["plain" if own is None else "ssjf"])
 
-def test_one_command_measures_plain_vllm_and_ours_on_the_same_requests(model):
-    done = commands.process("bench", "serve", model, "--requests", 6, "--seeds", 2, "--json",
-                            *options_of(ONE_SLOT, 1, model), timeout=600)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    def recorded(server, prompts, tokens, *more):
+        sent.append((prompts, tokens.tolist()))
+        rows.append(measured(server, prompts, tokens, *more))
+        return rows[-1]
+
+    monkeypatch.setattr(bench_serve, "LiveServer", live)
+    monkeypatch.setattr(bench_serve, "measured", recorded)
+    done = commands.ssjf("bench", "serve", model, "--requests", 6, "--rate", 50, "--json", *options)
+    assert done.exit_code == 0, done.stderr
     assert re.findall(r"starting (\w+ serve)", done.stderr) == ["vllm serve", "ssjf serve"]
-    sent = re.findall(r"sending 6 requests for (\d+) tokens", done.stderr)
-    assert len(sent) == 4 and sent[:2] == sent[2:]
+    assert sent[0] == sent[1]
+    for each in rows:
+        assert each["output_tokens"].tolist() == sent[0][1]
+        assert (each["arrived_at"].diff()[1:] >= 0).all() and (each["prompt_tokens"] > 5).all()
+        assert (each["e2el_seconds"] >= each["ttft_seconds"]).all()
+        assert (each["ttft_seconds"] > 0).all()
+        assert not each.select_dtypes(exclude="number").columns.tolist()  # and no text
+    ours = rows[1]
+    assert (ours["predicted"] == 6).all()
+    assert (ours["overhead_ms"] >= ours["predictor_ms"]).all() and (ours["predictor_ms"] > 0).all()
     found = {(each["series"], each["metric"]): each for each in json.loads(done.stdout)}
     plain, ours = ({metric: found[series, metric]["value"] for metric in WORDS}
                    for series in ("fcfs", "ssjf"))  # fmt: skip

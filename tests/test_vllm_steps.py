@@ -1,8 +1,8 @@
 """The simulator against vLLM itself: the same requests, the same steps, one by one."""
 
 import os
+import re
 import signal
-import threading
 import time
 
 import numpy as np
@@ -11,14 +11,13 @@ import pytest
 import vllm_engine
 from ssjf import Requests, Server, simulate
 from ssjf.errors import InputError
-from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import Engine
 from ssjf.simulator.profile import Profile
 
 pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm-steps")]
 
-BLOCK, BLOCKS = 32, 64
-SMALL = Deployment("small", "tiny", 16, 256, BLOCK * BLOCKS, BLOCK, 512, 0.2)
+BLOCK, BLOCKS = vllm_engine.BLOCK, 64
+SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)
 ONE_A_STEP = Profile("one a step", 1.0)
 STAMPS = ("scheduled_at", "first_token_at", "finished_at", "preemptions")
 POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5")
@@ -112,24 +111,15 @@ def test_what_the_deployment_cannot_do_is_one_sentence(engine, change, sentence)
         engine.serve(requests, "fcfs", Server(**options | change))
 
 
-def test_a_killed_engine_is_one_sentence_and_a_new_one_starts():
-    requests = Requests(np.zeros(3), np.full(3, 8), np.full(3, 400))
-    server = Server(slots=2, kv_tokens=2048, block_tokens=BLOCK, token_budget=256)
-    with Engine(SMALL) as live:
-        live.start()
-        pid = live.pid
-        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-        with pytest.raises(InputError, match=r"deployment small died: signal 9.*are kept"):
-            while True:
-                live.serve(requests, "fcfs", server)
-        assert live.serve(requests, "fcfs", server, clock="steps")[0].finished_at.max() > 0
-        assert live.pid != pid
-
-
-def test_the_engine_ends_when_its_owner_is_killed(tmp_path):
+@pytest.mark.slow
+def test_a_killed_engine_is_one_sentence_and_a_new_one_ends_with_its_owner():
     """The worker reads to the end of its input: no engine outlives a killed harness."""
-    owner = vllm_engine.owner(SMALL, tmp_path)
-    pid = int(owner.stdout.readline())
+    owner = vllm_engine.owner(SMALL)
+    first = int(owner.stdout.readline())
+    os.kill(first, signal.SIGKILL)
+    assert re.search(r"deployment small died: signal 9.*are kept", owner.stdout.readline())
+    pid, finished_at = owner.stdout.readline().split()
+    assert int(pid) != first and float(finished_at) > 400
     owner.kill()
     owner.wait()
     for _ in range(6000):

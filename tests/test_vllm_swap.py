@@ -1,6 +1,5 @@
 """Swapping preempted requests on vLLM: nothing leaks or sticks, little is lost to rounding."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from ssjf.harness.quantise import halves, joined, quantise, restore
 
 pytestmark = pytest.mark.xdist_group("vllm-swap")
 
-BLOCK = 32
-SMALL = Deployment("small", "tiny", 16, 512, BLOCK * 64, BLOCK, 1024, 0.2)
+BLOCK, SMALL = vllm_engine.BLOCK, vllm_engine.SMALL
 SHORT = Server(slots=8, kv_tokens=BLOCK * 12, block_tokens=BLOCK, token_budget=128)
 
 
@@ -55,51 +53,94 @@ def workload(seed, n=20):
     return Requests(arrived, rng.integers(2, 80, n), rng.integers(20, 90, n))
 
 
+class Connected(Deployment):
+    """Swaps with one of the tests' connectors."""
+
+    connector: str
+
+    def engine_arguments(self, model):
+        found = super().engine_arguments(model)
+        module = {"kv_connector_module_path": "swap_connectors"}
+        found["kv_transfer_config"] |= {"kv_connector": self.connector} | module
+        return found
+
+
 @pytest.fixture(scope="module")
-def engine():
-    """An engine that swaps in 8 bits."""
-    with Engine(replace(SMALL, swap_bits=8)) as live:
+def connected():
+    """An engine with one of the tests' connectors."""
+
+    def engine(connector, bits):
+        return Engine(Connected(**SMALL.as_json() | {"swap_bits": bits}, connector=connector))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def engine(connected):
+    """An engine that swaps in 8 bits and checks every copy."""
+    with connected("CheckedSwap", 8) as live:
         yield live
 
 
+SEEDS = (1, 2, 3)
+
+
 @pytest.fixture(scope="module")
-def runs(engine):
-    """The same requests with too little KV memory: computed again, kept as they are, in 8 bits."""
-    found = {8: engine.serve(workload(1), "fcfs", SHORT, clock="steps")}
-    for bits in (0, 16):
-        with Engine(replace(SMALL, swap_bits=bits)) as live:
-            found[bits] = live.serve(workload(1), "fcfs", SHORT, clock="steps")
+def runs(engine, connected):
+    """The same requests with too little KV memory: swapped in 8 and in 16 bits, or recomputed
+    because the host is full."""
+    found = {8: served(engine)}
+    with connected("CheckedSwap", 16) as live:
+        found[16] = served(live)
+    with Engine(SMALL.replace(swap_bits=8, host_tokens=1)) as live:
+        found[0] = served(live)
     return found
+
+
+def served(live):
+    return [live.serve(workload(seed), "fcfs", SHORT, clock="steps") for seed in SEEDS]
 
 
 @vllm_engine.needed
 @pytest.mark.slow
 def test_swapped_requests_are_not_computed_again(runs):
     """Prefilled once: the prompts, and the one token each time that vLLM must compute itself."""
-    requests = workload(1)
-    for bits in (16, 8):
-        measured, steps, more = runs[bits]
-        preemptions = measured.preemptions.sum()
-        assert preemptions > 5 and more["swap_out"] == more["swap_back"] == preemptions
-        prompts = requests.prompt_tokens.sum()
-        assert prompts <= steps["prefill_tokens"].sum() <= prompts + 2 * preemptions
-        assert more["swap_left"] == more["swap_blocks"] == 0
-    assert runs[0][1]["prefill_tokens"].sum() > requests.prompt_tokens.sum() * 1.3
+    for i, prompts in enumerate(workload(seed).prompt_tokens.sum() for seed in SEEDS):
+        for bits in (16, 8):
+            measured, steps, more = runs[bits][i]
+            preemptions = measured.preemptions.sum()
+            assert preemptions > 5 and more["swap_out"] == more["swap_back"] == preemptions
+            assert prompts <= steps["prefill_tokens"].sum() <= prompts + 2 * preemptions
+            assert more["swap_left"] == more["swap_blocks"] == 0
+        measured, steps, more = runs[0][i]  # a full host
+        assert measured.preemptions.sum() > 5 and more["swap_out"] <= 1  # of one token
+        assert np.isfinite(measured.finished_at).all()
+        assert steps["prefill_tokens"].sum() > prompts * 1.3
+
+
+def unchanged(runs, bits):
+    """The share of preempted requests whose greedy answer is as if it was recomputed."""
+    same = []
+    for seed, swapped, recomputed in zip(SEEDS, runs[bits], runs[0], strict=True):
+        ends = np.cumsum(workload(seed).output_tokens)[:-1]
+        pairs = zip(*(np.split(each[2]["tokens"], ends) for each in (swapped, recomputed)),
+                    strict=True)  # fmt: skip
+        equal = np.array([np.array_equal(*pair) for pair in pairs])
+        same.extend(equal[swapped[0].preemptions > 0])
+    return np.mean(same)
 
 
 @vllm_engine.needed
 @pytest.mark.slow
 def test_what_comes_back_is_what_was_computed(runs):
-    """Greedy answers after 16-bit copies are those computed again; 8 bits change few of them.
+    """Of 29 preempted requests, the answers of all were unchanged in 16 bits and of 25 in 8 bits.
 
-    Sums in another order may flip a near tie, after which an answer goes on differently.
+    With the blocks of 16 bits in a wrong order 22 were. Sums in another order may flip a near tie;
+    what the rounding may change is checked copy by copy (``CheckedSwap``).
     """
-    lengths = workload(1).output_tokens
-    again, exact, rounded = (np.split(runs[bits][2]["tokens"], np.cumsum(lengths)[:-1])
-                             for bits in (0, 16, 8))  # fmt: skip
-    same = [np.mean([np.array_equal(*pair) for pair in zip(again, kept, strict=True)])
-            for kept in (exact, rounded)]  # fmt: skip
-    assert same[0] >= 0.8 and same[1] >= 0.5
+    assert unchanged(runs, 16) >= 0.9 and unchanged(runs, 8) >= 0.7
 
 
 @vllm_engine.needed
@@ -109,7 +150,7 @@ def test_a_thousand_preemptions_leak_no_block_and_no_copy(engine):
     n, preemptions = 300, 0
     server = Server(slots=8, kv_tokens=BLOCK * 8, block_tokens=BLOCK, token_budget=256)
     for seed in range(40):
-        requests = Requests(np.zeros(n), np.full(n, BLOCK - 1), rng.integers(3, 12, n))
+        requests = Requests(np.zeros(n), np.full(n, BLOCK - 1), rng.integers(3, 6, n))
         done, _, more = engine.serve(requests, "fcfs", server, clock="steps", seed=seed)
         assert np.isfinite(done.finished_at).all()
         assert more["swap_left"] == more["swap_blocks"] == 0
@@ -135,34 +176,15 @@ def test_a_preemptive_order_takes_slots_from_who_runs(engine, policy_name):
 
 @vllm_engine.needed
 @pytest.mark.slow
-def test_a_copy_that_fails_in_the_middle_leaves_no_request_stuck(monkeypatch):
+def test_a_copy_that_fails_in_the_middle_leaves_no_request_stuck(connected):
     """Out of host memory at the second layer, or lost on the way back: computed again."""
-    here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", str(here))
-
-    class Losing(Deployment):
-        def engine_arguments(self, model):
-            found = super().engine_arguments(model)
-            module = {"kv_connector_module_path": "losing_connector"}
-            found["kv_transfer_config"] |= {"kv_connector": "LosingSwap"} | module
-            return found
-
     requests = workload(2, 40)
-    with Engine(Losing(**SMALL.as_json() | {"swap_bits": 8})) as live:
+    with connected("LosingSwap", 8) as live:
         done, _, more = live.serve(requests, "fcfs", SHORT, clock="steps")
     assert np.isfinite(done.finished_at).all()
     assert len(more["tokens"]) == requests.output_tokens.sum()
     assert 0 < more["swap_back"] < done.preemptions.sum()
     assert more["swap_left"] == more["swap_blocks"] == 0
-
-
-@vllm_engine.needed
-@pytest.mark.slow
-def test_a_full_host_computes_again():
-    with Engine(replace(SMALL, swap_bits=8, host_tokens=1)) as live:
-        done, _, more = live.serve(workload(1), "fcfs", SHORT, clock="steps")
-    assert done.preemptions.sum() > 0 and more["swap_out"] == 0
-    assert np.isfinite(done.finished_at).all()
 
 
 @vllm_engine.needed
@@ -172,7 +194,7 @@ def test_a_full_host_computes_again():
 )
 @pytest.mark.slow
 def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
-    with Engine(replace(SMALL, kv_dtype="fp8")) as live:
+    with Engine(SMALL.replace(kv_dtype="fp8")) as live:
         requests = workload(3)
         _, _, more = live.serve(requests, "fcfs", SHORT, clock="steps")
     assert len(more["tokens"]) == requests.output_tokens.sum()
@@ -180,9 +202,9 @@ def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
 
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
-    [("swap_bits", 4, "unknown swap_bits '4'; known: 0, 16, 8"),
+    [("swap_bits", 4, "unknown swap_bits 4; known: 0, 16, 8"),
      ("kv_dtype", "int3", "unknown kv_dtype 'int3'; known: auto, fp8")],
 )  # fmt: skip
 def test_an_unknown_width_is_one_sentence(field, value, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(SMALL, **{field: value})
+        SMALL.replace(**{field: value})

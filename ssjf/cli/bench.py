@@ -4,8 +4,7 @@ import click
 
 from ssjf.cli.group import Group
 from ssjf.cli.output import print_records
-from ssjf.cli.serve import ENVIRONMENT, options
-from ssjf.serving.options import PREFIX, ServeOptions
+from ssjf.cli.serve import ENVIRONMENT, ServeCommand, variables
 
 
 @click.group(cls=Group)
@@ -32,7 +31,7 @@ def bench_proxy(name: str, as_json: bool) -> None:
     print_records(measured.proxy(name), as_json)
 
 
-@bench.command("serve", context_settings={"ignore_unknown_options": True}, params=options())
+@bench.command("serve", cls=ServeCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("model")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", help="Texts with lengths, as of `ssjf train`  [default: made-up prompts]")
@@ -54,9 +53,9 @@ def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, req
     """
     from ssjf.analysis import server_load as load_summary
     from ssjf.experiments import bench_serve as load_bench
+    from ssjf.serving.options import ServeOptions
 
-    given = {PREFIX + name.upper(): text for name, text in own.items() if text is not None}
-    chosen = ServeOptions.from_environment(load_bench.IGNORING | ENVIRONMENT | given)
+    chosen = ServeOptions.from_environment(load_bench.IGNORING | ENVIRONMENT | variables(own))
     rows = load_bench.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
                                seeds, lambda words: click.echo(words, err=True))  # fmt: skip
     if as_json:

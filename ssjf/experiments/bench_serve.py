@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from ssjf.analysis.server_load import BURST, PLAIN
+from ssjf.config import SERVE_PREFIX
 from ssjf.experiments.load_prompts import Asked, made_up, sampled
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.server import LiveServer
 from ssjf.serving import loading
-from ssjf.serving.options import PREFIX, ServeOptions
+from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import load_texts
 
 LABELS = {PLAIN: "vllm serve", "ssjf": "ssjf serve"}
-IGNORING = {f"{PREFIX}CLIENT_LIMIT": "ignore"}  # max_tokens says the true length here
+IGNORING = {f"{SERVE_PREFIX}CLIENT_LIMIT": "ignore"}  # max_tokens says the true length here
 
 
 def compared(

@@ -14,8 +14,7 @@ import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.harness.engine import python
-from ssjf.harness.server import LiveServer
-from ssjf.harness.server_options import HOST, environment
+from ssjf.harness.server import HOST, LiveServer, environment
 from ssjf.request import IntArray
 
 OF_MIDDLEWARE = {"overhead_ms": "overhead", "predictor_ms": "prediction"}

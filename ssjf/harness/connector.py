@@ -1,4 +1,4 @@
-"""Swapping for vLLM: a preempted request's KV goes to host memory and comes back.
+"""Swapping for vLLM: a preempted request's KV is swapped out to host memory and back in.
 
     --kv-transfer-config '{"kv_connector": "HostSwap", "kv_role": "kv_both",
         "kv_connector_module_path": "ssjf.harness.connector",

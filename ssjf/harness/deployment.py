@@ -1,26 +1,24 @@
-"""What an engine is started with: named deployments and a user's own from TOML.
+"""What an engine is started with: named deployments, or a user's own from TOML.
 
-A deployment bounds what its runs may ask for: fewer slots, a smaller token budget and fewer KV
-blocks are set run by run in the same engine, as ``driver`` does it.
+A deployment bounds what its runs may ask for: smaller batches, token budgets and KV memories are
+set run by run in the same engine, as ``driver`` does it.
 """
 
-from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ssjf.config import read_toml
-from ssjf.errors import InputError, unknown
+from pydantic import BaseModel, Field, field_validator
+
+from ssjf.config import STRICT, read_toml, validated
+from ssjf.errors import unknown
 from ssjf.harness.models import SHAPES
 
-KV_DTYPES = ("auto", "fp8")
-SWAP_BITS = (0, 8, 16)
-CLOCKS = ("wall", "cpu")
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Deployment:
+class Deployment(BaseModel):
     """A model shape on a device, with the largest configuration its runs may use.
 
     shape: one of ``models.SHAPES``. slots: vLLM ``max_num_seqs``. token_budget: vLLM
@@ -29,42 +27,38 @@ class Deployment:
     memory_share: of the device's memory that vLLM may take (on a CPU only checked).
     eager: no CUDA graphs.
     kv_dtype: vLLM ``kv_cache_dtype``; ``fp8`` holds twice the tokens of bfloat16 in the same bytes.
-    swap_bits: 0 computes a preempted request again, as vLLM does; 8 or 16 keeps its KV in host
+    swap_bits: 0 recomputes a preempted request, as vLLM does; 8 or 16 swaps its KV out to host
     memory, quantised or as it is (``connector.HostSwap``), of at most host_tokens.
     clock: ``wall``, or ``cpu``: the time that the processor gave the engine, idle time jumped
     over. For a CPU that is shared, on which real time measures the others.
     """
 
+    model_config = STRICT
+
     name: str
     shape: str
-    slots: int
-    token_budget: int
-    kv_tokens: int
-    block_tokens: int
-    context_tokens: int
-    memory_share: float
+    slots: Count
+    token_budget: Count
+    kv_tokens: Count
+    block_tokens: Count
+    context_tokens: Count
+    memory_share: float = Field(gt=0, le=1)
     eager: bool = True
-    kv_dtype: str = "auto"
-    swap_bits: int = 0
-    host_tokens: int = 10**9
-    clock: str = "wall"
+    kv_dtype: Literal["auto", "fp8"] = "auto"
+    swap_bits: Literal[0, 8, 16] = 0
+    host_tokens: Count = 10**9
+    clock: Literal["wall", "cpu"] = "wall"
 
-    def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise unknown("shape", self.shape, SHAPES)
-        for name in ("slots", "token_budget", "kv_tokens", "block_tokens", "context_tokens"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"deployment {self.name}: {name} is {value!r}; "
-                                 "it must be a whole number of at least 1")  # fmt: skip
-        if not 0 < self.memory_share <= 1:
-            raise InputError(f"deployment {self.name}: memory_share is {self.memory_share}; "
-                             "it must be above 0 and at most 1")  # fmt: skip
+    @field_validator("shape")
+    @classmethod
+    def _known(cls, shape: str) -> str:
+        if shape not in SHAPES:
+            raise unknown("shape", shape, SHAPES)
+        return shape
 
-        choices = {"kv_dtype": KV_DTYPES, "swap_bits": SWAP_BITS, "clock": CLOCKS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise unknown(name, str(getattr(self, name)), map(str, known))
+    def replace(self, **changes: Any) -> "Deployment":
+        """A deployment with other values; InputError for bad ones."""
+        return validated(type(self), self.as_json() | changes, f"deployment {self.name}")
 
     def engine_arguments(self, model: Path) -> dict[str, Any]:
         """Arguments of ``vllm.EngineArgs``: only those that 0.26 and 0.32 both have."""
@@ -86,6 +80,7 @@ class Deployment:
             "enable_prefix_caching": False,
             "scheduling_policy": "priority",
             "async_scheduling": False,
+            # In the engine's process: a worker process ("mp") would spin on a second core
             "distributed_executor_backend": "uni",
             "disable_log_stats": True,
         }
@@ -101,34 +96,25 @@ class Deployment:
 
     def as_json(self) -> dict[str, Any]:
         """The fields, for a record."""
-        return asdict(self)
+        return self.model_dump()
 
 
 @cache
 def deployments() -> dict[str, Deployment]:
     """The deployments that come with the package, by name."""
-    folder = resources.files("ssjf.harness") / "deployments"
-    paths = [Path(str(file)) for file in folder.iterdir() if file.name.endswith(".toml")]
-    return {path.stem: _read(path) for path in sorted(paths)}
+    path = Path(str(resources.files("ssjf.harness") / "deployments.toml"))
+    tables = read_toml("deployment", path)
+    return {name: _validated(name, table, path) for name, table in tables.items()}
 
 
 def deployment(name: str) -> Deployment:
     """A deployment by name, or from a path ending in ``.toml``."""
     if name.endswith(".toml"):
-        return _read(Path(name))
+        return _validated(Path(name).stem, read_toml("deployment", Path(name)), Path(name))
     if name not in deployments():
         raise unknown("deployment", name, deployments())
     return deployments()[name]
 
 
-def _read(path: Path) -> Deployment:
-    given = read_toml("deployment", path)
-    known = [field.name for field in fields(Deployment)]
-    for key in given:
-        if key not in known:
-            raise InputError(f"deployment file {path}: unknown key {key!r}; "
-                             f"known: {', '.join(known)}")  # fmt: skip
-    try:
-        return Deployment(**{"name": path.stem, **given})
-    except TypeError as error:  # a key is missing
-        raise InputError(f"deployment file {path}: {str(error).partition('() ')[2]}") from None
+def _validated(name: str, table: dict[str, Any], path: Path) -> Deployment:
+    return validated(Deployment, {"name": name, **table}, f"deployment file {path}")

@@ -6,12 +6,13 @@ call and everything about it can be read. Requests join between steps, as the si
 
 import copy
 import inspect
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+
+from ssjf.harness.clocks import CLOCKS, Clock
 
 PER_STEP = (
     "started_at", "ended_at", "prefill_tokens", "sequences", "context_tokens", "waiting",
@@ -21,70 +22,7 @@ PER_STEP = (
 scheduling; ``waiting`` is what it left in the queue."""
 
 ENDED, SEQUENCES = PER_STEP.index("ended_at"), PER_STEP.index("sequences")
-
 Arrays = Mapping[str, np.ndarray]
-
-
-class Clock(Protocol):
-    """Seconds since the start of the run, or steps."""
-
-    def now(self) -> float: ...
-    def wait_until(self, then: float) -> None: ...
-    def step(self) -> None: ...
-
-
-class WallSeconds:
-    """Real time."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-
-    def now(self) -> float:
-        return time.perf_counter() - self.start
-
-    def wait_until(self, then: float) -> None:
-        time.sleep(max(0.0, then - self.now()))
-
-    def step(self) -> None:
-        """Time passes by itself."""
-
-
-class CpuSeconds:
-    """The processor's time of this thread, in which the engine runs; idle time is jumped over.
-
-    Where other processes share the machine, real time measures them as well.
-    """
-
-    def __init__(self) -> None:
-        self.start = time.thread_time()
-
-    def now(self) -> float:
-        return time.thread_time() - self.start
-
-    def wait_until(self, then: float) -> None:
-        self.start -= max(0.0, then - self.now())
-
-    def step(self) -> None:
-        """Time passes by itself."""
-
-
-class Steps:
-    """Every step takes 1."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def wait_until(self, then: float) -> None:
-        self.time = max(self.time, then)
-
-    def step(self) -> None:
-        self.time += 1
-
-
-CLOCKS: dict[str, Callable[[], Clock]] = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
 
 
 class Driver:
@@ -109,23 +47,20 @@ class Driver:
         """Serve all requests; time stamps (n,) and the record of steps (m,), in the clock's unit.
 
         ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.scheduler`` that the scheduler
-        class asks at every step), ``slots``, ``token_budget``, ``kv_blocks``,
-        ``chunked_prefill``, ``watermark``, ``clock`` (see ``CLOCKS``), ``seed``.
-        Also the tokens said, one request after the other, and what was swapped. ``requests``:
-        ``ready_at``, ``arrived_at``, ``prompt_tokens``, ``output_tokens``, ``priority``.
+        class asks at every step), ``scheduler_config`` (vLLM's, by name), ``kv_blocks``, ``clock``
+        (see ``CLOCKS``), ``seed``. ``requests``: ``ready_at``, ``arrived_at``, ``prompt_tokens``,
+        ``output_tokens``, ``priority``. Also gives the generated tokens, one request after the
+        other, and what was swapped.
         """
-        clock: Clock = CLOCKS[job["clock"]]()
+        clock = CLOCKS[job["clock"]]()
         self.core.scheduler = self._scheduler(job, clock)
-        run = _Run(self.engine, self.core.scheduler, clock, requests)
-        run.prompts = self._prompts(requests["prompt_tokens"], job["seed"])
+        prompts = self._prompts(requests["prompt_tokens"], job["seed"])
+        run = _Run(self.engine, self.core.scheduler, clock, requests, prompts)
         before = _swapping_totals()
         run.go()
-        after = _swapping_totals()
-        pool = self.core.scheduler.kv_cache_manager.block_pool
-        after["blocks"] = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()  # still held
-        before["blocks"] = 0
-        swapped = {f"swap_{name}": np.array(after[name] - before[name]) for name in after}
-        return run.arrays() | swapped
+        swapped = {name: total - before[name] for name, total in _swapping_totals().items()}
+        swapped["blocks"] = _blocks_held(self.core.scheduler)
+        return run.arrays() | {f"swap_{name}": np.array(value) for name, value in swapped.items()}
 
     def _prompts(self, lengths: np.ndarray, seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
@@ -134,23 +69,8 @@ class Driver:
     def _scheduler(self, job: Mapping[str, Any], clock: Clock) -> Any:
         """vLLM's own scheduler in the run's configuration, made as ``EngineCore`` makes it."""
         first = self.first_scheduler
-        config = copy.copy(first.vllm_config)
-        config.scheduler_config = copy.copy(config.scheduler_config)
-        settings = {
-            "max_num_seqs": job["slots"],
-            "max_num_batched_tokens": job["token_budget"],
-            "max_num_scheduled_tokens": job["token_budget"],
-            "enable_chunked_prefill": job["chunked_prefill"],
-            "watermark": job["watermark"],
-            "policy": "fcfs" if job["policy"] == "fcfs" else "priority",
-        }
-        for name, value in settings.items():
-            if hasattr(config.scheduler_config, name):
-                setattr(config.scheduler_config, name, value)
-            elif name == "watermark" and value:
-                raise ValueError("this vLLM has no watermark")
         given = {
-            "vllm_config": config,
+            "vllm_config": self._config(job),
             # vLLM keeps one block for itself
             "kv_cache_config": replace(first.kv_cache_config, num_blocks=job["kv_blocks"] + 1),
             "structured_output_manager": self.core.structured_output_manager,
@@ -163,6 +83,21 @@ class Driver:
         if job["policy"] not in ("fcfs", "priority"):
             scheduler.ask(job["policy"], clock.now)
         return scheduler
+
+    def _config(self, job: Mapping[str, Any]) -> Any:
+        """The engine's ``VllmConfig`` with the run's scheduling."""
+        config = copy.copy(self.first_scheduler.vllm_config)
+        config.scheduler_config = copy.copy(config.scheduler_config)
+        settings = job["scheduler_config"] | {
+            "max_num_scheduled_tokens": job["scheduler_config"]["max_num_batched_tokens"],
+            "policy": "fcfs" if job["policy"] == "fcfs" else "priority",
+        }
+        for name, value in settings.items():
+            if hasattr(config.scheduler_config, name):
+                setattr(config.scheduler_config, name, value)
+            elif name == "watermark" and value:
+                raise ValueError("this vLLM has no watermark")
+        return config
 
     def _class(self, policy: str) -> Callable[..., Any]:
         if policy in ("fcfs", "priority"):
@@ -184,7 +119,9 @@ def _without_amx() -> None:
 class _Run:
     """The loop of one run, and what it records."""
 
-    def __init__(self, engine: Any, scheduler: Any, clock: Clock, requests: Arrays) -> None:
+    def __init__(
+        self, engine: Any, scheduler: Any, clock: Clock, requests: Arrays, prompts: list[list[int]]
+    ) -> None:
         self.engine, self.scheduler, self.clock, self.requests = engine, scheduler, clock, requests
         n = len(requests["ready_at"])
         self.scheduled, self.first, self.finished = np.full((3, n), np.nan)
@@ -193,7 +130,7 @@ class _Run:
         self.names: dict[str, int] = {}  # what vLLM calls them
         self.caught_up: dict[int, int] = {}  # preemptions when its prefill was last complete
         self.steps: list[list[float]] = []
-        self.prompts: list[list[int]] = []
+        self.prompts = prompts
         self.tokens: list[list[int]] = [[] for _ in range(n)]
         self.next, self.began = 0, 0.0
         self._schedule = scheduler.schedule
@@ -266,13 +203,12 @@ class _Run:
                 self.caught_up[i] = request.num_preemptions  # decodes from the next step on
             sequences += 1
             context += request.num_computed_tokens
-        pool = self.scheduler.kv_cache_manager.block_pool
-        used = pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()
         preempted = len(found.preempted_req_ids or ())
         queues = len(self.scheduler.waiting), len(self.scheduler.running)
         self.steps.append(
-            [self.began, np.nan, prefill, sequences, context, *queues, used, preempted]
-        )
+            [self.began, np.nan, prefill, sequences, context, *queues,
+             _blocks_held(self.scheduler), preempted]
+        )  # fmt: skip
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -286,6 +222,11 @@ class _Run:
             "tokens": np.array([token for one in self.tokens for token in one], np.int32),
             **{f"step_{name}": column for name, column in zip(PER_STEP, steps, strict=True)},
         }
+
+
+def _blocks_held(scheduler: Any) -> int:
+    pool = scheduler.kv_cache_manager.block_pool
+    return pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()
 
 
 def _swapping_totals() -> dict[str, float]:

@@ -49,8 +49,8 @@ def python() -> str | None:
 class Engine:
     """An engine of a deployment, started on first use; a context manager.
 
-    ``hardware`` says what it runs on, once started. InputError, in one sentence, where vLLM is
-    absent, does not start, or dies in a run.
+    ``hardware`` says what it runs on, once started. InputError where vLLM is absent, does not
+    start, or dies in a run.
     """
 
     def __init__(self, deployment: Deployment, model: Path | None = None) -> None:
@@ -100,7 +100,7 @@ class Engine:
                 [found, "-m", "ssjf.harness.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._log().open("w"),
+                stderr=(self._folder / "vllm.log").open("w"),
                 text=True,
                 env=variables(),
             )
@@ -118,27 +118,22 @@ class Engine:
         clock: str | None = None,
         seed: int = 0,
     ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Serve ``requests`` as the simulator does: what was measured, the record of steps, more.
+        """Serve ``requests`` as the simulator does.
 
-        The arguments are those of ``engine.simulator.simulate``, the policy by name. ``clock``
-        is the deployment's (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too,
-        are step counts. The record of steps has the columns of ``driver.PER_STEP``. More: the
-        tokens said, and what was swapped.
+        The arguments are those of ``simulate``, the policy by name. ``clock`` is the deployment's
+        (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too, are step counts.
+
+        Returns
+        -------
+        The completions; the record of steps, an array per column of ``driver.PER_STEP``; the
+        generated tokens and what was swapped, by name.
         """
         self._check(requests, server)
         self.start()
         chosen = policy(policy_name)
         predicted = predictions(chosen, requests, predicted_tokens)
-        self._jobs += 1
-        job: dict[str, Any] = {
-            "requests": str(self._folder / f"{self._jobs}-requests.npz"),
-            "result": str(self._folder / f"{self._jobs}-result.npz"),
+        job = self._job(server) | {
             "policy": _name_inside(chosen, policy_name),
-            "slots": server.slots,
-            "token_budget": server.token_budget,
-            "kv_blocks": self._blocks(server),
-            "chunked_prefill": server.chunked_prefill,
-            "watermark": server.watermark,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -153,8 +148,9 @@ class Engine:
         self._ask(job)
         with np.load(job["result"]) as found:
             result = dict(found)
+        steps = {name[5:]: each for name, each in result.items() if name.startswith("step_")}
         more = {name: each for name, each in result.items() if name.startswith(_MORE)}
-        return _completions(requests, result), _steps(result), more
+        return _completions(requests, result), steps, more
 
     def _check(self, requests: Requests, server: Server) -> None:
         """What the simulator can do and this deployment cannot."""
@@ -177,12 +173,21 @@ class Engine:
             raise InputError(f"a request has {longest} tokens; deployment {name} takes at most "
                              f"{has.context_tokens}")  # fmt: skip
 
-    def _blocks(self, server: Server) -> int:
+    def _job(self, server: Server) -> dict[str, Any]:
+        """Of the next job its files, and the server in vLLM's words."""
+        self._jobs += 1
         whole = self.deployment.kv_tokens // self.deployment.block_tokens
-        return whole if server.kv_tokens is None else server.blocks
-
-    def _log(self) -> Path:
-        return self._folder / "vllm.log"
+        return {
+            "requests": str(self._folder / f"{self._jobs}-requests.npz"),
+            "result": str(self._folder / f"{self._jobs}-result.npz"),
+            "kv_blocks": whole if server.kv_tokens is None else server.blocks,
+            "scheduler_config": {
+                "max_num_seqs": server.slots,
+                "max_num_batched_tokens": server.token_budget,
+                "enable_chunked_prefill": server.chunked_prefill,
+                "watermark": server.watermark,
+            },
+        }
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
@@ -203,8 +208,8 @@ class Engine:
 
     def _last_words(self, code: int) -> str:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        said = [line for line in self._log().read_text(errors="replace").splitlines() if line]
-        return f"{how}, last words: {said[-1].strip()}" if said else how
+        log = (self._folder / "vllm.log").read_text(errors="replace").strip()
+        return f"{how}, last words: {log.splitlines()[-1]}" if log else how
 
 
 def variables() -> dict[str, str]:
@@ -235,25 +240,11 @@ def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArra
 
 
 def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completions:
-    durations = found["step_ended_at"] - found["step_started_at"]
-    counters = {
-        "steps": int((found["step_sequences"] > 0).sum()),
-        "preemptions": int(found["preemptions"].sum()),
-        "busy_seconds": float(durations.sum()),
-    }
+    busy = found["step_ended_at"] - found["step_started_at"]
+    counters = {"steps": int((found["step_sequences"] > 0).sum()),
+                "preemptions": int(found["preemptions"].sum()),
+                "busy_seconds": float(busy.sum())}  # fmt: skip
     return Completions(
-        requests,
-        found["scheduled_at"],
-        found["first_token_at"],
-        found["finished_at"],
-        found["preemptions"],
-        counters,
-    )
-
-
-def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix("step_"): column
-        for name, column in found.items()
-        if name.startswith("step_")
-    }
+        requests, found["scheduled_at"], found["first_token_at"], found["finished_at"],
+        found["preemptions"], counters,
+    )  # fmt: skip

@@ -83,13 +83,13 @@ def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) 
 
 
 def _write(folder: Path, shape: Shape, weights: str, seed: int) -> None:
-    (folder / "config.json").write_text(json.dumps(config(shape), indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(_config(shape), indent=1) + "\n")
     _write_tokenizer(folder, shape)
     if weights == "random":
         _write_weights(folder / "model.safetensors", shape, seed)
 
 
-def config(shape: Shape) -> dict[str, Any]:
+def _config(shape: Shape) -> dict[str, Any]:
     """The contents of ``config.json``."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -138,32 +138,31 @@ def _write_tokenizer(folder: Path, shape: Shape) -> None:
 
 def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the weights."""
-    head = shape.hidden // shape.heads
-    found: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
-        "model.norm.weight": (shape.hidden,),
+    hidden, inner, kv = shape.hidden, shape.inner, shape.kv_heads * shape.hidden // shape.heads
+    of_layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
     }
-    for i in range(shape.layers):
-        of_layer: dict[str, tuple[int, ...]] = {
-            "input_layernorm": (shape.hidden,),
-            "post_attention_layernorm": (shape.hidden,),
-            "self_attn.q_proj": (shape.heads * head, shape.hidden),
-            "self_attn.k_proj": (shape.kv_heads * head, shape.hidden),
-            "self_attn.v_proj": (shape.kv_heads * head, shape.hidden),
-            "self_attn.o_proj": (shape.hidden, shape.heads * head),
-            "mlp.gate_proj": (shape.inner, shape.hidden),
-            "mlp.up_proj": (shape.inner, shape.hidden),
-            "mlp.down_proj": (shape.hidden, shape.inner),
-        }
-        found |= {f"model.layers.{i}.{name}.weight": size for name, size in of_layer.items()}
-    return found
+    return {
+        "model.embed_tokens.weight": (shape.vocabulary, hidden),
+        "model.norm.weight": (hidden,),
+        **{f"model.layers.{i}.{name}.weight": size
+           for i in range(shape.layers) for name, size in of_layer.items()},
+    }  # fmt: skip
 
 
 def _write_weights(path: Path, shape: Shape, seed: int) -> None:
-    """The safetensors format by hand: numpy has no bfloat16.
+    """The safetensors format by hand: numpy has no bfloat16, and the library's own writer of
+    bytes takes other arguments in every version.
 
-    Eight bytes with the length of a JSON header, the header, the tensors one after the other;
-    https://github.com/huggingface/safetensors.
+    Eight bytes with the length of a JSON header, the header, the tensors one after the other.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,6 +1,6 @@
 """A thin vLLM scheduler for orders that no static ``priority`` can express.
 
-    vllm serve … --scheduling-policy priority \\
+    vllm serve … --scheduling-policy priority --no-async-scheduling \\
         --scheduler-cls ssjf.harness.scheduler.PolicyScheduler \\
         --additional-config '{"ssjf_policy": "hrrn"}'
 
@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from ssjf.scheduler import Policy, Queue, policy
@@ -26,14 +25,8 @@ from ssjf.scheduler import Policy, Queue, policy
 _LAST = (2,)
 
 
-class _Asks:
-    """What both classes below add to vLLM's."""
-
-    vllm_config: Any
-    waiting: Any
-    running: Any
-    max_num_running_reqs: int
-    _preempt_request: Callable[..., None]
+class PolicyScheduler(Scheduler):
+    """Asks a policy at every step; for ``--no-async-scheduling``."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,18 +43,18 @@ class _Asks:
     def add_request(self, request: Any) -> None:
         self._predicted[request.request_id] = float(request.priority)
         request.priority = _LAST  # until the next step asks
-        super().add_request(request)  # type: ignore[misc]
+        super().add_request(request)
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
         self._order()
         if self._policy.preempts:
             self._displace()
-        return super().schedule(*arguments, **options)  # type: ignore[misc]
+        return super().schedule(*arguments, **options)
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
         self._predicted.pop(request.request_id, None)
         self._promoted.discard(request.request_id)
-        return super()._free_request(request, *arguments, **options)  # type: ignore[misc]
+        return super()._free_request(request, *arguments, **options)
 
     def _order(self) -> None:
         """Write the scores of this moment as priorities; the heap of the waiting is made anew."""
@@ -75,15 +68,15 @@ class _Asks:
             self.waiting.add_request(request)
 
     def _displace(self) -> None:
-        """Preempt the worst that run for the best that wait and find no free slot."""
+        """Preempt the victims of lowest rank for the best waiting requests without a slot."""
         free = self.max_num_running_reqs - len(self.running)
         waiting = sorted(self.waiting, key=lambda request: request.priority)[free:]
-        worst_first = sorted(self.running, key=lambda request: request.priority, reverse=True)
-        for best, worst in zip(waiting, worst_first, strict=False):
-            if best.priority[:2] >= worst.priority[:2]:  # equal scores never preempt
+        victims = sorted(self.running, key=lambda request: request.priority, reverse=True)
+        for best, victim in zip(waiting, victims, strict=False):
+            if best.priority[:2] >= victim.priority[:2]:  # equal scores never preempt
                 return
-            self.running.remove(worst)
-            self._preempt_request(worst, time.monotonic())
+            self.running.remove(victim)
+            self._preempt_request(victim, time.monotonic())
 
     def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
         queue = Queue(
@@ -105,11 +98,3 @@ class _Asks:
         ties = (request.arrival_time, request.request_id)
         promoted = request.request_id in self._promoted
         return (0, *ties) if promoted else (1, score, *ties)
-
-
-class PolicyScheduler(_Asks, Scheduler):
-    """Where vLLM does not schedule asynchronously (``--no-async-scheduling``)."""
-
-
-class AsyncPolicyScheduler(_Asks, AsyncScheduler):
-    """Where it does, as on a GPU by default."""

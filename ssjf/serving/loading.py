@@ -1,63 +1,64 @@
-"""From options to what predicts: all that can be wrong is found before a request comes."""
+"""From options to a predictor: every mistake in them is found before the first request."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from ssjf.errors import InputError
-from ssjf.proxy import io as folder
-from ssjf.serving.forecasting import Forecaster
-from ssjf.serving.learning import LEARNERS
-from ssjf.serving.online import Teacher
+from ssjf.proxy import io
+from ssjf.serving.forecaster import FORECASTERS, Forecaster
+from ssjf.serving.online import OnlineLearner
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
 from ssjf.serving.state import StateFile
 
+LOG = logging.getLogger(__name__)
+DEADLINE_PREDICTIONS, LEAST_DEADLINE_MS = 4, 20.0
+
 
 def load(options: ServeOptions) -> Predictor:
-    """A predictor that has predicted once and knows what was saved; InputError if one cannot be."""
-    forecaster = forecaster_of(options)
+    """A predictor that is warm and has the saved state; InputError if there can be none."""
+    forecaster, state = check(options)
     try:
-        forecaster.warm_up()
+        seconds = forecaster.warm_up()
     except Exception as error:
         raise InputError(
             f"proxy {options.proxy} does not predict ({type(error).__name__}: {error})"
         ) from None
-    state = state_of(options)
     if state is not None:
         _restore(forecaster, state)
-    teacher = Teacher(forecaster, state, options.save_seconds, options.max_state_bytes)
-    return Predictor(forecaster, teacher, options.max_batch)
+    learner = OnlineLearner(
+        forecaster, state, options.save_seconds, int(1e6 * options.max_state_mb)
+    )
+    return Predictor(forecaster, learner, _deadline_seconds(options, seconds))
 
 
-def check(options: ServeOptions) -> None:
-    """InputError for what ``load`` could not use; a server may take minutes to find it out."""
-    forecaster_of(options)
-    state_of(options)
-
-
-def forecaster_of(options: ServeOptions) -> Forecaster:
-    """The proxy, with what learns in the way that is asked for."""
-    proxy = folder.load(options.proxy)
+def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
+    """Forecaster and state file; InputError, of which a server would learn only minutes later."""
+    proxy, card = io.load(options.proxy), _card(options)
     if options.learn == "retrieval" and not hasattr(proxy, "learn"):
         raise InputError(
             f"proxy {options.proxy} is no retrieval proxy, which learn 'retrieval' needs; "
             "learn 'calibration' suits every proxy"
         )
-    return LEARNERS[options.learn](proxy, _card(options).get("text") == "history")
-
-
-def state_of(options: ServeOptions) -> StateFile | None:
-    """The file that keeps what is learned, checked, or None."""
+    forecaster = FORECASTERS[options.learn](proxy, card.get("text") == "history")
     if not options.state:
-        return None
-    found = StateFile(Path(options.state), options.learn, _card(options)["sha256"])
-    found.check()
-    return found
+        return forecaster, None
+    state = StateFile(Path(options.state), options.learn, card["sha256"])
+    state.check()
+    return forecaster, state
 
 
-def _card(options: ServeOptions) -> dict:
-    named = options.proxy == folder.BUILTIN
-    return folder.card(folder.builtin_folder() if named else Path(options.proxy))
+def _deadline_seconds(options: ServeOptions, seconds: float) -> float:
+    """The option, or by default a multiple of the measured seconds of one prediction."""
+    ms = options.deadline_ms or max(1e3 * DEADLINE_PREDICTIONS * seconds, LEAST_DEADLINE_MS)
+    LOG.info("a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds, ms)
+    return ms / 1e3
+
+
+def _card(options: ServeOptions) -> dict[str, Any]:
+    builtin = options.proxy == io.BUILTIN
+    return io.card(io.builtin_folder() if builtin else Path(options.proxy))
 
 
 def _restore(forecaster: Forecaster, state: StateFile) -> None:
@@ -65,7 +66,7 @@ def _restore(forecaster: Forecaster, state: StateFile) -> None:
         return
     try:
         forecaster.restore(saved)
-    except Exception as error:  # whatever a file of another version holds
+    except Exception as error:  # of another version
         state.put_aside(f"{type(error).__name__}: {error}")
     else:
-        logging.getLogger(__name__).info("state %s: gone on with", state.path)
+        LOG.info("state %s is restored", state.path)

@@ -1,4 +1,4 @@
-"""What the middleware counts, in Prometheus' default registry: vLLM's ``/metrics`` shows it.
+"""Metrics of the middleware, in Prometheus' default registry: vLLM's ``/metrics`` shows them.
 
 Without the package prometheus_client nothing is counted, and nothing fails.
 """
@@ -14,35 +14,24 @@ class Metrics:
     """Counters and histograms by name; made once in a process (see ``metrics``)."""
 
     def __init__(self, counter: Any, histogram: Any) -> None:
-        self.predictions = counter(
-            "ssjf_predictions", "Requests whose length was predicted in time."
-        )
-        self.unpredicted = counter(
-            "ssjf_unpredicted", "Requests ordered without a prediction, by reason.", ["reason"]
-        )
-        self.prediction_seconds = histogram(
-            "ssjf_prediction_seconds", "Seconds in the predictor's queue and in the predictor.",
-            buckets=SECONDS,
-        )  # fmt: skip
-        self.overhead_seconds = histogram(
-            "ssjf_overhead_seconds", "Seconds from a request's last byte until vLLM has it.",
-            buckets=SECONDS,
-        )  # fmt: skip
-        self.log_ratio = histogram(
-            "ssjf_prediction_log_ratio", "|log(predicted / generated)| of finished requests.",
-            buckets=LOG_RATIOS,
-        )  # fmt: skip
-        self.overtaking = counter(
-            "ssjf_requests_overtaking",
-            "Requests whose response began before that of one that had arrived earlier.",
-        )
-        self.learned = counter("ssjf_learned", "Finished requests that were learned from.")
-        self.not_learned = counter(
-            "ssjf_not_learned", "Predicted requests that teach nothing, by reason.", ["reason"]
-        )
-        self.failures = counter("ssjf_predictor_failures", "Calls of the predictor that failed.")
-        self.restarts = counter("ssjf_predictor_restarts", "Times its thread was started again.")
-        self.saves = counter("ssjf_state_saves", "Saves of the state, by outcome.", ["outcome"])
+        def by(name: str, words: str, *labels: str) -> Any:
+            return counter(f"ssjf_{name}", words, labels)
+
+        def seconds(name: str, words: str) -> Any:
+            return histogram(f"ssjf_{name}_seconds", words, buckets=SECONDS)
+
+        self.predictions = by("predictions", "Requests whose length was predicted in time.")
+        self.unpredicted = by("unpredicted", "Requests without a prediction, by reason.", "reason")
+        self.prediction_seconds = seconds("prediction", "Seconds to a prediction, with its queue.")
+        self.overhead_seconds = seconds("overhead", "Seconds from a request's last byte to vLLM.")
+        ratio = "|log(predicted / generated)| of finished requests."
+        self.log_ratio = histogram("ssjf_prediction_log_ratio", ratio, buckets=LOG_RATIOS)
+        overtaking = "Requests whose response began before that of one that had arrived earlier."
+        self.overtaking = by("requests_overtaking", overtaking)
+        self.learned = by("learned", "Finished requests that were learned from.")
+        self.not_learned = by("not_learned", "Predicted requests not learned from.", "reason")
+        self.failures = by("predictor_failures", "Calls of the predictor that failed.")
+        self.saves = by("state_saves", "Saves of the state, by outcome.", "outcome")
 
 
 @cache
@@ -51,22 +40,15 @@ def metrics() -> Metrics:
     try:
         from prometheus_client import Counter, Histogram
     except ImportError:
-        return Metrics(_Silent, _Silent)
+        return Metrics(_NoMetric, _NoMetric)
     return Metrics(Counter, Histogram)
 
 
-class _Silent:
-    """Takes the place of every metric, and does nothing."""
+class _NoMetric:
+    """Takes the place of every metric: a call of any method does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def labels(self, *_: Any) -> "_Silent":
-        """Itself."""
-        return self
-
-    def inc(self) -> None:
-        """Nothing."""
-
-    def observe(self, value: float) -> None:
-        """Nothing."""
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self

@@ -1,50 +1,125 @@
-"""What a request asks: the text a proxy reads, whose model answers, and how long it may get."""
+"""A completion request of the OpenAI API: as ASGI receives it, and what it asks for."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssjf.serving.bodies import Unpredicted
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_PROMPTS = 64  # of one request; a longer list is not predicted
-COMPLETION_TOKENS = 16  # what /v1/completions gives where max_tokens is not said
-SPEAKERS = {"user": "[USER]", "assistant": "[ASSISTANT]"}
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+MAX_PROMPTS = 64  # of one request; a longer list is not predicted
+COMPLETION_TOKENS = 16  # default max_tokens of /v1/completions
+ROLES = {"user": "[USER]", "assistant": "[ASSISTANT]"}
+
+
+class NotPredicted(Exception):
+    """Why a request gets no prediction, in one word that metrics count by."""
+
+
+class IncomingRequest:
+    """One HTTP request: its headers, the part of its body that was read, and its client.
+
+    ``scope`` is what the application gets; setting a header or the body changes it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope, self._receive = scope, receive
+        self._read: list[Message] = []
+        self.disconnected = False
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The whole body; NotPredicted if it is larger, compressed or not sent to its end."""
+        length = self.header(b"content-length") or b""
+        if length.isdigit() and int(length) > max_bytes:
+            raise NotPredicted("too_large")
+        size, more = 0, True
+        while more:
+            message = await self._next()
+            self._read.append(message)
+            if message["type"] != "http.request":
+                raise NotPredicted("disconnected")
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            if size > max_bytes:
+                raise NotPredicted("too_large")
+        if self.header(b"content-encoding") not in (None, b"identity"):
+            raise NotPredicted("encoded")
+        return b"".join(message.get("body", b"") for message in self._read)
+
+    async def receive(self) -> Message:
+        """What the application receives: the messages that were read, then the rest."""
+        return self._read.pop(0) if self._read else await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self.disconnected = self.disconnected or message["type"] == "http.disconnect"
+        return message
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header, or None."""
+        return next((value for key, value in self.scope["headers"] if key.lower() == name), None)
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Replace a header, or add it."""
+        headers = [(k, v) for k, v in self.scope["headers"] if k.lower() != name]
+        self.scope = {**self.scope, "headers": [*headers, (name, value)]}
+
+    def set_body(self, body: bytes) -> None:
+        """Replace the body, and its length where that is sent."""
+        self._read = [{"type": "http.request", "body": body, "more_body": False}]
+        if self.header(b"content-length") is not None:
+            self.set_header(b"content-length", str(len(body)).encode())
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request.
+class CompletionRequest:
+    """Prompts, model, max_tokens and n of an OpenAI request.
 
-    texts: the prompts of which the longest answer counts. model: as the client names it.
-    limit: the most tokens of an answer that the client allows, or None. answers: how many are
-    asked for, all prompts together; ``n`` and ``best_of`` change nothing else, as a prediction is
-    of any one answer.
+    prompts: the longest answer to any of them counts. max_tokens: None for no limit. n: answers
+    to all prompts together.
     """
 
-    texts: tuple[str, ...]
+    prompts: tuple[str, ...]
     model: str = ""
-    limit: int | None = None
-    answers: int = 1
+    max_tokens: int | None = None
+    n: int = 1
 
 
-def asked(members: Mapping[str, Any], chat: bool, history: bool) -> Asked:
-    """What the members of a body ask; Unpredicted where there is no text.
+def parsed(data: bytes) -> dict[str, Any]:
+    """A body that is a JSON object; NotPredicted for any other."""
+    try:
+        body = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise NotPredicted("not_utf8") from None
+    except (ValueError, RecursionError):
+        raise NotPredicted("malformed_json") from None
+    if not isinstance(body, dict):
+        raise NotPredicted("not_an_object")
+    return body
 
-    ``history``: the proxy was trained to read the turns before, too.
+
+def completion_request(body: Mapping[str, Any], chat: bool, history: bool) -> CompletionRequest:
+    """The request of a body; NotPredicted where it holds no text.
+
+    ``history``: the proxy was trained on a conversation's earlier turns, too.
     """
-    texts = (_conversation(members, history),) if chat else _prompts(members.get("prompt"))
-    model = members.get("model")
-    times = max(_count(members.get("n")) or 1, _count(members.get("best_of")) or 1)
-    return Asked(
-        texts, model if isinstance(model, str) else "", limit(members, chat), times * len(texts)
-    )
+    prompts = (_conversation(body, history),) if chat else _prompts(body.get("prompt"))
+    model = body.get("model")
+    n = max(_count(body.get("n")) or 1, _count(body.get("best_of")) or 1) * len(prompts)
+    name = model if isinstance(model, str) else ""
+    return CompletionRequest(prompts, name, max_tokens(body, chat), n)
 
 
-def limit(members: Mapping[str, Any], chat: bool) -> int | None:
-    """The most tokens that the client allows an answer, or None."""
-    if chat and (found := _count(members.get("max_completion_tokens"))):
-        return found
-    return _count(members.get("max_tokens", None if chat else COMPLETION_TOKENS))
+def max_tokens(body: Mapping[str, Any], chat: bool) -> int | None:
+    """The most tokens of an answer that the client allows, or None."""
+    if chat and (limit := _count(body.get("max_completion_tokens"))):
+        return limit
+    return _count(body.get("max_tokens", None if chat else COMPLETION_TOKENS))
 
 
 def _count(value: Any) -> int | None:
@@ -52,38 +127,35 @@ def _count(value: Any) -> int | None:
 
 
 def _prompts(prompt: Any) -> tuple[str, ...]:
-    if isinstance(prompt, str):
-        return (prompt,)
-    if not isinstance(prompt, list) or not prompt:
-        raise Unpredicted("no_text")
-    if not isinstance(prompt[0], str):
-        raise Unpredicted("token_ids" if isinstance(prompt[0], int | list) else "no_text")
-    if len(prompt) > MOST_PROMPTS:
-        raise Unpredicted("many_prompts")
-    if not all(isinstance(each, str) for each in prompt):
-        raise Unpredicted("no_text")
-    return tuple(prompt)
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if prompts and type(prompts[0]) in (int, list):
+        raise NotPredicted("token_ids")
+    if len(prompts) > MAX_PROMPTS:
+        raise NotPredicted("many_prompts")
+    if not prompts or not all(isinstance(each, str) for each in prompts):
+        raise NotPredicted("no_text")
+    return tuple(prompts)
 
 
-def _conversation(members: Mapping[str, Any], history: bool) -> str:
-    """The last message of the user, after the turns before it where ``history`` is read.
+def _conversation(body: Mapping[str, Any], history: bool) -> str:
+    """The user's last message, with the turns before it where ``history`` is read.
 
     The form is that of ``Texts.text``: messages of the system and of tools are left out.
     """
-    messages = members.get("messages")
-    said = [_message(each) for each in messages] if isinstance(messages, list) else []
-    turns = [(role, text) for role, text in said if role in SPEAKERS]
+    messages = body.get("messages")
+    pairs = [_message(each) for each in messages] if isinstance(messages, list) else []
+    turns = [(role, text) for role, text in pairs if role in ROLES]
     last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=None)
     if last is None:
-        raise Unpredicted("no_text")
-    lines = [f"{SPEAKERS[role]}: {text}" for role, text in turns[: last + 1]]
+        raise NotPredicted("no_text")
+    lines = [f"{ROLES[role]}: {text}" for role, text in turns[: last + 1]]
     return "\n".join(lines) if history and last else turns[last][1]
 
 
 def _message(message: Any) -> tuple[str, str]:
-    """Who says what; of parts (text, pictures, sound) the text."""
+    """Role and text; of content in parts (text, pictures, sound) the text."""
     if not isinstance(message, dict):
-        raise Unpredicted("no_text")
+        raise NotPredicted("no_text")
     content, role = message.get("content"), message.get("role")
     if isinstance(content, list):
         parts = [each.get("text") if isinstance(each, dict) else each for each in content]

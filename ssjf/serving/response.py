@@ -1,122 +1,134 @@
-"""How long an answer became: read in passing from what the server sends, which is not changed."""
+"""Output lengths, read in passing from the responses that the server sends."""
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
 
-from ssjf.serving.receiving import Message
+from ssjf.serving.openai import IncomingRequest, Message, Send
 
-TAIL_BYTES = 2**18  # of a longer body only the end is kept: there stands its usage
+TAIL_BYTES = 2**18  # of a longer body only the end is kept
 LINE_BYTES = 2**18  # a longer event is not read
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _TOKENS = re.compile(rb'"usage"\s*:\s*\{[^{}]*?"completion_tokens"\s*:\s*(\d+)')
-_SAYS = ("content", "reasoning", "reasoning_content", "tool_calls")
+_GENERATED = ("content", "reasoning", "reasoning_content", "tool_calls")
 
 
-class Untaught(Exception):
-    """Why an answer teaches nothing, in one word that metrics count by."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+class NotLearnable(Exception):
+    """Why nothing is learned from a response, in one word that metrics count by."""
 
 
-class Whole:
-    """A body that comes as one JSON object."""
+class JsonResponse:
+    """A body that comes as one JSON object, at whose end are finish reason and usage."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._bytes, self._cut = 0, False
+        self._tail = b""
 
     def add(self, data: bytes) -> None:
         """The next bytes of the body."""
-        self._parts.append(data)
-        self._bytes += len(data)
-        if self._bytes > 2 * TAIL_BYTES:
-            tail = b"".join(self._parts)[-TAIL_BYTES:]
-            self._parts, self._bytes, self._cut = [tail], len(tail), True
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
 
-    def length(self) -> int:
-        """The tokens of the answer; Untaught with the reason why they teach nothing."""
-        body = b"".join(self._parts)
-        if self._cut:
-            # Quotes within an answer are escaped: what is found is no part of its text.
-            finish, tokens = _FINISH.findall(body), _TOKENS.findall(body)
-            return _taught(
-                finish[-1].decode() if finish else None, int(tokens[-1]) if tokens else 0
-            )
-        told = _json(body)
-        choice = _first(told.get("choices"))
-        return _taught(choice.get("finish_reason"), _completion_tokens(told))
+    def output_tokens(self) -> int:
+        """Length of the answer; NotLearnable where the model did not end it."""
+        return _complete(*_ending(self._tail))
 
 
-class Stream:
-    """A body of server-sent events: the last usage that it tells, else one token an event."""
+class SseResponse:
+    """A body of server-sent events: the last usage in it, else one token per event."""
 
     def __init__(self) -> None:
-        self._line = b""
+        self._line, self._finish = b"", ""
         self._events, self._usage = 0, 0
-        self._finish: str | None = None
 
     def add(self, data: bytes) -> None:
         """The next bytes of the body."""
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data:") and len(line) <= LINE_BYTES:
-                self._event(line[5:].strip())
+                self._event(line[5:])
         if len(self._line) > LINE_BYTES:
             self._line = self._line[: LINE_BYTES + 1]
 
     def _event(self, data: bytes) -> None:
-        told = _json(data)
-        choice = _first(told.get("choices"))
-        delta = choice.get("delta")
-        says = delta if isinstance(delta, dict) else {}
-        self._events += bool(choice.get("text") or any(says.get(name) for name in _SAYS))
-        self._finish = choice.get("finish_reason") or self._finish
-        self._usage = _completion_tokens(told) or self._usage
+        finish, tokens = _ending(data)
+        self._finish, self._usage = finish or self._finish, tokens or self._usage
+        try:
+            choice = json.loads(data)["choices"][0]
+            delta = choice.get("delta") or {}
+            self._events += bool(choice.get("text") or any(delta.get(key) for key in _GENERATED))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            pass  # the usage, the end, or none of vLLM's
 
-    def length(self) -> int:
-        """The tokens of the answer; Untaught with the reason why they teach nothing."""
-        return _taught(self._finish, self._usage or self._events)
+    def output_tokens(self) -> int:
+        """Length of the answer; NotLearnable where the model did not end it."""
+        return _complete(self._finish, self._usage or self._events)
 
 
-def watch(message: Message) -> Whole | Stream:
-    """What reads the body that follows this ``http.response.start``; Untaught for none."""
+Response = JsonResponse | SseResponse
+
+
+class ResponseObserver:
+    """Sends and reads a response; ``begun`` is called before its first bytes."""
+
+    def __init__(self, request: IncomingRequest, send: Send, begun: Callable[[], None]) -> None:
+        self._request, self._send, self._begun = request, send, begun
+        self._response: Response | None = None
+        self._reason = "unfinished"
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on."""
+        try:
+            self._read(message)
+        except NotLearnable as why:
+            self._response, self._reason = None, str(why)
+        except Exception:  # a message that is none of HTTP
+            self._response, self._reason = None, "unreadable"
+        await self._send(message)
+
+    def _read(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._response = _reader(message)
+        elif message["type"] == "http.response.body":
+            data, more = message.get("body", b""), message.get("more_body", False)
+            if data or not more:
+                self._begun()
+            if self._response is not None:
+                self._response.add(data)
+                if not more:
+                    self._reason = "disconnected" if self._request.disconnected else ""
+
+    def response(self) -> Response:
+        """The whole response; NotLearnable if it was not sent to its end."""
+        if self._response is None or self._reason:
+            raise NotLearnable(self._reason)
+        return self._response
+
+
+def _reader(message: Message) -> Response:
+    """What reads the body that follows this ``http.response.start``."""
     headers = {key.lower(): value for key, value in message.get("headers", ())}
     if message["status"] != 200:
-        raise Untaught("status")
+        raise NotLearnable("status")
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Untaught("encoded")
+        raise NotLearnable("encoded")
     streamed = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-    return Stream() if streamed else Whole()
+    return SseResponse() if streamed else JsonResponse()
 
 
-def _taught(finish: Any, tokens: int) -> int:
-    """A length that the model chose: one that was cut off is not known to the end."""
+def _ending(data: bytes) -> tuple[str, int]:
+    """The last finish reason and usage in some JSON; "" and 0 where there is none.
+
+    Quotes within an answer are escaped: a match is no part of its text.
+    """
+    finish, tokens = _FINISH.findall(data), _TOKENS.findall(data)
+    return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
+
+
+def _complete(finish: str, tokens: int) -> int:
+    """A length that the model chose."""
     if finish == "length":
-        raise Untaught("cut_off")
-    if finish != "stop":
-        raise Untaught("other_finish" if finish else "unreadable")
-    if tokens < 1:
-        raise Untaught("unreadable")
+        raise NotLearnable("cut_off")
+    if finish not in ("stop", ""):
+        raise NotLearnable("other_finish")
+    if not finish or tokens < 1:
+        raise NotLearnable("unreadable")
     return tokens
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _first(choices: Any) -> dict[str, Any]:
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, dict) else {}
-
-
-def _completion_tokens(told: dict[str, Any]) -> int:
-    usage = told.get("usage")
-    found = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return found if type(found) is int and found > 0 else 0

@@ -94,7 +94,7 @@ def _lives(pid: int) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """The new name is on the disk, too."""
+    """Have the new name on the disk, too."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssjf.config import SERVE_PREFIX
 from ssjf.experiments.load_prompts import Asked, sampled
 from ssjf.experiments.specs import ServerRun
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import python
 from ssjf.harness.models import make
-from ssjf.harness.server import LiveServer
-from ssjf.harness.server_options import environment, options_of
-from ssjf.serving.options import PREFIX, ServeOptions
+from ssjf.harness.server import LiveServer, environment, options_of
+from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import Texts, load_texts
 
 WARM_UP = {"prompt": "Write a list of three words.", "max_tokens": 8, "ignore_eos": True}
@@ -80,7 +80,7 @@ def _server(deployment_name: str, slots: int, serve: str) -> LiveServer:
     has, own = deployment(deployment_name), json.loads(serve)
     options = None
     if own is not None:
-        named = {f"{PREFIX}{name.upper()}": str(value) for name, value in own.items()}
+        named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in own.items()}
         options = ServeOptions.from_environment(named)
     model = _model(has.shape)
     arguments = options_of(has, slots, model)

@@ -4,7 +4,6 @@ One engine per deployment is kept for the runs that follow, in a process of its 
 """
 
 import atexit
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -31,7 +30,7 @@ def engine(name: str, **options: Any) -> Engine:
 
     ``options`` replace fields of the deployment.
     """
-    found = Engine(replace(deployment(name), **options))
+    found = Engine(deployment(name).replace(**options))
     atexit.register(found.close)
     return found
 

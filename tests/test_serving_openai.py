@@ -1,0 +1,93 @@
+"""A completion request: its body as JSON, its prompts, model and limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ssjf.workload.text_columns import histories
+
+from ssjf.serving.openai import (
+    MAX_PROMPTS,
+    NotPredicted,
+    completion_request,
+    max_tokens,
+    parsed,
+)
+from ssjf.workload.texts import Texts
+
+
+def read(body, chat=False, history=False):
+    return completion_request(body, chat, history)
+
+
+REFUSED = {
+    "not_utf8": [b'{"prompt": "\xff"}', '{"prompt": "a"}'.encode("utf-16")],
+    "malformed_json": [b"", b"{", b'{"a":1,}', b'{"a":1} {}', b'\xef\xbb\xbf{"a":1}', b"prompt=a",
+                       b'{"a":' + b"[" * 10**5, b'{"a":' + b"9" * 5000 + b"}"],
+    "not_an_object": [b"[]", b'"{}"', b" 1 ", b"null"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_body_that_is_no_json_object(reason):
+    for data in REFUSED[reason]:
+        with pytest.raises(NotPredicted, match=reason):
+            parsed(data)
+
+
+def test_prompts_of_a_completion():
+    assert read({"prompt": "a", "model": "m"}).prompts == ("a",)
+    found = read({"prompt": ["a", "bb"], "n": 3, "max_tokens": 9}, chat=False, history=False)
+    assert (found.prompts, found.n, found.max_tokens) == (("a", "bb"), 6, 9)
+    assert read({"prompt": "a", "best_of": 4}).n == 4
+
+
+@pytest.mark.parametrize(
+    "prompt, reason",
+    [(None, "no_text"), ([], "no_text"), ([1, 2], "token_ids"), ([[1], [2]], "token_ids"),
+     (["a", 1], "no_text"), ({}, "no_text"), (["a"] * (MAX_PROMPTS + 1), "many_prompts")],
+)  # fmt: skip
+def test_prompts_without_text(prompt, reason):
+    with pytest.raises(NotPredicted, match=reason):
+        read({"prompt": prompt})
+
+
+@pytest.mark.parametrize("messages", [None, [], "a", ["a"], [{"role": "system", "content": "a"}]])
+def test_conversations_without_a_user(messages):
+    with pytest.raises(NotPredicted, match="no_text"):
+        read({"messages": messages}, chat=True, history=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=9), min_size=1, max_size=7))
+def test_a_conversation_reads_as_it_does_in_training(said):
+    """Whatever alternates between user and assistant is what ``Texts.text`` makes of it."""
+    prompts, answers = said[::2], said[1::2]
+    messages = [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(said)]
+    messages.insert(0, {"role": "system", "content": "Be brief."})
+    turn = np.arange(1, len(prompts) + 1)
+    answers += [None] * (len(prompts) - len(answers))
+    history = histories([0] * len(prompts), turn, prompts, answers)
+    texts = Texts(prompts, np.ones(len(prompts)), prompts, turn, history)
+    for turn_only in (True, False):
+        found = read({"messages": messages}, chat=True, history=not turn_only)
+        assert found.prompts == (texts.text(turn_only)[-1],)
+
+
+def test_pictures_and_tools_of_a_conversation_are_left_out():
+    parts = [{"type": "text", "text": "What is"}, {"type": "image_url", "image_url": {"url": "u"}},
+             {"type": "text", "text": "this?"}]  # fmt: skip
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None},
+                {"role": "tool", "content": "42"}]  # fmt: skip
+    assert read({"messages": messages}, chat=True, history=True).prompts == ("What is\nthis?",)
+
+
+@pytest.mark.parametrize(
+    "members, chat, most",
+    [({}, True, None), ({}, False, 16), ({"max_tokens": 5}, True, 5),
+     ({"max_tokens": None}, False, None),
+     ({"max_tokens": 5, "max_completion_tokens": 7}, True, 7), ({"max_tokens": "5"}, True, None),
+     ({"max_tokens": True}, True, None), ({"max_tokens": 0}, False, None)],
+)  # fmt: skip
+def test_the_most_that_a_client_allows(members, chat, most):
+    assert max_tokens(members, chat) == most
