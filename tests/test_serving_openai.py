@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssjf.workload.text_columns import histories
 
 from ssjf.serving.openai import (
     MAX_PROMPTS,
@@ -13,6 +12,7 @@ from ssjf.serving.openai import (
     max_tokens,
     parsed,
 )
+from ssjf.workload.text_formats import histories
 from ssjf.workload.texts import Texts
 
 
