@@ -3,7 +3,8 @@
 from ssjf.simulator.core import order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, inlined
 from ssjf.simulator.core.state import (
-    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, SCHEDULED, VICTIMS, WAITING, YES,
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, SCHEDULED, VICTIMS, WAITING,
+    YES,
 )  # fmt: skip
 
 

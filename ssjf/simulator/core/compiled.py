@@ -21,6 +21,9 @@ _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 class _Part(JITCodeLibrary):
     """Code that is optimised and made machine code where it is called, not by itself as well."""
 
+    def _optimize_functions(self, module) -> None:
+        pass
+
     def _optimize_final_module(self) -> None:
         pass
 
@@ -38,6 +41,29 @@ class _Part(JITCodeLibrary):
 
     def set_env(self, name: str, env: object) -> None:
         """There is no machine code yet whose environment could be set; it needs none."""
+
+
+class _Whole(JITCodeLibrary):
+    """An entry and all its parts, optimised once: there is nothing to vectorise."""
+
+    def _optimize_functions(self, module) -> None:
+        pass
+
+    def _optimize_final_module(self) -> None:
+        manager, builder = self._codegen._module_pass_manager(
+            opt=2, loop_vectorize=False, slp_vectorize=False
+        )
+        manager.run(self._final_module, builder)
+
+
+class _WholeCompiler(Compiler):
+    """numba's compiler for what Python calls."""
+
+    def define_pipelines(self):
+        name = self.state.func_id.func_qualname
+        self.state.library = _Whole(self.state.targetctx.codegen(), name)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
 
 
 class _PartCompiler(Compiler):
@@ -88,7 +114,7 @@ def entry(function: Callable) -> Dispatcher:
     numba looks at the file of ``function`` only: what it calls in others would go on as it was
     after an edit or an update.
     """
-    made = njit(**_OPTIONS, cache=True)(function)
+    made = njit(**_OPTIONS, cache=True, pipeline_class=_WholeCompiler)(function)
     sources = sorted(Path(__file__).parent.glob("*.py"))
     text = b"".join(file.read_bytes() for file in sources)
     forget_outdated(Path(made.stats.cache_path), sha256(text).hexdigest())

@@ -54,8 +54,8 @@ def _record(integers: str, floats: str = "") -> np.dtype:
 
 MACHINE = _record(
     # of the step
-    "now step round next next_ready waiting running decoding kv_offset free left prefill partials timers best "
-    "blocked paused claimed left_out cursor scheduled context least_free first_running "
+    "now step round next next_ready waiting running decoding kv_offset free left prefill partials "
+    "timers best blocked paused claimed left_out cursor scheduled context least_free first_running "
     "last_running order done busy "
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
@@ -77,10 +77,11 @@ this step. Of the step also: token budget ``left``; ``claimed`` blocks of those 
 ``leaving``: blocks whose copy is under way; ``residents``: those that wait with their KV on the
 device, ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
 
+_COUNTS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
+_FLAGS = ["place", "waits", "started"]
 REQUEST = np.dtype({
-    "names": "score since reserved prompt generated total link before after preempted place "
-    "waits started".split(),
-    "formats": ["f8"] + ["i8"] * 2 + ["i4"] * 7 + ["i1"] * 3,
+    "names": ["score", "since", "reserved", *_COUNTS, *_FLAGS],
+    "formats": ["f8", "i8", "i8", *["i4"] * len(_COUNTS), *["i1"] * len(_FLAGS)],
     "itemsize": 64,
 })  # fmt: skip
 """What every run needs of a request: a cache line. ``generated``: its tokens before step
