@@ -143,9 +143,12 @@ def _completions(machine, requests: Requests) -> SimulatedCompletions:
     counters |= {name: int(m[key]) / PICOSECONDS for name, key in _TIMES.items()}
     counters["most_kv_blocks"] = int(m["blocks"] - m["least_free"])
     counters["most_host_blocks"] = int(m["host_blocks"] - m["least_host_free"])
+    scheduled_at, first_token_at, finished_at = times[1:] / PICOSECONDS
     return SimulatedCompletions(
         requests,
-        *(times[1:] / PICOSECONDS),
+        scheduled_at,
+        first_token_at,
+        finished_at,
         np.zeros(n, np.int64) if m["preemptions"] == 0 else records["preempted"].astype(np.int64),
         counters,
         extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(n),

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from numba import njit
-from numba.core import event
+from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
@@ -66,6 +66,15 @@ class _WholeCompiler(Compiler):
         return super().define_pipelines()
 
 
+_NEEDLESS = {
+    untyped_passes.WithLifting, untyped_passes.InlineInlinables, untyped_passes.InlineClosureLikes,
+    untyped_passes.MakeFunctionToJitFunction, untyped_passes.FindLiterallyCalls,
+    untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass,
+    typed_passes.InlineOverloads, typed_passes.NopythonRewrites,
+}  # fmt: skip
+"""For closures, comprehensions, ``with``, literals, array expressions: no part has any."""
+
+
 class _PartCompiler(Compiler):
     """numba's compiler for a function that only compiled code calls.
 
@@ -76,7 +85,10 @@ class _PartCompiler(Compiler):
     def define_pipelines(self):
         name = self.state.func_id.func_qualname
         self.state.library = _Part(self.state.targetctx.codegen(), name)
-        return super().define_pipelines()
+        (pipeline,) = super().define_pipelines()
+        pipeline.passes = [each for each in pipeline.passes if each[0] not in _NEEDLESS]
+        pipeline.finalize()
+        return [pipeline]
 
 
 _PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
