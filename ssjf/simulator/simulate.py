@@ -103,7 +103,7 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
     """Asks a policy of any kind for its scores of what waits (and of what runs, if wanted)."""
     from ssjf.simulator.core.state import WAITING
 
-    m, requests, _, tables, _ = machine
+    m, requests, _, tables, *_ = machine
     count, ask_running, step, now = (
         m[name] for name in ("waiting", "asked_running", "step", "now")
     )
@@ -112,7 +112,7 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
 
     def ask() -> None:
         asked = waiting[: count[0]]
-        made = generated[asked]
+        made = generated[asked].astype(np.int64)
         if ask_running[0]:
             running = _running(m, requests)
             asked = np.concatenate([asked, running])
@@ -136,18 +136,20 @@ def _running(machine, requests) -> np.ndarray:
 
 
 def _completions(machine, requests: Requests) -> SimulatedCompletions:
-    m, records, extra = machine[0][0], machine[1], machine[2]
+    m, records, extra, times = machine[0][0], machine[1], machine[2], machine[4]
+    n = len(requests)
     counters: dict[str, float] = {"steps": int(m["step"]) - 1}
     counters |= {name: int(m[key]) for name, key in _TOTALS.items()}
     counters |= {name: int(m[key]) / PICOSECONDS for name, key in _TIMES.items()}
     counters["most_kv_blocks"] = int(m["blocks"] - m["least_free"])
     counters["most_host_blocks"] = int(m["host_blocks"] - m["least_host_free"])
+    scheduled_at, first_token_at, finished_at = times[1:] / PICOSECONDS
     return SimulatedCompletions(
         requests,
-        records["scheduled_at"] / PICOSECONDS,
-        records["first_at"] / PICOSECONDS,
-        records["finished_at"] / PICOSECONDS,
-        records["preempted"].copy(),
+        scheduled_at,
+        first_token_at,
+        finished_at,
+        np.zeros(n, np.int64) if m["preemptions"] == 0 else records["preempted"].astype(np.int64),
         counters,
-        extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(len(requests)),
+        extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(n),
     )

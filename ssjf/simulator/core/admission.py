@@ -3,7 +3,8 @@
 from ssjf.simulator.core import order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, inlined
 from ssjf.simulator.core.state import (
-    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, VICTIMS, WAITING, YES,
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, SCHEDULED, VICTIMS, WAITING,
+    YES,
 )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def _enter(m, requests, extra, tables, cells, i):
 
 
 @inlined
-def admit(m, requests, extra, tables, cells):
+def admit(m, requests, extra, tables, times, cells):
     """Take requests in policy order while slots, token budget and blocks allow."""
     while m.waiting > 0 and m.left > 0 and (m.running < m.slots or m.displaces):
         place = order.first(m, requests, extra, tables)
@@ -133,7 +134,7 @@ def admit(m, requests, extra, tables, cells):
             continue
         order.stop_waiting(m, requests, extra, tables, place)
         if r.preempted == 0:
-            r.scheduled_at = m.now
+            times[SCHEDULED, i] = m.now
         if r.place == NOWHERE:
             _enter(m, requests, extra, tables, cells, i)
         else:

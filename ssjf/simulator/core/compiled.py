@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from numba import njit
-from numba.core import event
+from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
@@ -20,6 +20,9 @@ _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 class _Part(JITCodeLibrary):
     """Code that is optimised and made machine code where it is called, not by itself as well."""
+
+    def _optimize_functions(self, module) -> None:
+        pass
 
     def _optimize_final_module(self) -> None:
         pass
@@ -40,6 +43,38 @@ class _Part(JITCodeLibrary):
         """There is no machine code yet whose environment could be set; it needs none."""
 
 
+class _Whole(JITCodeLibrary):
+    """An entry and all its parts, optimised once: there is nothing to vectorise."""
+
+    def _optimize_functions(self, module) -> None:
+        pass
+
+    def _optimize_final_module(self) -> None:
+        manager, builder = self._codegen._module_pass_manager(
+            opt=2, loop_vectorize=False, slp_vectorize=False
+        )
+        manager.run(self._final_module, builder)
+
+
+class _WholeCompiler(Compiler):
+    """numba's compiler for what Python calls."""
+
+    def define_pipelines(self):
+        name = self.state.func_id.func_qualname
+        self.state.library = _Whole(self.state.targetctx.codegen(), name)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
+
+
+_NEEDLESS = {
+    untyped_passes.WithLifting, untyped_passes.InlineInlinables, untyped_passes.InlineClosureLikes,
+    untyped_passes.MakeFunctionToJitFunction, untyped_passes.FindLiterallyCalls,
+    untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass,
+    typed_passes.InlineOverloads, typed_passes.NopythonRewrites,
+}  # fmt: skip
+"""For closures, comprehensions, ``with``, literals, array expressions: no part has any."""
+
+
 class _PartCompiler(Compiler):
     """numba's compiler for a function that only compiled code calls.
 
@@ -50,7 +85,10 @@ class _PartCompiler(Compiler):
     def define_pipelines(self):
         name = self.state.func_id.func_qualname
         self.state.library = _Part(self.state.targetctx.codegen(), name)
-        return super().define_pipelines()
+        (pipeline,) = super().define_pipelines()
+        pipeline.passes = [each for each in pipeline.passes if each[0] not in _NEEDLESS]
+        pipeline.finalize()
+        return [pipeline]
 
 
 _PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
@@ -88,7 +126,7 @@ def entry(function: Callable) -> Dispatcher:
     numba looks at the file of ``function`` only: what it calls in others would go on as it was
     after an edit or an update.
     """
-    made = njit(**_OPTIONS, cache=True)(function)
+    made = njit(**_OPTIONS, cache=True, pipeline_class=_WholeCompiler)(function)
     sources = sorted(Path(__file__).parent.glob("*.py"))
     text = b"".join(file.read_bytes() for file in sources)
     forget_outdated(Path(made.stats.cache_path), sha256(text).hexdigest())

@@ -12,8 +12,8 @@ from ssjf.simulator.core import (
 )
 from ssjf.simulator.core.compiled import compiled, entry, inlined
 from ssjf.simulator.core.state import (
-    ANY, DEFER, FINISHED, LAST, LEFT_OUT, NEEDS_SCORES, NO, NONE, OVERFLOW, PARTIAL,
-    STUCK, TIMERS, YES,
+    ANY, DEFER, FINISHED, FINISHED_AT, FIRST, LAST, LEFT_OUT, NEEDS_SCORES, NEVER, NO, NONE,
+    OVERFLOW, PARTIAL, READY, STUCK, TIMERS, YES,
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _settle(m, requests, extra, tables, cells):
 
 
 @compiled
-def _reach_tokens(m, requests, extra, tables, cells):
+def _reach_tokens(m, requests, extra, tables, times, cells):
     """The events of this step: first tokens, exceeded predictions, last tokens."""
     bucket = m.step & (m.ring_size - 1)
     i = cells[bucket]
@@ -103,8 +103,9 @@ def _reach_tokens(m, requests, extra, tables, cells):
         r, x = requests[i], extra[i]
         following = r.link
         made = r.generated + m.step - r.since + 1
-        if r.first_at == 0:
-            r.first_at = m.now
+        if not r.started:
+            r.started = 1
+            times[FIRST, i] = m.now
         if made < r.total:
             if m.follows and x.estimate <= made:
                 running.exceed(m, requests, extra, tables, i, made)
@@ -113,7 +114,7 @@ def _reach_tokens(m, requests, extra, tables, cells):
             m.free += swap.blocks(m, max(r.prompt + made - 1, r.reserved))
             ring.stop_decoding(m, requests, extra, cells, i, NO)
             running.leave(m, requests, extra, tables, i)
-            r.finished_at = m.now
+            times[FINISHED_AT, i] = m.now
             m.done += 1
             m.blocked = 0
         i = following
@@ -122,10 +123,8 @@ def _reach_tokens(m, requests, extra, tables, cells):
 @compiled
 def _stall(m, requests, extra, tables):
     """Nothing can run before a copy ends or somebody arrives: to that time (False: never)."""
-    never = m.limit + 2
-    until = requests[m.next].ready if m.next < len(requests) else never
-    until = swap.next_end(m, requests, extra, tables, until)
-    if until == never:
+    until = swap.next_end(m, requests, extra, tables, m.next_ready)
+    if until == NEVER:
         return False
     m.stalled += until - m.now
     m.now = until
@@ -133,7 +132,7 @@ def _stall(m, requests, extra, tables):
 
 
 @compiled
-def _schedule(m, requests, extra, tables, cells, ewt):
+def _schedule(m, requests, extra, tables, times, cells, ewt):
     """Who runs in this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
@@ -144,7 +143,7 @@ def _schedule(m, requests, extra, tables, cells, ewt):
         m.free -= lacking
     m.least_free = min(m.least_free, m.free)
     if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
-        admission.admit(m, requests, extra, tables, cells)
+        admission.admit(m, requests, extra, tables, times, cells)
     if ewt is not None and m.residents + m.swapped > 0:
         ahead.copy_ahead(m, requests, extra, tables)
     _tally(m, requests, extra, tables)
@@ -155,15 +154,16 @@ def _schedule(m, requests, extra, tables, cells, ewt):
 
 
 @compiled
-def _arrive(m, requests, extra, tables, cells):
+def _arrive(m, requests, extra, tables, times, cells):
     """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
     if m.out_first < m.out_last or m.in_first < m.in_last:
         swap.end_copies(m, requests, extra, tables, cells)
-    while m.next < len(requests) and requests[m.next].ready <= m.now:
+    while m.next_ready <= m.now:
         order.wait(m, requests, extra, tables, m.next)
         m.next += 1
+        m.next_ready = times[READY, m.next] if m.next < len(requests) else NEVER
     if m.running == 0 and m.waiting == 0:
-        m.now = requests[m.next].ready
+        m.now = m.next_ready
         return False
     if m.tracked and m.timers > 0 and tables[TIMERS, 0].key <= m.now:
         order.ring_timers(m, requests, extra, tables)
@@ -171,9 +171,9 @@ def _arrive(m, requests, extra, tables, cells):
 
 
 @inlined
-def _serve(m, requests, extra, tables, cells, ewt):
+def _serve(m, requests, extra, tables, times, cells, ewt):
     while m.done < len(requests):
-        if not _arrive(m, requests, extra, tables, cells):
+        if not _arrive(m, requests, extra, tables, times, cells):
             continue
         m.left = m.budget - m.decoding
         if m.kind == ANY and _lacks_scores(m, requests, extra, tables, cells):
@@ -181,13 +181,13 @@ def _serve(m, requests, extra, tables, cells, ewt):
         m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
         m.best = NONE
         m.round += 1
-        preempted = _schedule(m, requests, extra, tables, cells, ewt)
+        preempted = _schedule(m, requests, extra, tables, times, cells, ewt)
         if m.scheduled > 0 or preempted:
             if m.scheduled > 0:
                 _advance(m)
             if m.left_out > 0 or m.partials > 0:
                 _settle(m, requests, extra, tables, cells)
-            _reach_tokens(m, requests, extra, tables, cells)
+            _reach_tokens(m, requests, extra, tables, times, cells)
             m.step += 1
         elif not _stall(m, requests, extra, tables):
             return STUCK
@@ -199,14 +199,14 @@ def _serve(m, requests, extra, tables, cells, ewt):
 
 
 @entry
-def run(machine, requests, extra, tables, cells):
+def run(machine, requests, extra, tables, times, cells):
     """Serve everything; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of what waits
     and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
     """
-    return _serve(machine[0], requests, extra, tables, cells, None)
+    return _serve(machine[0], requests, extra, tables, times, cells, None)
 
 
 @entry
-def run_with_ewt(machine, requests, extra, tables, cells):
+def run_with_ewt(machine, requests, extra, tables, times, cells):
     """``run`` with copies ahead of time: by itself, so that only who asks for it compiles it."""
-    return _serve(machine[0], requests, extra, tables, cells, 0)
+    return _serve(machine[0], requests, extra, tables, times, cells, 0)

@@ -75,8 +75,8 @@ def jump(m, requests, extra, tables, cells):
     first = m.step_time + m.sequence_time * m.decoding + m.context_time * context
     increment = m.context_time * m.decoding
     until = m.limit
-    if m.next < len(requests) and (m.running < m.slots or m.displaces):
-        until = requests[m.next].ready
+    if m.running < m.slots or m.displaces:
+        until = min(until, m.next_ready)
     if m.waiting > 0 and m.timers > 0 and (m.running < m.slots or m.displaces):
         until = min(until, tables[TIMERS, 0].key)
     if until - m.now < _elapsed(steps, first, increment):

@@ -27,7 +27,7 @@ def phase(m, step):
 def _bucket(m, r, x):
     """The bucket of the next event of a request that decodes."""
     tokens = r.total
-    if r.first_at == 0:
+    if not r.started:
         tokens = m.lead + 1
     elif m.follows and x.estimate < tokens:
         tokens = math.ceil(x.estimate)

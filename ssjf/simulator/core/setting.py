@@ -15,6 +15,7 @@ from ssjf.request import FloatArray, Requests
 TIME_LIMIT = 2**62  # picoseconds: 53 days
 JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
 UNBOUNDED = 2**40
+MOST_TOKENS = 2**31 - 1  # of one request: what the machine counts in
 
 
 def time_model(profile: Profile) -> TimeModel:
@@ -47,7 +48,8 @@ def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarra
     if not 0 <= predictor_seconds < 1e6:
         raise InputError(f"predictor_seconds is {predictor_seconds}; it must be from 0 to 1e6")
     arrived = requests.arrived_at
-    if not np.isfinite(arrived).all() or arrived[0] < 0 or (np.diff(arrived) < 0).any():
+    is_sorted = arrived[0] >= 0 and (arrived[1:] >= arrived[:-1]).all()  # neither is NaN
+    if not is_sorted or not np.isfinite(arrived[-1]):
         raise InputError("arrived_at must be finite, not negative and sorted")
     last = arrived[-1] + predictor_seconds
     if last * PICOSECONDS > TIME_LIMIT / 2:
@@ -80,6 +82,8 @@ def check(requests: Requests, profile: Profile, server: Server, memory: Memory) 
 
 def _check_device(requests: Requests, longest: int, tokens: int, server: Server) -> None:
     """Can the longest request be served at all, were it alone?"""
+    if tokens > MOST_TOKENS:
+        raise InputError(f"request {longest + 1} has {tokens} tokens; at most {MOST_TOKENS} can be")
     needed = -(-tokens // server.block_tokens)
     if needed > server.blocks:
         raise InputError(
@@ -158,7 +162,7 @@ def machine(
     if memory.reserve != "none":
         held = requests.prompt_tokens + total - 1
         made[1]["reserved"] = memory.maximum_tokens if memory.reserve == "maximum" else held
-    _set_order(made[1], made[2], policy, queue, remaining, profile.start_up_steps, memory)
+    _set_order(made, ready, policy, queue, remaining, profile.start_up_steps, memory)
     return made
 
 
@@ -210,8 +214,9 @@ def _kind(policy: Policy, remaining: Remaining | None) -> int:
     return {"constant": state.STATIC, "linear": state.LINEAR, "any": state.ANY}[policy.in_time]
 
 
-def _set_order(requests, extra, policy: Policy, queue: Queue, remaining, lead, memory) -> None:
+def _set_order(made, ready, policy: Policy, queue: Queue, remaining, lead, memory) -> None:
     """Fixed scores, base and slope, times of promotion, or lengths to count down from."""
+    _, requests, extra, *_ = made
     if remaining:
         extra["arrived"] = queue.arrived_at
     if remaining or memory.on_preemption == "ewt":
@@ -228,4 +233,4 @@ def _set_order(requests, extra, policy: Policy, queue: Queue, remaining, lead, m
         if bound.shape != (len(queue),) or not (bound >= 0).all():
             raise InputError(f"policy {policy.name}: promote_after must give times of at least 0")
         patience = np.minimum(bound * PICOSECONDS, TIME_LIMIT / 2).astype(np.int64)
-        extra["promote_at"] = requests["ready"] + patience
+        extra["promote_at"] = ready + patience

@@ -1,9 +1,10 @@
-"""The machine's state. Its functions share five arrays:
+"""The machine's state. Its functions share six arrays:
 
 ``m``         the machine itself, a record: what is fixed for the run, clock, counts, totals;
 ``requests``  what is known of each request, records of shape (n,);
 ``extra``     what only some policies and memories need of it, the same;
 ``tables``    heaps and lists of requests, entries (key, item) of shape (TABLES, n or more);
+``times``     arrival and what is measured, shape (4, n): columns are quicker to fill and read;
 ``cells``     events by step, and behind them the histogram of block growth (``core.ring``).
 
 Times are picoseconds, except those that a policy's score is made of: seconds.
@@ -26,6 +27,9 @@ RECOMPUTE, SWAP, EWT, DEFER = range(4)
 # Where a request's KV is (``place``).
 NOWHERE, DEVICE, LEAVING, HOST, COMING = range(5)
 
+# Rows of ``times``.
+READY, SCHEDULED, FIRST, FINISHED_AT = range(4)
+
 # What a call of the machine ended with.
 FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 
@@ -39,6 +43,7 @@ FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 SLOPES = TIMERS
 
 NONE, NO, YES = np.int64(-1), np.int64(0), np.int64(1)
+NEVER = np.int64(2**63 - 1)
 LAST = np.int64(2**62)  # after every step and every place in the order of admission
 
 
@@ -49,8 +54,8 @@ def _record(integers: str, floats: str = "") -> np.dtype:
 
 MACHINE = _record(
     # of the step
-    "now step round next waiting running decoding kv_offset free left prefill partials timers best "
-    "blocked paused claimed left_out cursor scheduled context least_free first_running "
+    "now step round next next_ready waiting running decoding kv_offset free left prefill partials "
+    "timers best blocked paused claimed left_out cursor scheduled context least_free first_running "
     "last_running order done busy "
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
@@ -72,14 +77,16 @@ this step. Of the step also: token budget ``left``; ``claimed`` blocks of those 
 ``leaving``: blocks whose copy is under way; ``residents``: those that wait with their KV on the
 device, ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
 
-REQUEST = _record(
-    "ready prompt generated since total first_at link place "
-    "finished_at scheduled_at reserved preempted waits before after",
-    "score",
-)
-"""What every run needs of a request: two cache lines. ``generated``: its tokens before step
+_COUNTS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
+_FLAGS = ["place", "waits", "started"]
+REQUEST = np.dtype({
+    "names": ["score", "since", "reserved", *_COUNTS, *_FLAGS],
+    "formats": ["f8", "i8", "i8", *["i4"] * len(_COUNTS), *["i1"] * len(_FLAGS)],
+    "itemsize": 64,
+})  # fmt: skip
+"""What every run needs of a request: a cache line. ``generated``: its tokens before step
 ``since``; ``total``: tokens it is to generate; ``link``: the next of its bucket in the ring;
-``before``, ``after``: neighbours in the order of admission."""
+``before``, ``after``: neighbours in the order of admission; ``started``: has a first token."""
 
 EXTRA = _record(
     "kv blocks tokens prefilled order left_out_at spot has_timer "
@@ -94,11 +101,14 @@ ENTRY = _record("item key")  # of a float, its ``order.sortable``
 
 
 def new_machine(fixed: np.ndarray, ready, prompt, total, levels):
-    """(machine, requests, extra, tables, cells) at time 0 with nothing arrived.
+    """(machine, requests, extra, tables, times, cells) at time 0 with nothing arrived.
 
     ``fixed`` is a ``MACHINE`` of one record with all that is fixed for the run.
     """
     n, m = len(ready), fixed.copy()
+    times = np.empty((4, n), np.int64)
+    times[READY] = ready
+    m["next_ready"] = ready[0]
     block = int(m["block"][0])
     m["shift"] = block.bit_length() - 1 if block.bit_count() == 1 else NONE
     # No two events of running requests may meet in a bucket.
@@ -112,7 +122,7 @@ def new_machine(fixed: np.ndarray, ready, prompt, total, levels):
     m["best"] = m["first_running"] = m["last_running"] = NONE
     m["levels"] = len(levels)
     requests, extra = np.zeros(n, REQUEST), np.zeros(n, EXTRA)
-    requests["ready"], requests["prompt"], requests["total"] = ready, prompt, total
+    requests["prompt"], requests["total"] = prompt, total
     tables = np.empty((TABLES, max(n, len(levels))), ENTRY)  # entries are written before read
     tables["key"][LEVELS, : len(levels)] = np.asarray(levels, np.float64).view(np.int64)
-    return m, requests, extra, tables, cells
+    return m, requests, extra, tables, times, cells
