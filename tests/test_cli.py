@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from commands import contents, process, refused, ssjf, trace
 from ssjf.experiments import bench, grid, store
+from ssjf.files import sha256
 from ssjf.scheduler import known_policies
 from ssjf.simulator.profile import builtin_profiles
 from ssjf.workload.catalogue import DATASETS, TEXTS
@@ -105,7 +106,7 @@ def replace_by_another(spec):
     rows = store.load(spec).drop(columns="run_id")
     store.write_parquet(rows.assign(jct_mean=rows["jct_mean"] * 1.01), folder / "rows.parquet")
     env = json.loads((folder / "env.json").read_text())
-    env["rows_sha256"] = store._sha256(folder / "rows.parquet")
+    env["rows_sha256"] = sha256(folder / "rows.parquet")
     (folder / "env.json").write_text(json.dumps(env))
     store.verify(folder)
 
