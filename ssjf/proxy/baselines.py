@@ -6,6 +6,7 @@ training rows; the validation rows give the residuals alone.
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ class TfidfRidgeConfig(PromptLengthConfig):
 
 
 @dataclass(frozen=True)
-class _Baseline:
+class _Baseline(ABC):
     """A baseline predicts logarithms of lengths, ``logs``.
 
     edges, residuals: as in ``ResidualQuantiles``.
@@ -66,9 +67,9 @@ class _Baseline:
         quantiles = ResidualQuantiles(self.edges, self.residuals).quantiles(logs)
         return Prediction(tokens(logs), quantiles, LEVELS)
 
+    @abstractmethod
     def logs(self, prompts: Sequence[str]) -> FloatArray:
         """Predicted logarithms, shape (n,)."""
-        raise NotImplementedError
 
     def arrays(self) -> Arrays:
         """The arrays that are stored, by name."""
