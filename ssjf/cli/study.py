@@ -1,6 +1,7 @@
 """Runs, notebooks, claims and the report."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -73,13 +74,17 @@ def check(claim_ids: tuple[str, ...], as_json: bool) -> None:
 @click.option("-p", "--parameter", "given", multiple=True, metavar="KEY=VALUE")
 @click.option("--out", type=click.Path(path_type=Path), help="Where its figures go.")
 def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
-    """Run one notebook strictly, with other parameters if given (then --out keeps it apart)."""
+    """Run one notebook strictly.
+
+    With other parameters than the defaults, its figures and tables go to results/scratch (or
+    --out) and leave the cited ones alone.
+    """
+    from ssjf.experiments import paths
     from ssjf.report import notebooks
 
-    values = notebooks.parse(given)
-    if values and out is None:
-        raise InputError("other parameters would replace the committed figures; give --out FOLDER")
-    done = notebooks.run_apart(name, values, out)
+    if out is not None:  # what it reads stays where it is
+        os.environ |= {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
+    done = notebooks.run(name, notebooks.parse(given))
     click.echo(f"{done.name}: {done.seconds:.1f} s, {done.output_path}")
 
 

@@ -1,1 +1,31 @@
-"""Reads raw runs and makes none: figures, tables, notebooks, claims, pages."""
+"""Reads raw runs, never makes one: what a notebook draws with, claims, and the pages.
+
+    >>> from ssjf import report
+    >>> book = report.Notebook("rate_sweep", modes=modes, series=series)
+    >>> book.save(fig, "rate_sweep", caption="…", protocol="published", runs=runs)
+
+Names are loaded on first use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Notebook": "figures",
+    "gains": "tables",
+    "runs_of": "measures",
+    **dict.fromkeys(("look", "looks"), "style"),
+    **dict.fromkeys(
+        ("INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt",
+         "legend_above", "long", "named", "points", "with_interval"),
+        "drawing",
+    ),
+}  # fmt: skip
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ssjf.report' has no attribute {name!r}")
+    return getattr(import_module(f"ssjf.report.{_HOMES[name]}"), name)

@@ -1,10 +1,15 @@
-"""Figures and tables as files, in print, web and data form.
+"""Figures and tables as files, with a sidecar saying which runs and code made them.
 
-The same picture gives the same bytes: no dates, no program versions, salted ids.
+The same picture gives the same bytes (no dates, no program versions, salted ids), and a file
+whose content is unchanged keeps it, so that making a figure again changes nothing in git.
 """
 
+import hashlib
 import io
+import json
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,28 +17,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
 from ssjf.experiments.provenance import made_with
-from ssjf.report.sidecar import PROTOCOLS, publish, sidecar, stable
+from ssjf.files import whole_file
+from ssjf.report import notebookfile, style
 
-__all__ = [
-    "FIGURE_FORMS",
-    "PROTOCOLS",
-    "TABLE_FORMS",
-    "cell",
-    "figure_files",
-    "made_with",
-    "markdown",
-    "save",
-    "stable",
-    "table",
-    "table_files",
-]
-
-FIGURE_FORMS = ("pdf", "svg", "png", "json")
-TABLE_FORMS = ("csv", "md", "json")
+PROTOCOLS = {
+    "published": "the paper's own simulation, with its quirks",
+    "steady-state": "open-loop arrivals at a stated utilisation, warm-up cut off",
+    "both": "both protocols side by side",
+    "measured": "wall-clock time on the hardware stated",
+    "prediction": "quality of the length predictor; nothing is queued",
+}
+FORMS = {"figures": ("pdf", "svg", "png", "json"), "tables": ("csv", "md", "json")}
 
 _PNG_DPI = 160
+_LONGEST_FOLDER_NAME = 60
 _NO_METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
@@ -41,59 +41,103 @@ _NO_METADATA: dict[str, dict[str, None]] = {
 }
 
 
-def save(
-    fig: Any,
-    name: str,
-    *,
-    caption: str,
-    protocol: str,
-    runs: pd.DataFrame | Iterable[str],
-    parameters: Mapping[str, Any] | None = None,
-    notes: Mapping[str, Any] | str | None = None,
-) -> Path:
-    """Write a matplotlib figure as results/figures/NAME.pdf, .svg, .png and .json.
+class Notebook:
+    """What a notebook writes: its figures and tables, with the parameters it was run with.
 
-    ``runs`` is a frame with a ``run_id`` column, or the ids themselves; ``notes`` is what must
-    be read beside the picture (the queue depth beside a gain, say). Returns the PDF's path,
-    from the repository root where it lies inside. Raises InputError for an unknown protocol,
-    an unusable name or a frame without ``run_id``.
+    ``parameters`` are the notebook's own, by name. Where one of them is not the committed
+    default, everything goes to results/scratch/NAME/ and not over the cited figures. Raises
+    InputError for a parameter that the notebook does not have.
     """
-    described = sidecar("figure", name, caption, protocol, runs, parameters, notes)
-    contents = {form: _picture(fig, form) for form in _NO_METADATA}
-    return publish(paths.figures(), name, contents, described)
+
+    def __init__(self, name: str, **parameters: Any) -> None:
+        style.use()
+        self.parameters = notebookfile.check_parameters(name, parameters)
+        self.folder = folder(name, self.parameters)
+        if self.folder != paths.results():
+            print(f"Not the default parameters: figures and tables go to {_short(self.folder)}")
+
+    def save(
+        self,
+        fig: Any,
+        name: str,
+        *,
+        caption: str,
+        protocol: str,
+        runs: pd.DataFrame | Iterable[str],
+        notes: Mapping[str, Any] | str | None = None,
+    ) -> Path:
+        """Write a figure (matplotlib's, or a grid of seaborn's) as pdf, svg, png and json.
+
+        ``runs`` is a frame with a ``run_id`` column, or the ids themselves; ``notes`` is what
+        must be read beside the picture. Returns the PDF's path, from the repository root where
+        it lies inside. Raises InputError for an unknown protocol, an unusable name or a frame
+        without ``run_id``.
+        """
+        described = self._sidecar("figure", name, caption, protocol, runs, notes)
+        drawn = getattr(fig, "figure", fig)
+        contents = {form: _picture(drawn, form) for form in _NO_METADATA}
+        return _short(_publish(self.folder / "figures", name, contents, described))
+
+    def table(
+        self,
+        frame: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        protocol: str,
+        runs: pd.DataFrame | Iterable[str],
+        notes: Mapping[str, Any] | str | None = None,
+    ) -> pd.DataFrame:
+        """Write a frame as csv, md and json, and return it for display.
+
+        The CSV holds ten significant digits, the markdown four; an index other than 0…n-1
+        becomes columns. Raises InputError as ``save`` does.
+        """
+        described = self._sidecar("table", name, caption, protocol, runs, notes)
+        flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+        csv = flat.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        contents = {"csv": csv.encode(), "md": markdown(flat).encode()}
+        _publish(self.folder / "tables", name, contents, described)
+        return frame
+
+    def _sidecar(self, kind: str, name: str, caption: str, protocol: str, runs: Any, notes: Any):
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise InputError(f"a {kind}'s name is letters, digits, '-', '_' and '.', not {name!r}")
+        if protocol not in PROTOCOLS:
+            raise unknown("protocol", protocol, PROTOCOLS)
+        described = {
+            kind: name,
+            "caption": caption,
+            "protocol": protocol,
+            "runs": _run_ids(runs),
+            "parameters": self.parameters,
+            "notes": notes,
+            "made_with": made_with(),
+        }
+        # Through JSON and back, so that it compares equal to what a later call reads from disk.
+        return json.loads(json.dumps(described, default=_plain))
 
 
-def table(
-    frame: pd.DataFrame,
-    name: str,
-    *,
-    caption: str,
-    protocol: str,
-    runs: pd.DataFrame | Iterable[str],
-    parameters: Mapping[str, Any] | None = None,
-    notes: Mapping[str, Any] | str | None = None,
-) -> pd.DataFrame:
-    """Write a frame as results/tables/NAME.csv, .md and .json, and return it for display.
+def folder(name: str, parameters: Mapping[str, Any]) -> Path:
+    """Where a notebook run with these parameters writes: results/, or its own under scratch/.
 
-    The CSV holds ten significant digits, the markdown four; an index other than 0…n-1
-    becomes columns. Raises InputError as ``save`` does.
+    Results that ``$SSJF_RESULTS`` moves elsewhere hold no cited figure and need no scratch.
     """
-    described = sidecar("table", name, caption, protocol, runs, parameters, notes)
-    flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    csv = flat.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    contents = {"csv": csv.encode(), "md": markdown(flat).encode()}
-    publish(paths.tables(), name, contents, described)
-    return frame
+    defaults = notebookfile.defaults(name)
+    other = {key: value for key, value in parameters.items() if value != defaults[key]}
+    if not other or paths.results().resolve() != (paths.root() / "results").resolve():
+        return paths.results()
+    text = "-".join(f"{key}={value}" for key, value in sorted(other.items()))
+    short = re.sub(r"[^\w.=,+-]+", "", text)
+    if len(short) > _LONGEST_FOLDER_NAME:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        short = f"{short[: _LONGEST_FOLDER_NAME - 9]}-{digest}"
+    return paths.results() / "scratch" / notebookfile.short_name(name) / short
 
 
-def figure_files(name: str) -> list[Path]:
-    """The files of a figure."""
-    return [paths.figures() / f"{name}.{form}" for form in FIGURE_FORMS]
-
-
-def table_files(name: str) -> list[Path]:
-    """The files of a table."""
-    return [paths.tables() / f"{name}.{form}" for form in TABLE_FORMS]
+def files(name: str, kind: str, where: Path | None = None) -> list[Path]:
+    """The files of one of the ``figures`` or ``tables``."""
+    return [(where or paths.results()) / kind / f"{name}.{form}" for form in FORMS[kind]]
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -113,6 +157,11 @@ def cell(value: Any) -> str:
     return "–" if math.isnan(value) else f"{float(f'{value:.4g}'):.15g}"
 
 
+def stable(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """A sidecar without what differs between machines and commits."""
+    return {key: value for key, value in sidecar.items() if key != "made_with"}
+
+
 def _picture(fig: Any, form: str) -> bytes:
     import matplotlib as mpl
 
@@ -120,3 +169,57 @@ def _picture(fig: Any, form: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "ssjf", "pdf.fonttype": 42}):
         fig.savefig(buffer, format=form, dpi=_PNG_DPI, metadata=_NO_METADATA[form])
     return buffer.getvalue()
+
+
+def _run_ids(runs: pd.DataFrame | Iterable[str]) -> list[str]:
+    if isinstance(runs, pd.DataFrame):
+        if "run_id" not in runs.columns:
+            known = ", ".join(map(str, runs.columns))
+            raise InputError(f"runs has no column 'run_id'; its columns: {known}")
+        runs = runs["run_id"].unique()
+    return sorted({str(run) for run in runs})
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays as Python's; anything else by its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _publish(
+    where: Path, name: str, contents: Mapping[str, bytes], described: Mapping[str, Any]
+) -> Path:
+    """Write contents by form and then their sidecar; returns the path of the first form.
+
+    Unchanged files keep their bytes (the sidecar its ``made_with``) and are touched.
+    """
+    where.mkdir(parents=True, exist_ok=True)
+    same = [_write(where / f"{name}.{form}", data) for form, data in contents.items()]
+    beside = where / f"{name}.json"
+    if all(same) and beside.exists() and stable(_read(beside)) == stable(described):
+        os.utime(beside)
+    else:
+        text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False)
+        _write(beside, f"{text}\n".encode())
+    return where / f"{name}.{next(iter(contents))}"
+
+
+def _write(path: Path, data: bytes) -> bool:
+    """Replace a file in one step; True where it held these bytes already."""
+    if path.exists() and path.read_bytes() == data:
+        os.utime(path)  # fresh all the same: the notebook runner checks it
+        return True
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+    return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # half a file from elsewhere: as good as none
+        return {}
+
+
+def _short(path: Path) -> Path:
+    """The path from the repository root, where it lies inside."""
+    return path.relative_to(paths.root()) if path.is_relative_to(paths.root()) else path

@@ -17,9 +17,9 @@ from ssjf.experiments.grid import rows
 Load = Callable[[str], pd.DataFrame]
 
 
-def runs_of(experiment: str) -> pd.DataFrame:
-    """All runs of an experiment, one row each."""
-    return per_run(rows(experiment))
+def runs_of(experiment: str, keep: Callable[[Any], bool] | None = None) -> pd.DataFrame:
+    """The runs of an experiment (those whose specification ``keep`` keeps), one row each."""
+    return per_run(rows(experiment, keep))
 
 
 def per_run(frame: pd.DataFrame) -> pd.DataFrame:

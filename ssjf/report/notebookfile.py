@@ -5,6 +5,7 @@ because papermill only warns about a misspelt name and accepts any type.
 """
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,28 @@ class NotebookError(InputError):
 
 
 def names() -> list[str]:
-    """The notebooks (file names without .ipynb) in the order of the report."""
-    found = [(about(path).get("order", 0), path.stem) for path in paths.notebooks().glob("*.ipynb")]
-    return [name for _, name in sorted(found)]
+    """The notebooks (file names without .ipynb) in the order of the argument."""
+    return sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
+
+
+def short_name(notebook: str | Path) -> str:
+    """Its name without folder, number and extension: ``rate_sweep``."""
+    return re.sub(r"^\d+_", "", Path(notebook).name.removesuffix(".ipynb"))
 
 
 def find(notebook: str | Path) -> Path:
-    """A notebook's path from its path or name. Raises InputError listing the known names."""
+    """A notebook's path from its path or its name, with or without its number.
+
+    Raises InputError listing the known names.
+    """
     path = Path(notebook)
     if path.suffix == ".ipynb" and path.is_file():
         return path
-    named = paths.notebooks() / f"{path.name.removesuffix('.ipynb')}.ipynb"
-    if not named.is_file():
-        raise unknown("notebook", str(notebook), names())
-    return named
+    wanted = path.name.removesuffix(".ipynb")
+    for name in names():
+        if wanted in (name, short_name(name)):
+            return paths.notebooks() / f"{name}.ipynb"
+    raise unknown("notebook", str(notebook), names())
 
 
 def about(path: str | Path) -> dict[str, Any]:
@@ -41,8 +50,17 @@ def about(path: str | Path) -> dict[str, Any]:
     return dict(read(Path(path)).metadata.get("ssjf", {}))
 
 
+def defaults(path: str | Path) -> dict[str, Any]:
+    """The parameters behind the cited figures.
+
+    They stand in the metadata, because whoever tries other values may save them in the cell.
+    """
+    path = find(path)
+    return about(path).get("defaults") or parameters(path)
+
+
 def parameters(path: str | Path) -> dict[str, Any]:
-    """The notebook's parameters with their defaults.
+    """The notebook's parameters with the values in their cell.
 
     Raises InputError unless exactly one cell is tagged ``parameters`` and that cell holds
     nothing but names set to literals.
@@ -64,14 +82,14 @@ def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, An
     Raises InputError for a name the notebook does not have, listing those it has, and for a
     value whose type is not the default's (a list's items are held to the default's items).
     """
-    defaults = parameters(path)
+    known = defaults(path)
     for name, value in given.items():
-        if name not in defaults:
-            raise unknown(f"parameter of {find(path).name}", name, defaults)
-        if not _fits(value, defaults[name]):
-            wanted = f"{_type_name(defaults[name])} like {defaults[name]!r}, not {value!r}"
+        if name not in known:
+            raise unknown(f"parameter of {find(path).name}", name, known)
+        if not _fits(value, known[name]):
+            wanted = f"{_type_name(known[name])} like {known[name]!r}, not {value!r}"
             raise InputError(f"parameter {name!r} of {find(path).name} must be {wanted}")
-    floats = {name for name, default in defaults.items() if isinstance(default, float)}
+    floats = {name for name, default in known.items() if isinstance(default, float)}
     return {name: float(value) if name in floats else value for name, value in given.items()}
 
 

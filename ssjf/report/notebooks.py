@@ -1,7 +1,7 @@
 """The strict notebook runner: papermill, with every way to end green and wrong closed.
 
-A notebook says what it makes in its metadata, under ``ssjf``: ``title``, ``order`` (its place in
-the report), ``figures`` and ``tables`` (names under results/). A run passes only where every
+A notebook says what it makes in its metadata, under ``ssjf``: ``title``, ``defaults`` (of its
+parameters), ``figures`` and ``tables`` (names under results/). A run passes only where every
 code cell ran without error and every file promised was written by this very run.
 """
 
@@ -41,7 +41,6 @@ __all__ = [
     "parse",
     "run",
     "run_all",
-    "run_apart",
 ]
 
 KERNEL = "python3"  # the one name every installation of ipykernel has
@@ -62,15 +61,17 @@ def run(
 ) -> Result:
     """Execute a notebook into results/executed/, from the repository root.
 
+    With other parameters than the defaults, it and what it writes go to results/scratch/.
     ``timeout_seconds`` is for each cell. Raises InputError for parameters that do not fit and
     NotebookError where a cell fails, is never reached or a promised file is not written;
     results/executed/ then is as it was.
     """
     source = find(path)
     values = check_parameters(source, given or {})
-    promised = _promised(source)
-    before = {file: _written_at(file) for file in promised}
-    output = paths.executed() / source.name
+    folder = figures.folder(source.stem, values)
+    before = {file: _written_at(file) for file in _promised(source, folder)}
+    apart = folder != paths.results()
+    output = (folder if apart else paths.executed()) / source.name
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{source.stem}.{os.getpid()}.tmp.ipynb")
     started = time.perf_counter()
@@ -81,23 +82,6 @@ def run(
     finally:
         partial.unlink(missing_ok=True)
     return Result(source.stem, time.perf_counter() - started, output)
-
-
-def run_apart(name: str, given: Mapping[str, Any], out: Path | None) -> Result:
-    """Run a notebook with what it writes under ``out`` and what it reads where it is."""
-    if out is None:
-        return run(name, given)
-    moved = {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
-    before = {key: os.environ.get(key) for key in moved}
-    os.environ.update(moved)
-    try:
-        return run(name, given)
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
 
 
 def parse(given: Iterable[str]) -> dict[str, Any]:
@@ -192,11 +176,13 @@ def _check_promises(name: str, before: Mapping[Path, int | None]) -> None:
         raise NotebookError(f"{name} promises {', '.join(stale)} but did not write it")
 
 
-def _promised(path: Path) -> list[Path]:
+def _promised(path: Path, folder: Path) -> list[Path]:
     promise = about(path)
-    pictures = [file for name in promise.get("figures", []) for file in figures.figure_files(name)]
-    return pictures + [
-        file for name in promise.get("tables", []) for file in figures.table_files(name)
+    return [
+        file
+        for kind in figures.FORMS
+        for name in promise.get(kind, [])
+        for file in figures.files(name, kind, folder)
     ]
 
 

@@ -15,9 +15,8 @@ from ssjf.errors import InputError
 from ssjf.experiments import paths
 from ssjf.experiments.provenance import made_with
 from ssjf.report.claims import claims
-from ssjf.report.figures import cell
+from ssjf.report.figures import PROTOCOLS, cell
 from ssjf.report.notebookfile import read
-from ssjf.report.sidecar import PROTOCOLS
 
 # verdict: css class, sign (a verdict is never told by its colour alone)
 VERDICTS = {
@@ -123,7 +122,7 @@ def _entry(described: Path, kind: str, executed: Mapping[str, dict]) -> dict[str
     maker = next((book for book in executed.values() if described.stem in book[kind]), None)
     return {
         "name": described.stem,
-        "order": (maker["order"] if maker else (1_000_000, ""), described.stem),
+        "order": (maker["order"] if maker else "~", described.stem),
         "notebook": maker,
         "caption": sidecar.get("caption", ""),
         "protocol": sidecar.get("protocol", ""),
@@ -144,8 +143,7 @@ def _notebook(path: Path, folder: Path) -> dict[str, Any]:
     target.parent.mkdir(exist_ok=True)
     target.write_text(page, encoding="utf-8")
     kinds = {kind: set(promise.get(kind, [])) for kind in ("figures", "tables")}
-    order = (promise.get("order", 1_000_000), path.stem)
-    return {"href": f"notebooks/{target.name}", "title": title, "order": order, **kinds}
+    return {"href": f"notebooks/{target.name}", "title": title, "order": path.stem, **kinds}
 
 
 def _body(book: Any, title: str) -> str:

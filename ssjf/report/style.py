@@ -5,11 +5,10 @@ differ as well, so a figure survives a black-and-white printer.
 """
 
 import zlib
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 
 RC: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.6),
@@ -77,48 +76,50 @@ _HEAD = ("#CC6677", "h")  # heads of one encoder share a look: they are told apa
 _SPARE_COLOURS = ("#44AA99", "#6B4C1E", "#7A9A01")
 _SPARE_MARKERS = ("<", ">", "p", "h", "*", "8")
 _SPARE_LINES = ("-", "--", "-.", ":")
+_DASHES = {"-": "", "--": (3.7, 1.6), "-.": (6.4, 1.6, 1, 1.6), ":": (1, 1.65)}  # as seaborn has it
 
 
-def look(policy: str) -> dict[str, str]:
-    """Colour, marker, linestyle and label of a policy, as keywords for ``Axes.plot``.
+def look(series: str) -> dict[str, str]:
+    """Colour, marker, linestyle and label of a series, as keywords for ``Axes.plot``.
 
-    All values of a policy with a value (``ssjf-aged:5``, ``tau:0.3``) look alike. A policy
+    A series is a policy, a proxy (``proxy:NAME`` or its name) or a head of one (``head:NAME``).
+    All values of a policy with a value (``ssjf-aged:5``, ``tau:0.3``) look alike. A series
     without a fixed look gets one that depends on its name alone.
     """
-    if policy in _LABELS:
-        other, label = _LABELS[policy]
+    kind, _, name = series.partition(":")
+    if series in _LABELS:
+        other, label = _LABELS[series]
         return look(other) | {"label": label}
-    fixed = _LOOKS.get(policy) or _LOOKS.get(policy.partition(":")[0])
-    colour, marker, line, label = fixed or _spare(policy)
+    if kind == "head":
+        colour, marker, line, label = *_HEAD, "-", name
+    elif kind == "proxy" or series in _PROXIES:
+        colour, marker, label = _PROXIES.get(name or series, (*_HEAD, name))
+        line = "-"
+    else:
+        colour, marker, line, label = _LOOKS.get(series) or _LOOKS.get(kind) or _spare(series)
     return {"color": colour, "marker": marker, "linestyle": line, "label": label}
 
 
-def proxy_look(series: str) -> dict[str, str]:
-    """Colour, marker and label of a proxy (``proxy:NAME`` or NAME) or of a head (``head:NAME``)."""
-    kind, _, name = series.rpartition(":")
-    colour, marker, label = _PROXIES.get(name, (*_HEAD, name))
-    if kind == "head":
-        colour, marker, label = *_HEAD, name
-    return {"color": colour, "marker": marker, "label": label}
+def looks(frame: pd.DataFrame, column: str = "policy") -> dict[str, Any]:
+    """Hue, style, palette, markers and dashes by the policies named in a column, for seaborn.
 
-
-def palette(policies: Iterable[str]) -> dict[str, str]:
-    """Colour by policy, as seaborn's ``palette=`` wants it."""
-    return {policy: look(policy)["color"] for policy in policies}
-
-
-def labels(policies: Iterable[str]) -> dict[str, str]:
-    """Label by policy, to rename a column for a legend: ``frame.policy.map(labels(...))``."""
-    return {policy: look(policy)["label"] for policy in policies}
-
-
-def context() -> AbstractContextManager[None]:
-    """The package's look inside a ``with`` block."""
-    return mpl.rc_context(RC)
+    ``sns.lineplot(…, **report.looks(frame))``; names are labels, as ``report.named`` gives them.
+    """
+    fixed = (*_LOOKS, *_LABELS, *_PROXIES)
+    by_label = {look(series)["label"]: look(series) for series in fixed}
+    names = frame[column].unique()
+    chosen = {name: by_label.get(name) or look(name) for name in names}
+    return {
+        "hue": column,
+        "style": column,
+        "palette": {name: each["color"] for name, each in chosen.items()},
+        "markers": {name: each["marker"] for name, each in chosen.items()},
+        "dashes": {name: _DASHES[each["linestyle"]] for name, each in chosen.items()},
+    }
 
 
 def use() -> None:
-    """The package's look from here on; notebooks call it once after their imports."""
+    """The package's look from here on (``report.Notebook`` begins with it)."""
     mpl.rcParams.update(RC)
 
 

@@ -1,0 +1,162 @@
+"""What several notebooks draw with: estimates for seaborn, the frame of a figure, captions.
+
+An estimate is a row with ``value``, ``low`` and ``high``, computed and seeded by
+``ssjf.analysis``; seaborn draws it and resamples nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssjf.experiments import paths
+from ssjf.report import style
+
+WIDTH_INCHES = 7.0
+MODES = {
+    "none": "no batching",
+    "dynamic": "dynamic batching",
+    "continuous": "continuous batching",
+}
+INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
+"""Keywords by which seaborn draws ``long`` estimates: a line or dot, and its interval."""
+_BEFORE = {"rho": "ρ ", "slots": "slots "}  # what stands before the value of a key
+
+
+def long(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Three rows for each estimate, its low, value and high end, all in column ``value``.
+
+    The median of the three is the value and their range the interval, which is what seaborn
+    draws of them with ``INTERVAL``. Raises ValueError where a value is outside its interval.
+    """
+    outside = (estimates["value"] < estimates["low"]) | (estimates["value"] > estimates["high"])
+    if outside.any():
+        raise ValueError(f"{outside.sum()} estimates are outside their interval")
+    keys = [name for name in estimates if name not in ("value", "low", "high")]
+    ends = ["value", "low", "high"]
+    melted = estimates.melt(keys, ends, "end", "drawn").dropna(subset="drawn")
+    return melted.rename(columns={"drawn": "value"}).drop(columns="end")
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Modes and series in words; ``series`` becomes ``policy``."""
+    if "mode" in frame:
+        frame = frame.assign(mode=frame["mode"].map(MODES))
+    if "series" in frame:
+        labels = {series: style.look(series)["label"] for series in frame["series"].unique()}
+        frame = frame.assign(series=frame["series"].map(labels))
+    return frame.rename(columns={"series": "policy"})
+
+
+def with_interval(estimates: pd.DataFrame, form: str = ".3g") -> list[str]:
+    """Each estimate as text, ``value [low, high]``; the value alone where it has no interval."""
+    ends = estimates[["value", "low", "high"]].itertuples(index=False)
+    return [
+        f"{value:{form}} [{low:{form}}, {high:{form}}]" if low < high else f"{value:{form}}"
+        for value, low, high in ends
+    ]
+
+
+def finish(
+    grid: sns.FacetGrid | Figure,
+    height_inches: float,
+    titles: str | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    columns: int = 4,
+) -> None:
+    """Give a figure its size, and its facets' titles and shared labels; legend above all.
+
+    ``titles`` is a template of seaborn's (``"{col_name}"``, only for its grids); ``columns`` are
+    those of the legend. Labels are shared by all facets where they are given.
+    """
+    fig = grid if isinstance(grid, Figure) else grid.figure
+    fig.set_size_inches(WIDTH_INCHES, height_inches)
+    fig.set_layout_engine("constrained")  # seaborn turns it off
+    if titles is not None:
+        grid.set_titles(titles)
+        for ax in grid.axes[1:].flat if "row_name" not in titles and grid.row_names else ():
+            ax.set_title("")
+    if xlabel is not None:
+        fig.supxlabel(xlabel, fontsize=10)
+    if ylabel is not None:
+        fig.supylabel(ylabel, fontsize=10)
+    for ax in fig.axes:
+        ax.set(**{"xlabel": ""} if xlabel else {}, **{"ylabel": ""} if ylabel else {})
+    legend_above(grid, columns)
+
+
+def legend_above(grid: sns.FacetGrid | Figure, columns: int = 4) -> None:
+    """One legend above all facets in place of those that seaborn drew."""
+    fig = grid if isinstance(grid, Figure) else grid.figure
+    old = [ax.get_legend() for ax in fig.axes] + ([] if grid is fig else [grid.legend])
+    entries: dict[str, Any] = {}
+    for legend in filter(None, old):
+        texts = [text.get_text() for text in legend.get_texts()]
+        entries |= dict(zip(texts, legend.legend_handles, strict=True))
+    for ax in fig.axes:
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+    if grid is not fig and grid.legend is not None and grid.legend in fig.legends:
+        grid.legend.remove()
+    if entries:
+        place = {"loc": "outside upper center", "ncols": min(columns, len(entries))}
+        fig.legend(entries.values(), entries.keys(), **place)
+
+
+def points(
+    ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, **look: Any
+) -> None:
+    """Points at (x, y) with bars along each axis that is a frame of estimates.
+
+    A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; no line joins them.
+    """
+    at, bars = [], []
+    for axis in (x, y):
+        exact = not isinstance(axis, pd.DataFrame)
+        at.append(axis if exact else axis["value"])
+        both = None if exact else [axis["value"] - axis["low"], axis["high"] - axis["value"]]
+        bars.append(both if both is None else np.abs(both))
+    ax.errorbar(*at, xerr=bars[0], yerr=bars[1], elinewidth=1.2, **{"linestyle": "none"} | look)
+
+
+def gantt(ax: Axes, arrived: Any, scheduled: Any, finished: Any, color: str) -> None:
+    """A bar per request in order of arrival (all times in s), light while it waits."""
+    rows = np.arange(len(arrived))
+    bar: dict[str, Any] = {"color": color, "lw": max(0.8, 150 / max(len(rows), 1))}
+    ax.hlines(rows, arrived, scheduled, alpha=0.22, **bar)
+    ax.hlines(rows, scheduled, finished, **bar)
+    ax.set(ylim=(len(rows), -1), xlim=(0, None))
+    ax.grid(visible=False, axis="y")
+
+
+def basis(runs: pd.DataFrame, by: str | list[str]) -> str:
+    """Runs behind a point and the mean queue depth under FCFS, as a sentence of a caption.
+
+    ``runs`` has a row per run: run_id, x, series, queue_depth_mean and the key(s) ``by``.
+    """
+    repeated = runs.groupby(["run_id", "x"]).size().max()
+    return f"{repeated} runs a point; mean queue depth under FCFS: {depths(runs, by)}."
+
+
+def depths(runs: pd.DataFrame, by: str | list[str]) -> str:
+    """FCFS's mean queue depth (requests) at each value of the key(s), in words."""
+    fcfs = runs[runs["series"] == "fcfs"]
+    means = fcfs.groupby(by, sort=False)["queue_depth_mean"].mean()
+    return ", ".join(f"{mean:.3g} ({_words(by, key)})" for key, mean in means.items())
+
+
+def _words(by: str | list[str], key: Any) -> str:
+    names: Iterable[str] = [by] if isinstance(by, str) else by
+    values = [key] if isinstance(by, str) else key
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{_BEFORE.get(name, '')}{MODES.get(value, value)}" for name, value in pairs)
+
+
+def authors(name: str) -> pd.DataFrame:
+    """Numbers measured from the authors' code, from ``papers/NAME.csv``."""
+    return pd.read_csv(paths.papers() / f"{name}.csv")
