@@ -51,6 +51,22 @@ def against(
     return _each(frame, by, metric, estimate, leave_out=baseline)
 
 
+def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.DataFrame:
+    """The share (%) of the oracle's reduction of FCFS's mean JCT that every other series has.
+
+    Columns ``by``, series, value, low, high.
+    """
+    rows = []
+    for values, part in frame.groupby([*by], sort=False):
+        wide = replicates(part, "jct_mean")
+        for series in frame["series"].unique():
+            if series != "fcfs":
+                share = bootstrap.captured(wide["fcfs"], wide[series], wide["sjf"])
+                percent = {key: 100 * value for key, value in share._asdict().items()}
+                rows.append(dict(zip(by, values, strict=True)) | {"series": series} | percent)
+    return pd.DataFrame(rows)
+
+
 def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
     """Standard deviation over seeds (points) of the JCT reduction that one seed gives.
 

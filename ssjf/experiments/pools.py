@@ -4,10 +4,13 @@ They come from raw runs of trainings alone, so that scheduling with any proxy ne
 texts nor the proxy.
 """
 
+import numpy as np
 import pandas as pd
 
 from ssjf.errors import InputError
-from ssjf.experiments.grid import rows
+from ssjf.experiments.grid import experiment, rows
+from ssjf.proxy import predict
+from ssjf.request import Requests
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 
@@ -57,3 +60,23 @@ def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataF
 
 def _drawn(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame if str(name).startswith(DRAWN)]
+
+
+def pool_of(name: str) -> Requests:
+    """The requests (with their predictions) that an experiment draws from."""
+    from ssjf.experiments.draws import draw, to_requests  # which draws from pools itself
+
+    return to_requests(draw(experiment(name).workload["pool"]))
+
+
+def agreement(name: str) -> pd.Series:
+    """Kendall's τ-b of every predictor of an experiment with the truth, by series."""
+    from scipy.stats import kendalltau
+
+    pool, taus = pool_of(name), {"sjf": 1.0}
+    for series in experiment(name).series:
+        if "predictor" in series:
+            predicted = predict(series["predictor"], pool, np.random.default_rng(0))
+            tau = kendalltau(predicted, pool.output_tokens, method="asymptotic").statistic
+            taus[series["series"]] = tau
+    return pd.Series(taus, name="tau")

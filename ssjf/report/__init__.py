@@ -16,7 +16,7 @@ _HOMES = {
     "runs_of": "measures",
     **dict.fromkeys(("look", "looks"), "style"),
     **dict.fromkeys(
-        ("INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt",
+        ("DOTS", "INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt",
          "legend_above", "long", "named", "points", "with_interval"),
         "drawing",
     ),

@@ -24,6 +24,12 @@ MODES = {
 }
 INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
 """Keywords by which seaborn draws ``long`` estimates: a line or dot, and its interval."""
+DOTS: dict[str, Any] = INTERVAL | {
+    "linestyle": "none",
+    "markersize": 5,
+    "err_kws": {"linewidth": 1.2},
+}
+"""The same for ``sns.pointplot`` and ``sns.catplot(kind="point")``."""
 _BEFORE = {"rho": "ρ ", "slots": "slots "}  # what stands before the value of a key
 
 
@@ -91,18 +97,20 @@ def finish(
 
 
 def legend_above(grid: sns.FacetGrid | Figure, columns: int = 4) -> None:
-    """One legend above all facets in place of those that seaborn drew."""
+    """One legend above all facets in place of those that seaborn or matplotlib drew."""
     fig = grid if isinstance(grid, Figure) else grid.figure
-    old = [ax.get_legend() for ax in fig.axes] + ([] if grid is fig else [grid.legend])
+    of_grid = [] if grid is fig else [grid.legend]
     entries: dict[str, Any] = {}
-    for legend in filter(None, old):
-        texts = [text.get_text() for text in legend.get_texts()]
-        entries |= dict(zip(texts, legend.legend_handles, strict=True))
     for ax in fig.axes:
-        if ax.get_legend() is not None:
-            ax.get_legend().remove()
-    if grid is not fig and grid.legend is not None and grid.legend in fig.legends:
-        grid.legend.remove()
+        if (legend := ax.get_legend()) is not None:
+            handles, labels = ax.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
+            of_grid += [legend]
+    for legend in filter(None, of_grid):
+        labels = [text.get_text() for text in legend.get_texts()]
+        entries = dict(zip(labels, legend.legend_handles, strict=True)) | entries
+        if legend.axes is not None or legend in fig.legends:
+            legend.remove()
     if entries:
         place = {"loc": "outside upper center", "ncols": min(columns, len(entries))}
         fig.legend(entries.values(), entries.keys(), **place)

@@ -49,7 +49,7 @@ class Notebook:
     InputError for a parameter that the notebook does not have.
     """
 
-    def __init__(self, name: str, **parameters: Any) -> None:
+    def __init__(self, name: str, /, **parameters: Any) -> None:
         style.use()
         self.parameters = notebookfile.check_parameters(name, parameters)
         self.folder = folder(name, self.parameters)
