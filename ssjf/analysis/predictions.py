@@ -122,3 +122,28 @@ def precision_and_recall(true: np.ndarray, said: np.ndarray) -> tuple[float, flo
     predicted = np.array([(said == i).sum() for i in ids])
     occur = np.array([(true == i).sum() for i in ids])
     return float((hits / np.maximum(predicted, 1)).mean()), float((hits / occur).mean())
+
+
+def coverage(runs: pd.DataFrame, bands: int = 5) -> pd.DataFrame:
+    """Coverage of the 80 % interval over all prompts, and by fifths of predicted and true length.
+
+    Columns by, band (1 is shortest, 0 all), n, from and to (tokens), value, low, high: 95 %
+    bootstrap intervals over prompts.
+    """
+    rows = [_covered(runs, "all prompts", 0, runs["output_tokens"])]
+    for by, column in (("predicted length", "predicted_tokens"), ("true length", "output_tokens")):
+        edges = np.quantile(runs[column], np.arange(1, bands) / bands)
+        band = np.searchsorted(edges, runs[column], side="right")
+        for number in np.unique(band):
+            part = runs[band == number]
+            rows.append(_covered(part, by, int(number) + 1, part[column]))
+    return pd.DataFrame(rows)
+
+
+def _covered(rows: pd.DataFrame, by: str, band: int, lengths: pd.Series) -> dict[str, object]:
+    inside = rows["output_tokens"].between(rows[LOW], rows[HIGH]).to_numpy()
+    estimate = resampled(lambda at: {"c": inside[at].mean()}, len(rows), resamples=500)
+    ends = {"from (tokens)": float(lengths.min()), "to (tokens)": float(lengths.max())}
+    value, low, high = estimate.loc[0, ["value", "low", "high"]]
+    interval = {"value": value, "low": low, "high": high}
+    return {"by": by, "band": band, "n": len(rows)} | ends | interval

@@ -10,7 +10,7 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.grid import experiment, rows
 from ssjf.proxy import predict
-from ssjf.request import Requests
+from ssjf.request import PAPER_THRESHOLDS, Requests
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 
@@ -80,3 +80,25 @@ def agreement(name: str) -> pd.Series:
             tau = kendalltau(predicted, pool.output_tokens, method="asymptotic").statistic
             taus[series["series"]] = tau
     return pd.Series(taus, name="tau")
+
+
+def authors_predictions(column: str, rows: int | None = None) -> pd.DataFrame:
+    """The SSJF authors' published predictions (``cls3`` or ``cls5``) on their own test split.
+
+    Rows per prompt as a training's (the first ``rows`` of 85,482), a class decoded to the mean
+    true length of its members.
+    """
+    from ssjf.experiments.draws import draw
+
+    pool = draw({"draw": "length-pool", "requests": 100_000, "seed": 42}).iloc[:rows]
+    thresholds = PAPER_THRESHOLDS if column == "cls5" else PAPER_THRESHOLDS[1::2]
+    means = pool.groupby(column)["output_tokens"].mean()
+    return pd.DataFrame(
+        {
+            "conversation": np.arange(len(pool)).astype(str),
+            "output_tokens": pool["output_tokens"],
+            "true_class": np.searchsorted(thresholds, pool["output_tokens"], side="right"),
+            "predicted_class": pool[column],
+            "predicted_tokens": pool[column].map(means),
+        }
+    )

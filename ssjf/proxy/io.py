@@ -127,8 +127,9 @@ def _checked(file: Path, sha256: str) -> bytes:
     return data
 
 
-def card(folder: Path) -> dict[str, Any]:
+def card(name: str | Path) -> dict[str, Any]:
     """What ``proxy.json`` says; InputError where it is missing or not of this format."""
+    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
     path = folder / CARD
     if not path.is_file():
         raise InputError(f"{folder} is no proxy: it has no {CARD} (a trained folder, or builtin)")

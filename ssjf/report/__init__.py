@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "Notebook": "figures",
     "gains": "tables",
+    "quality": "tables",
     "runs_of": "measures",
     **dict.fromkeys(("look", "looks"), "style"),
     **dict.fromkeys(

@@ -26,7 +26,7 @@ INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
 """Keywords by which seaborn draws ``long`` estimates: a line or dot, and its interval."""
 DOTS: dict[str, Any] = INTERVAL | {
     "linestyle": "none",
-    "markersize": 5,
+    "markersize": 4,
     "err_kws": {"linewidth": 1.2},
 }
 """The same for ``sns.pointplot`` and ``sns.catplot(kind="point")``."""

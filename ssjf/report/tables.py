@@ -1,9 +1,12 @@
 """Tables that several notebooks show."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from ssjf.analysis.estimates import against, spread_over_seeds, with_columns
-from ssjf.report.drawing import named
+from ssjf.analysis.predictions import WORDS, judged
+from ssjf.report.drawing import named, with_interval
 
 REDUCTION = "JCT reduction (%)"
 FACTOR = "25 %-throughput (×)"
@@ -38,3 +41,15 @@ def _both(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         columns={"value": FACTOR, "low": "low (×)", "high": "high (×)"}
     )
     return reduction.merge(factor, on=[*by, "series"])
+
+
+def quality(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """How good predictions are: a row per series, a column of ``value [low, high]`` per measure.
+
+    ``predictions`` are rows per prompt of a training; intervals are over prompts.
+    """
+    estimates = judged(predictions, metrics=metrics)
+    cells = estimates.assign(text=with_interval(estimates))
+    wide = cells.pivot_table("text", "series", "metric", "first", sort=False)
+    kept = [metric for metric in metrics if metric in wide]
+    return wide[kept].rename(columns=WORDS).reset_index()
