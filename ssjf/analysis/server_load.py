@@ -16,7 +16,15 @@ from ssjf.analysis.bootstrap import Estimate
 from ssjf.request import FloatArray
 
 PLAIN = "fcfs"
+IN_ORDER = "served-fcfs"  # `ssjf serve` that keeps the order of arrival: it only costs
+LABELS = {
+    PLAIN: "vllm serve",
+    IN_ORDER: "ssjf serve, overtake 0 s",
+    "ssjf-light": "ssjf serve, overtake none",
+    "ssjf-light-aged": "ssjf serve (30 s)",
+}
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
+GOAL_OVERHEAD_MS = 1.0
 WORDS = {
     "e2el_mean": "mean E2EL (s)",
     "e2el_p99": "p99 E2EL (s)",
@@ -134,6 +142,44 @@ def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     return wide.assign(series=wide["series"].map(labels)).rename(
         columns={"workload": "load", "series": "server"}
     )
+
+
+def goals(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the middleware may cost (ms) and what it costs, with a verdict."""
+    costs = [
+        (f"middleware without its predictor, {load} (ms)", GOAL_OVERHEAD_MS, _own(rows, load))
+        for load in (ALONE, QUEUED, BURST)
+    ]
+    alone = rows[rows["workload"] == ALONE]
+    plain, in_order = (alone[alone["series"] == series] for series in (PLAIN, IN_ORDER))
+    goal = GOAL_OVERHEAD_MS + float(per_seed(in_order)["predictor_ms"].mean())
+    costs.append((f"TTFT later at the client, {ALONE} (ms)", goal, ttft_rise_ms(plain, in_order)))
+    return pd.DataFrame(
+        {
+            "cost": cost,
+            "goal": f"at most {goal:.3g}",
+            "measured": cell(*estimate),
+            "verdict": verdict(goal, estimate),
+        }
+        for cost, goal, estimate in costs
+    )
+
+
+def verdict(goal: float, estimate: Estimate) -> str:
+    """Whether a cost is within its goal, as far as the interval tells."""
+    if np.isnan(estimate.high):
+        return "not decided: there is no interval"
+    if estimate.high <= goal:
+        return "met"
+    return "missed" if estimate.low > goal else "not decided: the interval holds the goal"
+
+
+def _own(rows: pd.DataFrame, load: str) -> Estimate:
+    """The middleware's time (ms) less its predictor's, over runs of every server that has it."""
+    part = rows[(rows["workload"] == load) & (rows["series"] != PLAIN)]
+    runs = part.groupby(["series", "seed"])[["overhead_ms", "predictor_ms"]].first().reset_index()
+    own = (runs["overhead_ms"] - runs["predictor_ms"]).to_numpy(np.float64)
+    return bootstrap.interval(own, groups=runs["seed"])
 
 
 def sentence(rows: pd.DataFrame, series: str) -> str:

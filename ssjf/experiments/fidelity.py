@@ -15,6 +15,7 @@ from ssjf.experiments import grid, store
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.open_loop import open_loop
 from ssjf.experiments.specs import Run, SteadyRun
+from ssjf.harness.deployment import deployment
 from ssjf.scheduler import policy
 from ssjf.simulator.calibrate import COEFFICIENTS
 from ssjf.simulator.profile import profile
@@ -148,6 +149,28 @@ def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             "largest |error| (%)": float(np.abs(one).max()),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def conditions(found: pd.DataFrame) -> pd.Series:
+    """What sets a run apart, in words."""
+    words = found["slots"].map("{:.0f} slots".format)
+    words = words.where(found["workload"] == "Poisson", found["workload"])
+    words = words.where(found["experiment"] != "vllm-predictors", words + ", predictors")
+    return words.where(found["experiment"] != "vllm-kv", words + ", short KV memory")
+
+
+def devices(names: Sequence[str]) -> pd.DataFrame:
+    """What was measured on each deployment, and with which command what was not."""
+    return pd.DataFrame([_device(name) for name in names])
+
+
+def _device(name: str) -> dict[str, str]:
+    of = "vllm-gpu" if name.startswith("gpu-") else "vllm-gain"
+    command = f"ssjf calibrate {name} && ssjf run {of} --profile {name}"
+    row = {"deployment": name, "model": deployment(name).shape, "command": command}
+    if not exist(of, name):
+        return row | {"measured": "not attempted: no run is committed", "hardware": ""}
+    return row | {"measured": f"{of}: yes", "hardware": hardware(of, name)}
 
 
 def exist(name: str, deployment: str) -> bool:

@@ -17,7 +17,7 @@ _HOMES = {
     "runs_of": "measures",
     **dict.fromkeys(("look", "looks"), "style"),
     **dict.fromkeys(
-        ("DOTS", "INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt",
+        ("DOTS", "INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt", "key",
          "legend_above", "long", "named", "points", "with_interval"),
         "drawing",
     ),

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ssjf.experiments import paths
 from ssjf.report import style
@@ -74,11 +75,13 @@ def finish(
     xlabel: str | None = None,
     ylabel: str | None = None,
     columns: int = 4,
+    also: Iterable[Line2D] = (),
 ) -> None:
     """Give a figure its size, and its facets' titles and shared labels; legend above all.
 
     ``titles`` is a template of seaborn's (``"{col_name}"``, only for its grids); ``columns`` are
-    those of the legend. Labels are shared by all facets where they are given.
+    those of the legend, ``also`` further entries of it. Labels are shared by all facets where
+    they are given.
     """
     fig = grid if isinstance(grid, Figure) else grid.figure
     fig.set_size_inches(WIDTH_INCHES, height_inches)
@@ -93,10 +96,12 @@ def finish(
         fig.supylabel(ylabel, fontsize=10)
     for ax in fig.axes:
         ax.set(**{"xlabel": ""} if xlabel else {}, **{"ylabel": ""} if ylabel else {})
-    legend_above(grid, columns)
+    legend_above(grid, columns, also)
 
 
-def legend_above(grid: sns.FacetGrid | Figure, columns: int = 4) -> None:
+def legend_above(
+    grid: sns.FacetGrid | Figure, columns: int = 4, also: Iterable[Line2D] = ()
+) -> None:
     """One legend above all facets in place of those that seaborn or matplotlib drew."""
     fig = grid if isinstance(grid, Figure) else grid.figure
     of_grid = [] if grid is fig else [grid.legend]
@@ -111,6 +116,7 @@ def legend_above(grid: sns.FacetGrid | Figure, columns: int = 4) -> None:
         entries = dict(zip(labels, legend.legend_handles, strict=True)) | entries
         if legend.axes is not None or legend in fig.legends:
             legend.remove()
+    entries |= {handle.get_label(): handle for handle in also}
     if entries:
         place = {"loc": "outside upper center", "ncols": min(columns, len(entries))}
         fig.legend(entries.values(), entries.keys(), **place)
@@ -140,6 +146,12 @@ def gantt(ax: Axes, arrived: Any, scheduled: Any, finished: Any, color: str) -> 
     ax.hlines(rows, scheduled, finished, **bar)
     ax.set(ylim=(len(rows), -1), xlim=(0, None))
     ax.grid(visible=False, axis="y")
+
+
+def key(grey: str = "#444444", **marks: dict[str, Any]) -> list[Line2D]:
+    """Legend entries in grey for what marks and lines mean, whatever their colour."""
+    return [Line2D([], [], label=words, **{"color": grey, "ls": "none"} | look)
+            for words, look in marks.items()]  # fmt: skip
 
 
 def basis(runs: pd.DataFrame, by: str | list[str]) -> str:
