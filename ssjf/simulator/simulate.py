@@ -8,9 +8,8 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import Policy, Queue
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import Memory, Server
 
 _TOTALS = {
     "preemptions": "preemptions",
