@@ -8,8 +8,8 @@ from ssjf import Requests, Server
 from ssjf.errors import InputError
 from ssjf.experiments import grid
 from ssjf.experiments.runs import alise
-from ssjf.simulator.memory import Memory, memory_of
 from ssjf.simulator.profile import Profile
+from ssjf.simulator.server import Memory, memory_of
 
 HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
 SPEC = changed(grid.experiment("alise-limit").specs()[0], keeps_up=False)  # FCFS

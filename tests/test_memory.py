@@ -11,12 +11,9 @@ from ssjf.request import Requests
 from ssjf.scheduler import policy
 from ssjf.scheduler.alise import Remaining, alise
 from ssjf.scheduler.alise_time import TimeModel
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile, profile
-from ssjf.simulator.server import Server
-from ssjf.simulator.shapes import deployed, kv_tokens
-from ssjf.simulator.shapes_devices import DEVICES, device, pcie
-from ssjf.simulator.shapes_models import SHAPES, shape
+from ssjf.simulator.server import Memory, Server
+from ssjf.simulator.shapes import DEVICES, SHAPES, deployed, kv_tokens, pcie
 from ssjf.simulator.simulate import simulate
 
 PARAMETERS = {  # as the published checkpoints have them
@@ -34,8 +31,8 @@ def test_the_sizes_of_layers_give_the_parameters_of_the_checkpoints():
 
 
 def test_kv_bytes_by_hand():
-    assert shape("opt-13b").kv_bytes_per_token == 2 * 2 * 40 * 5120  # k and v, 2 bytes
-    assert replace(shape("llama-7b"), kv_heads=8).kv_bytes_per_token == 2 * 2 * 32 * 1024
+    assert SHAPES["opt-13b"].kv_bytes_per_token == 2 * 2 * 40 * 5120  # k and v, 2 bytes
+    assert replace(SHAPES["llama-7b"], kv_heads=8).kv_bytes_per_token == 2 * 2 * 32 * 1024
 
 
 def test_links_by_the_specification():
@@ -46,7 +43,7 @@ def test_links_by_the_specification():
 @pytest.mark.parametrize("on", DEVICES)
 def test_every_shape_is_deployed_within_its_device(name, on):
     model, server, memory = deployed(name, on)
-    made, where = shape(name), device(on)
+    made, where = SHAPES[name], DEVICES[on]
     used = made.weight_bytes + server.kv_tokens * made.kv_bytes_per_token
     assert used <= 0.9 * where.memory_bytes < used + made.kv_bytes_per_token
     read = model.step_seconds + server.kv_tokens * model.per_context_token_seconds
@@ -138,11 +135,13 @@ REFUSED = [
     (lambda: deployed("opt-175b", "h200"), "unknown model shape 'opt-175b'; known: llama-13b"),
     (lambda: deployed("opt-13b", "b100"), "unknown device 'b100'; known: a100-80gb, h200, v100"),
     (
-        lambda: kv_tokens(shape("opt-13b"), replace(device("v100-32gb"), memory_bytes=24 * 2**30)),
+        lambda: kv_tokens(
+            SHAPES["opt-13b"], replace(DEVICES["v100-32gb"], memory_bytes=24 * 2**30)
+        ),
         "opt-13b needs 25.7 GB for weights and 1.7 GB for the KV of its longest request, and "
         "v100-32gb has 23.2 GB; use a larger device or a smaller model",
     ),
-    (lambda: kv_tokens(shape("opt-13b"), device("h200"), 1.2), "memory_share is 1.2; it must be"),
+    (lambda: kv_tokens(SHAPES["opt-13b"], DEVICES["h200"], 1.2), "memory_share is 1.2; it must be"),
 ]  # fmt: skip
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from ssjf.request import Requests
 from ssjf.scheduler import known_policies, policy
 from ssjf.scheduler.alise import alise
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 from ssjf.workload import lengths
 from ssjf.workload.arrivals import rate_for

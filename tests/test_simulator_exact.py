@@ -14,9 +14,8 @@ from ssjf.scheduler import Policy, Queue, orderings, policy
 from ssjf.scheduler.alise import alise
 from ssjf.scheduler.alise_time import TOKENS
 from ssjf.simulator.core.setting import time_model
-from ssjf.simulator.memory import ON_PREEMPTION, Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import ON_PREEMPTION, Memory, Server
 from ssjf.simulator.simulate import simulate
 
 CONFIGURATIONS = int(os.environ.get("SSJF_FUZZ", "2"))

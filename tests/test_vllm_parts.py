@@ -17,8 +17,7 @@ from ssjf.harness import post_install as mend
 from ssjf.harness.deployment import deployment, deployments
 from ssjf.harness.engine import Engine
 from ssjf.harness.models import SHAPES, make
-from ssjf.simulator.calibrate import fit, to_toml
-from ssjf.simulator.profile import Profile
+from ssjf.simulator.profile import Profile, fit
 
 
 def test_a_model_folder_has_the_tensors_of_its_config(tmp_path):
@@ -131,7 +130,7 @@ def test_a_fit_finds_the_profile_that_made_the_steps(tmp_path):
         assert value == pytest.approx(getattr(true, f"{name}_seconds"), rel=1e-6)
     assert found.relative_error < 1e-9 and abs(found.total_error) < 1e-9
     file = tmp_path / "mine.toml"
-    file.write_text(to_toml(found))
+    file.write_text(found.to_toml())
     assert profile(str(file)).step_seconds == pytest.approx(true.step_seconds, rel=1e-5)
 
 

@@ -36,9 +36,8 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     from ssjf.experiments import what_if
     from ssjf.experiments.recommend import capped, recommend
     from ssjf.scheduler import policy
-    from ssjf.simulator.memory import memory_of
     from ssjf.simulator.profile import profile
-    from ssjf.simulator.server import Server
+    from ssjf.simulator.server import Server, memory_of
     from ssjf.workload.traces import load_trace
 
     asked = [name.strip() for name in policies.split(",")]

@@ -9,9 +9,8 @@ import numpy as np
 
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, Queue, orderings, policy
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 from ssjf.workload import lengths
 

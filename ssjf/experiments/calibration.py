@@ -8,7 +8,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import grid, runner
 from ssjf.files import whole_file
 from ssjf.harness.deployment import deployment
-from ssjf.simulator.calibrate import Fit, fit, to_toml
+from ssjf.simulator.profile import Fit, fit
 
 EXPERIMENT = "vllm-calibration"
 
@@ -22,7 +22,7 @@ def calibrate(name: str, out: Path | None = None) -> str:
     runner.run(EXPERIMENT, deployment=name)
     found = fitted(name)
     with whole_file(out) as temporary:
-        temporary.write_text(to_toml(found))
+        temporary.write_text(found.to_toml())
     return (
         f"{out}: {found.profile.step_seconds * 1e3:.3g} ms a step; {found.steps} steps, median "
         f"error of one {100 * found.relative_error:.1f} %, of all {100 * found.total_error:+.1f} %"

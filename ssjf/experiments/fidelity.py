@@ -17,8 +17,7 @@ from ssjf.experiments.open_loop import open_loop
 from ssjf.experiments.specs import Run, SteadyRun
 from ssjf.harness.deployment import deployment
 from ssjf.scheduler import policy
-from ssjf.simulator.calibrate import COEFFICIENTS
-from ssjf.simulator.profile import profile
+from ssjf.simulator.profile import COEFFICIENTS, profile
 from ssjf.simulator.simulate import simulate
 
 KEYS = ("experiment", "engine", "slots", "rho", "workload", "series", "seed", "run", "run_id")

@@ -25,8 +25,8 @@ from ssjf.experiments.workloads import (
 )
 from ssjf.proxy import known_predictors
 from ssjf.scheduler import policy
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.published import Quirks
+from ssjf.simulator.server import Memory
 
 
 def _known_policy(name: str) -> str:

@@ -11,9 +11,8 @@ from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions

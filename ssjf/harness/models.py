@@ -12,7 +12,7 @@ import numpy as np
 
 from ssjf.errors import InputError, unknown
 from ssjf.files import whole_folder
-from ssjf.simulator.sizes import Sizes
+from ssjf.simulator.shapes import Sizes
 
 WEIGHTS = ("random", "none")
 LARGEST_WRITTEN = 500 * 10**6  # bytes of weights; beyond, vLLM makes them up (load_format dummy)

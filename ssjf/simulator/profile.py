@@ -1,4 +1,4 @@
-"""How long a step takes: named profiles and a user's own from TOML.
+"""How long a step takes: named profiles, a user's own from TOML, or one fitted to real steps.
 
 A step that processes ``prefill`` prompt tokens, runs ``sequences`` requests and reads
 ``context`` KV tokens takes
@@ -6,9 +6,10 @@ A step that processes ``prefill`` prompt tokens, runs ``sequences`` requests and
     step + per_sequence * sequences + per_context_token * context + per_prefill_token * prefill
 
 seconds. ``start_up_steps`` are steps that a request spends in its slot, like decode steps,
-before its first token. Coefficients are whole picoseconds inside the engine.
+before its first token. Coefficients are whole picoseconds inside the simulator.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -22,6 +23,13 @@ from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
 
 PICOSECONDS = 10**12
+COEFFICIENTS = (
+    "step_seconds", "per_sequence_seconds", "per_context_token_seconds",
+    "per_prefill_token_seconds",
+)  # fmt: skip
+FEWEST = 100
+SHARE_CUT = 0.01
+"""The slowest share of steps that a fit leaves out: what another process did, not the engine."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +45,17 @@ class Profile:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.step_seconds > 0:
-            raise InputError(
-                f"profile {self.name}: step_seconds is {self.step_seconds}; it must be above 0"
-            )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float | int) and not (0 <= value < 1e4):
-                raise InputError(
-                    f"profile {self.name}: {field.name} is {value}; it must be from 0 to 10,000"
-                )
+        for name in (*COEFFICIENTS, "start_up_steps"):
+            value, least = getattr(self, name), "from 0 to 10,000"
+            if name == "step_seconds" and not value > 0:
+                least = "above 0"
+            elif 0 <= value < 1e4:
+                continue
+            raise InputError(f"profile {self.name}: {name} is {value}; it must be {least}")
 
-    def picoseconds(self) -> tuple[int, int, int, int]:
-        """(step, per sequence, per context token, per prefill token) in whole picoseconds."""
-        seconds = (
-            self.step_seconds,
-            self.per_sequence_seconds,
-            self.per_context_token_seconds,
-            self.per_prefill_token_seconds,
-        )
-        return tuple(round(s * PICOSECONDS) for s in seconds)  # type: ignore[return-value]
+    def picoseconds(self) -> tuple[int, ...]:
+        """The four ``COEFFICIENTS`` in whole picoseconds."""
+        return tuple(round(getattr(self, name) * PICOSECONDS) for name in COEFFICIENTS)
 
     def alone_seconds(self, prompt_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
         """Time from start to last token of requests served alone, shape (n,).
@@ -79,17 +78,13 @@ def builtin_profiles() -> dict[str, Profile]:
 
 
 def profile(name: str) -> Profile:
-    """A profile by name, or from a path ending in ``.toml``."""
+    """A profile by name, or from a path ending in ``.toml``: the fields of ``Profile``."""
     if name.endswith(".toml"):
-        return from_toml(Path(name))
+        path = Path(name)
+        return _checked(read_toml("profile", path), path, path.stem)
     if name not in builtin_profiles():
         raise unknown("profile", name, builtin_profiles())
     return builtin_profiles()[name]
-
-
-def from_toml(path: Path) -> Profile:
-    """A user's profile: TOML with the fields of ``Profile``; its name defaults to the file's."""
-    return _checked(read_toml("profile", path), path, path.stem)
 
 
 def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
@@ -97,7 +92,7 @@ def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
     for key, value in given.items():
         if key not in known:
             raise InputError(f"profile file {path}: unknown key {key!r}; known: {', '.join(known)}")
-        allowed, words = _ALLOWED.get(key, _SECONDS)
+        allowed, words = _ALLOWED.get(key, ((float, int), "a number of seconds"))
         if type(value) not in allowed:  # True is an int to Python, not to a reader
             raise InputError(f"profile file {path}: {key} is {value!r}; it must be {words}")
     if "step_seconds" not in given:
@@ -105,9 +100,60 @@ def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
     return Profile(**{"name": name, **given})
 
 
-_SECONDS = (float, int), "a number of seconds"
 _ALLOWED = {
     "name": ((str,), "text"),
     "source": ((str,), "text"),
     "start_up_steps": ((int,), "a whole number"),
 }
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A profile and how far from the recorded steps it stays.
+
+    relative_error: median of |fitted - recorded| / recorded over the steps. total_error: of all
+    steps' time together, fitted / recorded - 1; the slowest, left out of the fit, included.
+    """
+
+    profile: Profile
+    steps: int
+    relative_error: float
+    total_error: float
+
+    def to_toml(self) -> str:
+        """The profile as a file that ``profile`` reads."""
+        lines = [
+            f"# Fitted to {self.steps} recorded steps: median error of a step "
+            f"{100 * self.relative_error:.1f} %, of all together {100 * self.total_error:+.1f} %.",
+            f'name = "{self.profile.name}"',
+            *(f"{name} = {getattr(self.profile, name):.6g}" for name in COEFFICIENTS),
+            f'source = "{self.profile.source}"',
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def fit(name: str, steps: Mapping[str, FloatArray], source: str = "") -> Fit:
+    """Least squares with coefficients of at least 0; columns as ``harness.driver.PER_STEP``.
+
+    Raises InputError for fewer than ``FEWEST`` steps.
+    """
+    from scipy.optimize import nnls
+
+    durations = np.asarray(steps["ended_at"] - steps["started_at"], np.float64)
+    terms = np.stack([
+        np.ones(len(durations)), steps["sequences"], steps["context_tokens"],
+        steps["prefill_tokens"],
+    ], axis=1).astype(np.float64)  # fmt: skip
+    if len(durations) < FEWEST:
+        raise InputError(f"{len(durations)} steps were recorded; a profile needs {FEWEST}")
+    kept = durations <= np.quantile(durations, 1 - SHARE_CUT)
+    scale = terms[kept].max(0) + (terms[kept].max(0) == 0)  # columns of like size
+    coefficients = nnls(terms[kept] / scale, durations[kept])[0] / scale
+    fitted = terms @ coefficients
+    values: dict[str, Any] = dict(zip(COEFFICIENTS, map(float, coefficients), strict=True))
+    return Fit(
+        Profile(name, **values, source=source),
+        len(durations),
+        float(np.median(np.abs(fitted / durations - 1))),
+        float(fitted.sum() / durations.sum() - 1),
+    )

@@ -1,19 +1,118 @@
-"""What a model shape costs on a device: arithmetic on peak rates, nothing measured.
+"""What a decoder model costs on a device: arithmetic on peak rates, nothing measured.
 
 A step reads all weights and the KV of its context once, and computes two operations per
 parameter and token; reading and computing do not overlap. A real engine reaches a part of the
 peaks, and adds its own overhead.
 """
 
-from ssjf.errors import InputError
-from ssjf.simulator.memory import Memory
-from ssjf.simulator.profile import Profile
-from ssjf.simulator.server import Server
-from ssjf.simulator.shapes_devices import GIB, Device, device
-from ssjf.simulator.shapes_models import ModelShape, shape
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
+from ssjf.errors import InputError, unknown
+from ssjf.simulator.profile import Profile
+from ssjf.simulator.server import Memory, Server
+
+Named = TypeVar("Named")
+
+GIB = 2**30
 MEMORY_SHARE = 0.9  # of the device for weights and KV, as vLLM's gpu_memory_utilization
 HOST_BYTES = 64 * GIB  # for swapped KV: our choice
+BYTES = 2  # of a number: float16 or bfloat16
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Layers, width, attention heads, key-value heads, inner width, tokens known, context."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    inner: int
+    vocabulary: int
+    context_tokens: int
+
+
+@dataclass(frozen=True)
+class ModelShape(Sizes):
+    """A decoder by name.
+
+    ``family`` says what goes with a layer: ``opt`` has biases, learned positions and one table
+    for both embeddings; ``neox`` (Pythia) biases and two tables; ``llama`` three matrices in the
+    feed-forward part, no biases, two tables.
+    """
+
+    name: str
+    family: Literal["opt", "neox", "llama"]
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers in one key, all heads together."""
+        return self.hidden // self.heads * self.kv_heads
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weights."""
+        biased = self.family != "llama"
+        attention = 2 * self.hidden * (self.hidden + self.kv_width)
+        forward = (2 if biased else 3) * self.hidden * self.inner
+        biases = (2 * self.hidden + 2 * self.kv_width + self.inner + self.hidden) * biased
+        norm = self.hidden * (2 if biased else 1)
+        layer = attention + forward + biases + 2 * norm
+        embeddings = 2 * self.vocabulary * self.hidden
+        if self.family == "opt":  # one table, and positions from 2 on
+            embeddings = (self.vocabulary + self.context_tokens + 2) * self.hidden
+        return self.layers * layer + norm + embeddings
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return BYTES * self.parameters
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """A key and a value in each layer."""
+        return 2 * BYTES * self.layers * self.kv_width
+
+
+_SHAPES = (  # layer sizes of the published configurations of the models that ALISE ran
+    ModelShape(32, 2560, 32, 32, 10240, 50272, 2048, "opt-2.7b", "opt"),
+    ModelShape(32, 4096, 32, 32, 16384, 50272, 2048, "opt-6.7b", "opt"),
+    ModelShape(40, 5120, 40, 40, 20480, 50272, 2048, "opt-13b", "opt"),
+    ModelShape(32, 4096, 32, 32, 11008, 32000, 2048, "llama-7b", "llama"),
+    ModelShape(40, 5120, 40, 40, 13824, 32000, 2048, "llama-13b", "llama"),
+    ModelShape(36, 5120, 40, 40, 20480, 50688, 2048, "pythia-12b", "neox"),
+)
+SHAPES = {shape.name: shape for shape in _SHAPES}
+
+
+def pcie(generation: int) -> float:
+    """Bytes a second in one direction of 16 lanes of PCI Express 3, 4 or 5.
+
+    8 * 10**9 transfers a second and lane in the third generation, twice that in each after it;
+    128 of 130 bits are data.
+    """
+    return 16 * 8e9 * 2 ** (generation - 3) * 128 / 130 / 8
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator and its link to the host: peaks of public specifications."""
+
+    name: str
+    memory_bytes: int
+    memory_bytes_per_second: float
+    flops_per_second: float
+    link_bytes_per_second: float
+
+
+_DEVICES = (
+    Device("v100-32gb", 32 * GIB, 900e9, 125e12, pcie(3)),  # SXM2, float16 tensor cores
+    Device("a100-80gb", 80 * GIB, 2039e9, 312e12, pcie(4)),  # SXM4, bfloat16
+    Device("h200", 141 * 10**9, 4.8e12, 989e12, pcie(5)),  # SXM5, bfloat16, dense
+)
+DEVICES = {device.name: device for device in _DEVICES}
 
 
 def kv_tokens(model: ModelShape, on: Device, memory_share: float = MEMORY_SHARE) -> int:
@@ -32,10 +131,16 @@ def kv_tokens(model: ModelShape, on: Device, memory_share: float = MEMORY_SHARE)
     return tokens
 
 
-def profile(model: ModelShape, on: Device) -> Profile:
-    """The step-time model of the module docstring."""
+def deployed(shape_name: str, device_name: str) -> tuple[Profile, Server, Memory]:
+    """A model on a device: step times, vLLM's slots and budget, KV capacity, host and link.
+
+    The memory recomputes; ``dataclasses.replace`` its ``on_preemption`` for the other policies.
+    Quantising reads what is on the device and writes at most half of it.
+    """
+    model = _named("model shape", shape_name, SHAPES)
+    on = _named("device", device_name, DEVICES)
     per_token = 2 * model.parameters / on.flops_per_second
-    return Profile(
+    profile = Profile(
         f"{model.name} on {on.name}",
         step_seconds=model.weight_bytes / on.memory_bytes_per_second,
         per_sequence_seconds=per_token,
@@ -43,15 +148,6 @@ def profile(model: ModelShape, on: Device) -> Profile:
         per_prefill_token_seconds=per_token,
         source="arithmetic on peak rates, not measured",
     )
-
-
-def deployed(shape_name: str, device_name: str) -> tuple[Profile, Server, Memory]:
-    """A model on a device: step times, vLLM's slots and budget, KV capacity, host and link.
-
-    The memory recomputes; ``dataclasses.replace`` its ``on_preemption`` for the other policies.
-    Quantising reads what is on the device and writes at most half of it.
-    """
-    model, on = shape(shape_name), device(device_name)
     memory = Memory(
         host_tokens=HOST_BYTES // model.kv_bytes_per_token,
         out_bytes_per_second=on.link_bytes_per_second,
@@ -59,4 +155,10 @@ def deployed(shape_name: str, device_name: str) -> tuple[Profile, Server, Memory
         bytes_per_token=model.kv_bytes_per_token,
         quantise_seconds_per_token=1.5 * model.kv_bytes_per_token / on.memory_bytes_per_second,
     )
-    return profile(model, on), Server(kv_tokens=kv_tokens(model, on)), memory
+    return profile, Server(kv_tokens=kv_tokens(model, on)), memory
+
+
+def _named(kind: str, name: str, known: Mapping[str, Named]) -> Named:
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]

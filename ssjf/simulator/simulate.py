@@ -8,27 +8,8 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import Policy, Queue
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.simulator.server import Server
-
-_TOTALS = {
-    "preemptions": "preemptions",
-    "swaps_out": "swaps_out",
-    "swaps_in": "swaps_in",
-    "swapped_out_tokens": "tokens_out",
-    "swapped_in_tokens": "tokens_in",
-    "offloads_ahead": "ahead_out",
-    "uploads_ahead": "ahead_in",
-    "recomputed_tokens": "recomputed",
-    "dropped_for_full_host": "host_full",
-}
-_TIMES = {
-    "busy_seconds": "busy",
-    "stall_seconds": "stalled",
-    "link_out_busy_seconds": "out_busy",
-    "link_in_busy_seconds": "in_busy",
-}
+from ssjf.simulator.server import Memory, Server
 
 
 @dataclass(frozen=True)
@@ -136,11 +117,13 @@ def _running(machine, requests) -> np.ndarray:
 
 
 def _completions(machine, requests: Requests) -> SimulatedCompletions:
+    from ssjf.simulator.core.state import COUNTS, TIMES
+
     m, records, extra, times = machine[0][0], machine[1], machine[2], machine[4]
     n = len(requests)
     counters: dict[str, float] = {"steps": int(m["step"]) - 1}
-    counters |= {name: int(m[key]) for name, key in _TOTALS.items()}
-    counters |= {name: int(m[key]) / PICOSECONDS for name, key in _TIMES.items()}
+    counters |= {name: int(m[name]) for name in COUNTS}
+    counters |= {f"{name}_seconds": int(m[name]) / PICOSECONDS for name in TIMES}
     counters["most_kv_blocks"] = int(m["blocks"] - m["least_free"])
     counters["most_host_blocks"] = int(m["host_blocks"] - m["least_host_free"])
     scheduled_at, first_token_at, finished_at = times[1:] / PICOSECONDS

@@ -18,9 +18,8 @@ from ssjf.experiments.specs import AliseRun
 from ssjf.proxy import predict
 from ssjf.request import FloatArray, Requests
 from ssjf.scheduler import policy
-from ssjf.simulator.memory import Memory
 from ssjf.simulator.profile import Profile
-from ssjf.simulator.server import Server
+from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.shapes import deployed
 from ssjf.simulator.simulate import SimulatedCompletions, simulate
 

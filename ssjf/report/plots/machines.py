@@ -3,9 +3,7 @@
 import pandas as pd
 
 from ssjf.errors import InputError
-from ssjf.simulator import shapes
-from ssjf.simulator.shapes_devices import DEVICES, GIB
-from ssjf.simulator.shapes_models import SHAPES
+from ssjf.simulator.shapes import DEVICES, GIB, SHAPES, deployed
 
 
 def machines_table() -> pd.DataFrame:
@@ -23,7 +21,7 @@ def _row(model: str, on: str) -> dict[str, object]:
         "KV per token (kB)": of.kv_bytes_per_token / 1e3,
     }
     try:
-        profile, server, memory = shapes.deployed(model, on)
+        profile, server, memory = deployed(model, on)
     except InputError:
         return row
     return row | {

@@ -3,8 +3,7 @@
 from ssjf.simulator.core import order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, inlined
 from ssjf.simulator.core.state import (
-    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, SCHEDULED, VICTIMS, WAITING,
-    YES,
+    COMING, DEVICE, HOST, LEAVING, NONE, NOWHERE, PARTIAL, RESIDENT, SCHEDULED, WAITING, YES,
 )  # fmt: skip
 
 
@@ -18,30 +17,22 @@ def blocks_lacking(m, r, x):
 
 
 @compiled
-def outranks_nobody(m, requests, extra, tables, i):
-    """Is it plain that no running request stands behind i, which waits? (False: look.)"""
-    if not m.ranked or m.running == 0:
-        return m.running == 0
-    return ~order.sortable(requests[i].score) <= tables[VICTIMS, 0].key
-
-
-@compiled
 def _reclaimable(m, requests, extra, tables, i, enough):
     """Blocks on the device of those that i may displace (it stops once there are enough)."""
-    found = 0
+    blocks = 0
     j = m.first_running
-    while j != NONE and found < enough:
+    while j != NONE and blocks < enough:
         r, x = requests[j], extra[j]
         if r.place == DEVICE and order.score(m, requests, extra, tables, j) > requests[i].score:
-            found += running.held_blocks(m, r, x)
+            blocks += running.held_blocks(m, r, x)
         j = r.after
-    return found
+    return blocks
 
 
 @compiled
 def _displace(m, requests, extra, tables, cells, i, lacking):
     """Preempt the victim for i, if its score is strictly higher and that will do."""
-    if not m.displaces or outranks_nobody(m, requests, extra, tables, i):
+    if not m.displaces or order.outranks_nobody(m, requests, tables, i):
         return False
     j = running.victim(m, requests, extra, tables)
     r, x = requests[j], extra[j]
@@ -63,55 +54,44 @@ def _make_way(m, requests, extra, tables, cells, i, lacking):
     if m.running < m.slots:
         if lacking <= m.free + m.leaving:
             return False  # they will be free when their copies end
-        if m.residents > 0:
-            resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, i)
-            if resident != NONE:
-                swap.evict(m, requests, extra, tables, resident)
-                return True
+        resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, i)
+        if resident != NONE:
+            swap.evict(m, requests, extra, tables, resident)
+            return True
     return _displace(m, requests, extra, tables, cells, i, lacking)
-
-
-@compiled
-def _enter_with_kv(m, requests, extra, tables, cells, i):
-    """i, whose KV is somewhere, takes a slot; it runs in this step if that is on the device."""
-    r, x = requests[i], extra[i]
-    if r.place == DEVICE:
-        swap.release(m, requests, extra, tables, i)
-    elif r.place == HOST:
-        swap.bring_back(m, requests, extra, tables, i)
-    else:
-        m.uploading -= 1
-    running.enter(m, requests, extra, tables, i)
-    tokens = min(r.prompt + r.generated - x.kv, m.left) if r.place == DEVICE else 0
-    more = swap.blocks(m, max(x.kv + tokens, r.reserved)) - x.blocks
-    m.free -= more
-    m.left -= tokens
-    x.blocks += more
-    if tokens > 0 and x.prefilled:
-        ring.start_decoding(m, requests, extra, cells, i, m.step)
-    elif tokens > 0:
-        x.tokens = tokens
-        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
 
 
 @inlined
 def _enter(m, requests, extra, tables, cells, i):
-    """i takes a slot and runs in this step; its KV is nowhere yet."""
-    r = requests[i]
-    r.place = DEVICE
+    """i takes a slot; it runs in this step unless its KV is on the host or on its way."""
+    r, x = requests[i], extra[i]
+    kv, held = 0, 0
+    if r.place == NOWHERE:
+        r.place = DEVICE
+    else:
+        if r.place == DEVICE:
+            swap.release(m, extra, tables, i)
+        elif r.place == HOST:
+            swap.bring_back(m, requests, extra, tables, i)
+        else:
+            m.uploading -= 1
+        kv, held = x.kv, x.blocks
     running.enter(m, requests, extra, tables, i)
     known = r.prompt + r.generated
-    tokens = min(known, m.left)
-    blocks = swap.blocks(m, max(tokens, r.reserved))
-    m.free -= blocks
+    tokens = min(known - kv, m.left) if r.place == DEVICE else 0
+    blocks = swap.blocks(m, max(kv + tokens, r.reserved))
+    m.free -= blocks - held
     m.left -= tokens
     if tokens == known:
         m.prefill += tokens
         ring.start_decoding(m, requests, extra, cells, i, m.step)
+    elif tokens > 0 and x.prefilled:
+        ring.start_decoding(m, requests, extra, cells, i, m.step)
     else:
-        extra[i].blocks = blocks
-        extra[i].tokens = tokens
-        m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
+        x.blocks = blocks
+        x.tokens = tokens
+        if tokens > 0:
+            m.partials = swap.enlist(extra, tables, PARTIAL, m.partials, i)
 
 
 @inlined
@@ -132,11 +112,8 @@ def admit(m, requests, extra, tables, times, cells):
                 m.blocked = m.running < m.slots
                 return
             continue
-        order.stop_waiting(m, requests, extra, tables, place)
+        order.stop_waiting(m, requests, tables, place)
         if r.preempted == 0:
             times[SCHEDULED, i] = m.now
-        if r.place == NOWHERE:
-            _enter(m, requests, extra, tables, cells, i)
-        else:
-            _enter_with_kv(m, requests, extra, tables, cells, i)
+        _enter(m, requests, extra, tables, cells, i)
         m.least_free = min(m.least_free, m.free)

@@ -1,15 +1,6 @@
 """The serving loop: arrive, grow, admit, copy, advance, finish."""
 
-from ssjf.simulator.core import (
-    admission,
-    ahead,
-    growth,
-    order,
-    quiet,
-    ring,
-    running,
-    swap,
-)
+from ssjf.simulator.core import admission, ahead, order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, entry, inlined
 from ssjf.simulator.core.state import (
     ANY, DEFER, FINISHED, FINISHED_AT, FIRST, LAST, LEFT_OUT, NEEDS_SCORES, NEVER, NO, NONE,
@@ -25,7 +16,7 @@ def _lacks_scores(m, requests, extra, tables, cells):
     lacking = cells[ring.phase(m, m.step)]
     if m.partials > 0:
         i = tables[PARTIAL, 0].item
-        lacking += growth.wanted(m, requests[i], extra[i])[1]
+        lacking += running.wanted(m, requests[i], extra[i])[1]
     short = lacking > m.free
     if m.plain:
         asks = short or (m.waiting > 1 and m.running < m.slots)
@@ -56,18 +47,14 @@ def _tally(m, requests, extra, tables):
 
 
 @inlined
-def _advance(m):
+def _take_time(m):
     """The step takes its time: affine in prefill tokens, sequences and context read."""
     if not m.overlap:  # all copies that were asked for come first
         until = max(m.now, m.out_free_at, m.in_free_at)
-        m.stalled += until - m.now
+        m.stall += until - m.now
         m.now = until
-    time = (
-        m.step_time
-        + m.sequence_time * m.scheduled
-        + m.context_time * m.context
-        + m.prefill_time * m.prefill
-    )
+    time = m.step_time + m.sequence_time * m.scheduled
+    time += m.context_time * m.context + m.prefill_time * m.prefill
     m.now += time
     m.busy += time
 
@@ -121,31 +108,21 @@ def _reach_tokens(m, requests, extra, tables, times, cells):
 
 
 @compiled
-def _stall(m, requests, extra, tables):
-    """Nothing can run before a copy ends or somebody arrives: to that time (False: never)."""
-    until = swap.next_end(m, requests, extra, tables, m.next_ready)
-    if until == NEVER:
-        return False
-    m.stalled += until - m.now
-    m.now = until
-    return True
-
-
-@compiled
 def _schedule(m, requests, extra, tables, times, cells, ewt):
     """Who runs in this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
     lacking = cells[ring.phase(m, m.step)]
     if m.partials > 0 or lacking > m.free:
-        growth.grow(m, requests, extra, tables, cells, lacking)
+        running.grow(m, requests, extra, tables, cells, lacking)
     else:
         m.free -= lacking
     m.least_free = min(m.least_free, m.free)
     if m.waiting > 0 and m.preemptions == preemptions and m.paused == 0:
         admission.admit(m, requests, extra, tables, times, cells)
     if ewt is not None and m.residents + m.swapped > 0:
-        ahead.copy_ahead(m, requests, extra, tables)
+        ahead.offload(m, requests, extra, tables)
+        ahead.upload(m, requests, extra, tables)
     _tally(m, requests, extra, tables)
     if m.scheduled == 0 and m.paused > 0 and m.on_preemption == DEFER:
         i = running.victim(m, requests, extra, tables)
@@ -156,7 +133,7 @@ def _schedule(m, requests, extra, tables, times, cells, ewt):
 @compiled
 def _arrive(m, requests, extra, tables, times, cells):
     """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
-    if m.out_first < m.out_last or m.in_first < m.in_last:
+    if m.copy_ends <= m.now:
         swap.end_copies(m, requests, extra, tables, cells)
     while m.next_ready <= m.now:
         order.wait(m, requests, extra, tables, m.next)
@@ -184,17 +161,21 @@ def _serve(m, requests, extra, tables, times, cells, ewt):
         preempted = _schedule(m, requests, extra, tables, times, cells, ewt)
         if m.scheduled > 0 or preempted:
             if m.scheduled > 0:
-                _advance(m)
+                _take_time(m)
             if m.left_out > 0 or m.partials > 0:
                 _settle(m, requests, extra, tables, cells)
             _reach_tokens(m, requests, extra, tables, times, cells)
             m.step += 1
-        elif not _stall(m, requests, extra, tables):
-            return STUCK
+        else:  # until a copy ends or somebody arrives
+            until = min(m.next_ready, m.copy_ends)
+            if until == NEVER:
+                return STUCK
+            m.stall += until - m.now
+            m.now = until
         if max(m.now, m.out_free_at, m.in_free_at) > m.limit:
             return OVERFLOW
         if not preempted and m.decoding <= m.jump_up_to:
-            quiet.jump(m, requests, extra, tables, cells)
+            ring.jump(m, requests, tables, cells)
     return FINISHED
 
 

@@ -1,22 +1,78 @@
-"""The policy's order: scores now, and those that wait in it.
+"""The policy's order: scores now, heaps of them, and those that wait.
 
-Scores that only change at known times are a heap, with timers for those times. Scores that move
-all the time (LINEAR, ANY) are a plain list, looked through when the first is wanted.
+A heap is a row of ``tables``, the smallest key first, then the smallest item; where ``tracked``,
+the row below has the place of every item. Scores that only change at known times are a heap, with
+timers for those times. Scores that move all the time (LINEAR, ANY) are a plain list, looked
+through when the first is wanted.
 """
 
 import numpy as np
 
-from ssjf.simulator.core import heap
 from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
-    BOUNDED, LEVELS, LINEAR, NO, NONE, REMAINING, SLOPES, TIMERS, WAITING, WAITING_PLACE, YES,
+    BOUNDED, LEVELS, LINEAR, NO, NONE, REMAINING, SLOPES, TIMERS, VICTIMS, WAITING,
+    WAITING_PLACE, YES,
 )  # fmt: skip
 
 SECONDS = 1e-12
 PICOSECONDS = 1e12
 EARLY = 10**6  # a timer for ageing rings a microsecond early: seconds are rounded, it is not
-NEVER = 4e6  # seconds: beyond the time counter
+LATEST = 4e6  # seconds: beyond the time counter
 MIRROR = np.int64(2**63 - 1)
+
+
+@compiled
+def _put(tables, row, place, key, item, tracked):
+    tables[row, place].key = key
+    tables[row, place].item = item
+    if tracked:
+        tables[row + 1, item].item = place
+
+
+@compiled
+def _precedes(entry, key, item):
+    return entry.key < key or (entry.key == key and entry.item < item)
+
+
+@compiled
+def rise(tables, row, place, key, item, tracked):
+    """Put an entry where ``place`` is free and nothing is below, or above its new children."""
+    while place > 0:
+        parent = (place - 1) >> 1
+        above = tables[row, parent]
+        if _precedes(above, key, item):
+            break
+        _put(tables, row, place, above.key, above.item, tracked)
+        place = parent
+    _put(tables, row, place, key, item, tracked)
+
+
+@compiled
+def sink(tables, row, size, place, key, item, tracked):
+    """Put an entry where ``place`` is free, or further down."""
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        least = tables[row, child]
+        if child + 1 < size and _precedes(tables[row, child + 1], least.key, least.item):
+            child += 1
+            least = tables[row, child]
+        if not _precedes(least, key, item):
+            break
+        _put(tables, row, place, least.key, least.item, tracked)
+        place = child
+    _put(tables, row, place, key, item, tracked)
+
+
+@compiled
+def take_out(tables, row, size, place, tracked):
+    """Remove the entry at a place of a heap that then has ``size`` entries."""
+    if place == size:
+        return
+    last = tables[row, size]
+    if place > 0 and not _precedes(tables[row, (place - 1) >> 1], last.key, last.item):
+        rise(tables, row, place, last.key, last.item, tracked)
+    else:
+        sink(tables, row, size, place, last.key, last.item, tracked)
 
 
 @compiled
@@ -28,7 +84,7 @@ def sortable(value):
 
 @compiled
 def remaining(m, r, x, prefill, context, token, growth):
-    """Predicted remaining seconds of a request; see ``policy.alise``."""
+    """Predicted remaining seconds of a request; see ``scheduler.alise``."""
     made = r.generated + m.step - r.since if r.since > 0 else r.generated
     estimate = x.estimate
     while estimate <= made:  # the prediction is exceeded
@@ -48,14 +104,14 @@ def level(m, tables, r, x):
     seconds = remaining(m, r, x, m.order_prefill, m.order_context, m.order_token, m.order_growth)
     if m.levels == 0:
         return seconds
-    found, key = 0, sortable(seconds)
-    while found < m.levels and tables[LEVELS, found].key <= key:
-        found += 1
-    return float(found)
+    reached, key = 0, sortable(seconds)
+    while reached < m.levels and tables[LEVELS, reached].key <= key:
+        reached += 1
+    return float(reached)
 
 
 @compiled
-def age(m, r, x):
+def age(m, x):
     """Seconds since it arrived."""
     return max(m.now / PICOSECONDS - x.arrived, 0.0)
 
@@ -69,7 +125,7 @@ def score(m, requests, extra, tables, i):
     elif m.kind == REMAINING:
         r.score = level(m, tables, r, x)
         if m.levels > 0:
-            r.score = max(r.score - np.floor(age(m, r, x) / m.promotion), 0.0)
+            r.score = max(r.score - np.floor(age(m, x) / m.promotion), 0.0)
     return r.score
 
 
@@ -88,14 +144,12 @@ def wait(m, requests, extra, tables, i):
     place = m.waiting
     m.waiting += 1
     if m.kind >= LINEAR:
-        tables[WAITING, place].item = i
-        tables[WAITING, place].key = np.float64(x.base).view(np.int64)
+        _put(tables, WAITING, place, np.float64(x.base).view(np.int64), i, NO)
         tables[SLOPES, place].key = np.float64(x.slope).view(np.int64)
         m.best = NONE
         return
-    if m.kind == REMAINING:
-        score(m, requests, extra, tables, i)
-    heap.rise(tables, WAITING, place, sortable(r.score), i, m.tracked)
+    score(m, requests, extra, tables, i)
+    rise(tables, WAITING, place, sortable(r.score), i, m.tracked)
     if m.tracked:
         _set_timer(m, requests, extra, tables, i)
 
@@ -108,12 +162,12 @@ def _set_timer(m, requests, extra, tables, i):
         return
     at = x.promote_at
     if m.kind == REMAINING:
-        seconds = x.arrived + (np.floor(age(m, r, x) / m.promotion) + 1) * m.promotion
-        if not seconds < NEVER:
+        seconds = x.arrived + (np.floor(age(m, x) / m.promotion) + 1) * m.promotion
+        if not seconds < LATEST:
             return
         at = max(np.int64(seconds * PICOSECONDS) - EARLY, m.now + 1)
     x.has_timer = 1
-    heap.rise(tables, TIMERS, m.timers, at, i, NO)
+    rise(tables, TIMERS, m.timers, at, i, NO)
     m.timers += 1
 
 
@@ -123,16 +177,13 @@ def ring_timers(m, requests, extra, tables):
     while m.timers > 0 and tables[TIMERS, 0].key <= m.now:
         i = tables[TIMERS, 0].item
         m.timers -= 1
-        heap.take_out(tables, TIMERS, m.timers, NO, NO)
-        r, x = requests[i], extra[i]
-        x.has_timer = 0
-        if r.waits:
+        take_out(tables, TIMERS, m.timers, NO, NO)
+        extra[i].has_timer = 0
+        if requests[i].waits:
             if m.kind == BOUNDED:
-                r.score = -np.inf
-            else:
-                score(m, requests, extra, tables, i)
-            place = tables[WAITING_PLACE, i].item
-            heap.rise(tables, WAITING, place, sortable(r.score), i, YES)
+                requests[i].score = -np.inf
+            key = sortable(score(m, requests, extra, tables, i))
+            rise(tables, WAITING, tables[WAITING_PLACE, i].item, key, i, YES)
             _set_timer(m, requests, extra, tables, i)
 
 
@@ -147,11 +198,10 @@ def first(m, requests, extra, tables):
     best, least, least_item = 0, np.inf, 0
     for place in range(m.waiting):
         i = tables[WAITING, place].item
+        value = requests[i].score
         if m.kind == LINEAR:
             base = np.int64(tables[WAITING, place].key).view(np.float64)
             value = base + np.int64(tables[SLOPES, place].key).view(np.float64) * now
-        else:
-            value = requests[i].score
         if place == 0 or value < least or (value == least and i < least_item):
             best, least, least_item = place, value, i
     requests[least_item].score = least
@@ -160,14 +210,22 @@ def first(m, requests, extra, tables):
 
 
 @compiled
-def stop_waiting(m, requests, extra, tables, place):
+def outranks_nobody(m, requests, tables, i):
+    """Is it plain that no running request stands behind i, which waits? (False: look.)"""
+    if not m.ranked or m.running == 0:
+        return m.running == 0
+    return ~sortable(requests[i].score) <= tables[VICTIMS, 0].key
+
+
+@compiled
+def stop_waiting(m, requests, tables, place):
     """The request at a place of WAITING gets a slot."""
     requests[tables[WAITING, place].item].waits = 0
     m.waiting -= 1
     if m.kind >= LINEAR:
-        tables[WAITING, place].item = tables[WAITING, m.waiting].item
-        tables[WAITING, place].key = tables[WAITING, m.waiting].key
+        last = tables[WAITING, m.waiting]
+        _put(tables, WAITING, place, last.key, last.item, NO)
         tables[SLOPES, place].key = tables[SLOPES, m.waiting].key
         m.best = NONE
     else:
-        heap.take_out(tables, WAITING, m.waiting, place, m.tracked)
+        take_out(tables, WAITING, m.waiting, place, m.tracked)

@@ -1,17 +1,19 @@
-"""What the coming steps bring: events, and blocks that running requests will open.
+"""What the coming steps bring: events, blocks to be opened, or nothing at all.
 
 Bucket ``step % size`` of the ring lists the requests with an event in that step: each that decodes
 has one event ahead, its first token, its last, or the one at which it exceeds its prediction. A
 bitmap of the buckets not empty follows, and then the histogram of growth: how many of those that
-decode open a block in a step, by step modulo block.
+decode open a block in a step, by step modulo block. Steps with nothing but growth are taken at
+once, in closed form (``jump``).
 """
 
 import math
 
 import numpy as np
 
+from ssjf.simulator.core import order
 from ssjf.simulator.core.compiled import compiled
-from ssjf.simulator.core.state import NONE
+from ssjf.simulator.core.state import EWT, LINEAR, NEVER, NONE, TIMERS, WAITING
 
 ONE = np.uint64(1)
 
@@ -35,30 +37,16 @@ def _bucket(m, r, x):
 
 
 @compiled
-def link(m, requests, extra, ring, i):
+def link(m, requests, extra, cells, i):
     """Note the next event of request i."""
     bucket = _bucket(m, requests[i], extra[i])
-    requests[i].link = ring[bucket]
-    ring[bucket] = i
-    ring[m.ring_size + (bucket >> 6)] |= 1 << (bucket & 63)
+    requests[i].link = cells[bucket]
+    cells[bucket] = i
+    cells[m.ring_size + (bucket >> 6)] |= 1 << (bucket & 63)
 
 
 @compiled
-def _unlink(m, requests, extra, ring, i):
-    bucket = _bucket(m, requests[i], extra[i])
-    j = ring[bucket]
-    if j == i:
-        ring[bucket] = requests[i].link
-        if ring[bucket] == NONE:
-            ring[m.ring_size + (bucket >> 6)] &= ~(1 << (bucket & 63))
-        return
-    while requests[j].link != i:
-        j = requests[j].link
-    requests[j].link = requests[i].link
-
-
-@compiled
-def start_decoding(m, requests, extra, ring, i, step):
+def start_decoding(m, requests, extra, cells, i, step):
     """From this step on i has a token a step; its KV then is ``prompt + generated`` tokens."""
     r = requests[i]
     known = r.prompt + r.generated
@@ -66,34 +54,121 @@ def start_decoding(m, requests, extra, ring, i, step):
     m.decoding += 1
     m.kv_offset += known - step
     if r.reserved == 0:
-        ring[phase(m, step - known + 1)] += 1
-    link(m, requests, extra, ring, i)
+        cells[phase(m, step - known + 1)] += 1
+    link(m, requests, extra, cells, i)
 
 
 @compiled
-def stop_decoding(m, requests, extra, ring, i, linked):
+def stop_decoding(m, requests, extra, cells, i, linked):
     """Take i out of all that is counted of those that decode (and its event, if ``linked``)."""
     r = requests[i]
     known = r.prompt + r.generated
     m.decoding -= 1
     m.kv_offset -= known - r.since
     if r.reserved == 0:
-        ring[phase(m, r.since - known + 1)] -= 1
-    if linked:
-        _unlink(m, requests, extra, ring, i)
+        cells[phase(m, r.since - known + 1)] -= 1
+    if not linked:
+        return
+    bucket = _bucket(m, r, extra[i])
+    j = cells[bucket]
+    if j != i:
+        while requests[j].link != i:
+            j = requests[j].link
+        requests[j].link = r.link
+        return
+    cells[bucket] = r.link
+    if r.link == NONE:
+        cells[m.ring_size + (bucket >> 6)] &= ~(1 << (bucket & 63))
 
 
 @compiled
-def steps_to_event(m, ring):
+def _steps_to_event(m, cells):
     """How many steps from now on have no event (there must be one somewhere)."""
     bucket = m.step & (m.ring_size - 1)
     ahead = 0
-    word = np.uint64(ring[m.ring_size + (bucket >> 6)]) >> np.uint64(bucket & 63)
+    word = np.uint64(cells[m.ring_size + (bucket >> 6)]) >> np.uint64(bucket & 63)
     while word == 0:
         ahead += 64 - (bucket & 63)
         bucket = (((bucket >> 6) + 1) << 6) & (m.ring_size - 1)
-        word = np.uint64(ring[m.ring_size + (bucket >> 6)])
+        word = np.uint64(cells[m.ring_size + (bucket >> 6)])
     while word & ONE == 0:
         word >>= ONE
         ahead += 1
     return ahead
+
+
+@compiled
+def _is_quiet(m, requests, tables):
+    """Will those that run go on, and those that wait go on waiting, until an event or arrival?"""
+    if m.decoding == 0 or m.decoding < m.running or m.left_out > 0 or m.copy_ends < NEVER:
+        return False
+    if m.on_preemption == EWT and m.residents + m.swapped > 0:
+        return False
+    if m.waiting == 0:
+        return True
+    full = m.running == m.slots
+    if not full and (not m.blocked or m.residents > 0):
+        return False
+    if m.kind >= LINEAR:
+        return full and not m.displaces
+    return not m.displaces or order.outranks_nobody(m, requests, tables, tables[WAITING, 0].item)
+
+
+@compiled
+def _steps_with_blocks(m, cells, most):
+    """How many of the next ``most`` steps the free blocks last."""
+    free = m.free
+    rounds = free // m.decoding
+    if m.reserves or rounds * m.block >= most:
+        return most
+    free -= rounds * m.decoding
+    steps = rounds * m.block
+    while steps < most:
+        free -= cells[phase(m, m.step + steps)]
+        if free < 0:
+            break
+        steps += 1
+    return steps
+
+
+@compiled
+def _elapsed(steps, first, increment):
+    return steps * first + increment * (steps * (steps - 1) // 2)
+
+
+@compiled
+def jump(m, requests, tables, cells):
+    """Take at once all coming steps that are quiet."""
+    if not _is_quiet(m, requests, tables):
+        return
+    steps = _steps_to_event(m, cells)
+    if steps > 0:
+        steps = _steps_with_blocks(m, cells, steps)
+    if steps == 0:
+        return
+    context = m.kv_offset + m.decoding * m.step
+    first = m.step_time + m.sequence_time * m.decoding + m.context_time * context
+    increment = m.context_time * m.decoding
+    until = m.limit
+    if m.running < m.slots or m.displaces:
+        until = min(until, m.next_ready)
+    if m.waiting > 0 and m.timers > 0 and (m.running < m.slots or m.displaces):
+        until = min(until, tables[TIMERS, 0].key)
+    if until - m.now < _elapsed(steps, first, increment):
+        fewest = 0  # that reach it: by bisection
+        while fewest < steps:
+            middle = (fewest + steps) // 2
+            if _elapsed(middle, first, increment) >= until - m.now:
+                steps = middle
+            else:
+                fewest = middle + 1
+    time = _elapsed(steps, first, increment)
+    m.now += time
+    m.busy += time
+    if not m.reserves:
+        rounds = steps // m.block
+        m.free -= rounds * m.decoding
+        for step in range(m.step + rounds * m.block, m.step + steps):
+            m.free -= cells[phase(m, step)]
+        m.least_free = min(m.least_free, m.free)
+    m.step += steps

@@ -1,17 +1,13 @@
-"""Running requests: their order of admission, the victim among them, and preemption."""
+"""Running requests: their order of admission, the victim among them, and their growth."""
 
-from ssjf.simulator.core import heap, order, ring, swap
+from ssjf.simulator.core import order, ring, swap
 from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
-    EWT,
-    NO,
-    NONE,
-    PARTIAL,
-    SWAP,
-    VICTIMS,
-    VICTIMS_PLACE,
-    YES,
-)
+    COMING, DEFER, DEVICE, EWT, LAST, LEFT_OUT, NO, NONE, PARTIAL, RESIDENT, SWAP, VICTIMS,
+    VICTIMS_PLACE, YES,
+)  # fmt: skip
+
+ROOM, PAUSED, GONE = range(3)
 
 
 @compiled
@@ -30,7 +26,7 @@ def enter(m, requests, extra, tables, i):
         m.last_running = i
         if m.ranked:
             item, key = len(requests) - 1 - i, ~order.sortable(r.score)
-            heap.rise(tables, VICTIMS, m.running - 1, key, item, YES)
+            order.rise(tables, VICTIMS, m.running - 1, key, item, YES)
 
 
 @compiled
@@ -49,7 +45,7 @@ def leave(m, requests, extra, tables, i):
             requests[r.after].before = r.before
         if m.ranked:
             place = tables[VICTIMS_PLACE, len(requests) - 1 - i].item
-            heap.take_out(tables, VICTIMS, m.running, place, YES)
+            order.take_out(tables, VICTIMS, m.running, place, YES)
 
 
 @compiled
@@ -60,20 +56,20 @@ def victim(m, requests, extra, tables):
     (``exceed``), none is too low: the first is right once its own score is.
     """
     if not m.ranked:
-        found = i = m.first_running
+        last = i = m.first_running
         while i != NONE:
             order.score(m, requests, extra, tables, i)
-            if order.before(requests, found, i):
-                found = i
+            if order.before(requests, last, i):
+                last = i
             i = requests[i].after
-        return found
+        return last
     while True:
         top = tables[VICTIMS, 0]
         item, i = top.item, len(requests) - 1 - top.item
         key = ~order.sortable(order.score(m, requests, extra, tables, i))
         if key == top.key:
             return i
-        heap.sink(tables, VICTIMS, m.running, NO, key, item, YES)
+        order.sink(tables, VICTIMS, m.running, NO, key, item, YES)
 
 
 @compiled
@@ -86,7 +82,7 @@ def exceed(m, requests, extra, tables, i, made):
     item = len(requests) - 1 - i
     place = tables[VICTIMS_PLACE, item].item
     if key < tables[VICTIMS, place].key:  # else the old score, higher still, bounds it as well
-        heap.rise(tables, VICTIMS, place, key, item, YES)
+        order.rise(tables, VICTIMS, place, key, item, YES)
 
 
 @compiled
@@ -125,7 +121,116 @@ def preempt(m, requests, extra, tables, cells, i):
     r.preempted += 1
     m.preemptions += 1
     if m.on_preemption == SWAP or m.on_preemption == EWT:
-        swap.keep(m, requests, extra, tables, i)
+        swap.keep(m, extra, tables, i)
     else:
         swap.drop(m, r, x)
     order.wait(m, requests, extra, tables, i)
+
+
+@compiled
+def wanted(m, r, x):
+    """(tokens, blocks) that a running request wants in this step."""
+    known = r.prompt + r.generated
+    if r.since > 0:
+        kv = known + m.step - r.since - 1
+        used = kv & (m.block - 1) if m.shift >= 0 else kv % m.block  # of its last block
+        return 1, int(r.reserved == 0 and used == 0)
+    tokens = min(known - x.kv, m.left)
+    return tokens, max(swap.blocks(m, x.kv + tokens) - x.blocks, 0)
+
+
+@compiled
+def _preempt_one(m, requests, extra, tables, cells):
+    """Blocks are wanted: those of the last resident or, with none, of the victim.
+
+    False: that one's KV is still on its way here.
+    """
+    i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, NONE)
+    if i == NONE:
+        i = victim(m, requests, extra, tables)
+        if m.uploading > 0 or requests[i].place == COMING:
+            return False
+        preempt(m, requests, extra, tables, cells, i)
+    if requests[i].place == DEVICE:
+        swap.evict(m, requests, extra, tables, i)
+    return True
+
+
+@compiled
+def _make_room(m, requests, extra, tables, cells, i):
+    """See that running request i has its blocks: ROOM, PAUSED (until then) or GONE (preempted)."""
+    while True:
+        _, lacking = wanted(m, requests[i], extra[i])
+        available = m.free - m.claimed
+        if lacking <= available:
+            return ROOM
+        promised = m.on_preemption == DEFER or lacking <= available + m.leaving
+        if promised or not _preempt_one(m, requests, extra, tables, cells):
+            m.claimed += lacking
+            m.paused += 1
+            return PAUSED
+        if requests[i].waits:
+            return GONE
+
+
+@compiled
+def _leave_out(m, requests, extra, tables, i):
+    """i, which decodes, has no token in this step."""
+    extra[i].left_out_at = m.round
+    tables[LEFT_OUT, m.left_out].item = i
+    m.left_out += 1
+
+
+@compiled
+def in_order(m, requests, extra, tables, cells):
+    """Go through those that run in order of admission, as vLLM v1 does (``Scheduler.schedule``).
+
+    Each gets its tokens and blocks; where there are none, others are preempted until there are or
+    the asker was itself the victim: then the rest is left out of this step.
+    """
+    m.left = m.budget
+    i = m.first_running
+    room = ROOM
+    while i != NONE and m.left > 0 and room != GONE:
+        r, x = requests[i], extra[i]
+        m.cursor = x.order
+        if r.place == DEVICE:
+            tokens, lacking = wanted(m, r, x)
+            room, may_be_least = ROOM, r.since == 0
+            if lacking > 0 and lacking > m.free - m.claimed:
+                room, may_be_least = _make_room(m, requests, extra, tables, cells, i), True
+                tokens, lacking = wanted(m, r, x)
+            if room == ROOM:
+                m.free -= lacking
+                m.left -= tokens
+                if r.since == 0:
+                    x.blocks += lacking
+                    x.tokens = tokens
+                if may_be_least and lacking > 0:
+                    m.least_free = min(m.least_free, m.free)
+            elif room == PAUSED and r.since > 0:
+                _leave_out(m, requests, extra, tables, i)
+        i = r.after
+    while i != NONE:
+        if requests[i].since > 0:
+            _leave_out(m, requests, extra, tables, i)
+        i = requests[i].after
+    m.cursor = LAST
+
+
+@compiled
+def grow(m, requests, extra, tables, cells, lacking):
+    """The tokens and blocks of those that run, where some prefill or blocks are ``lacking``."""
+    if m.partials == 1:  # what those that decode leave is its, if nobody else has to wait for it
+        i = tables[PARTIAL, 0].item
+        r, x = requests[i], extra[i]
+        tokens, more = wanted(m, r, x)
+        known = r.prompt + r.generated
+        simple = r.after == NONE or not m.listed or x.kv + tokens == known
+        if simple and lacking + more <= m.free:
+            x.tokens = tokens
+            x.blocks += more
+            m.free -= lacking + more
+            m.left -= tokens
+            return
+    in_order(m, requests, extra, tables, cells)

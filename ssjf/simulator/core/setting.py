@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssjf.simulator.core import state
-from ssjf.simulator.memory import ON_PREEMPTION, Memory
+from ssjf.simulator.server import ON_PREEMPTION, Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import Server
 from ssjf.errors import InputError

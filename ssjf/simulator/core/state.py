@@ -38,8 +38,8 @@ FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 # A linear order needs no timers and keeps its slopes there.
 (
     WAITING, WAITING_PLACE, VICTIMS, VICTIMS_PLACE, TIMERS, LEVELS, RESIDENT, SWAPPED, GOING,
-    RETURNING, PARTIAL, LEFT_OUT, ASKED, STACK, TABLES,
-) = np.arange(15)  # fmt: skip
+    RETURNING, PARTIAL, LEFT_OUT, TABLES,
+) = np.arange(13)  # fmt: skip
 SLOPES = TIMERS
 
 NONE, NO, YES = np.int64(-1), np.int64(0), np.int64(1)
@@ -52,21 +52,27 @@ def _record(integers: str, floats: str = "") -> np.dtype:
     return np.dtype(fields + [(name, np.float64) for name in floats.split()], align=True)
 
 
+COUNTS = (
+    "preemptions", "swaps_out", "swaps_in", "swapped_out_tokens", "swapped_in_tokens",
+    "offloads_ahead", "uploads_ahead", "recomputed_tokens", "dropped_for_full_host",
+)  # fmt: skip
+TIMES = ("busy", "stall", "link_out_busy", "link_in_busy")
+"""What is counted; see ``simulate.SimulatedCompletions``."""
+
 MACHINE = _record(
     # of the step
     "now step round next next_ready waiting running decoding kv_offset free left prefill partials "
     "timers best blocked paused claimed left_out cursor scheduled context least_free first_running "
-    "last_running order done busy "
+    "last_running order done "
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
     "ranked follows tracked reserves host_blocks latency out_time in_time overlap spare_blocks "
     "ahead levels order_growth wait_growth "
     # of the two tiers, and totals
-    "coming host_free leaving residents resident swapped uploading out_free_at in_free_at "
-    "out_first out_last in_first in_last asked asked_running preemptions stalled swaps_out "
-    "swaps_in tokens_out tokens_in out_busy in_busy recomputed ahead_out ahead_in host_full "
-    "least_host_free",
+    "host_free leaving residents resident swapped uploading out_free_at in_free_at out_first "
+    "out_last in_first in_last copy_ends asked asked_running least_host_free "
+    + " ".join(COUNTS + TIMES),
     "promotion order_prefill order_context order_token wait_prefill wait_context wait_token",
 )
 """``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
@@ -77,11 +83,11 @@ this step. Of the step also: token budget ``left``; ``claimed`` blocks of those 
 ``leaving``: blocks whose copy is under way; ``residents``: those that wait with their KV on the
 device, ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
 
-_COUNTS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
+_TOKENS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
 _FLAGS = ["place", "waits", "started"]
 REQUEST = np.dtype({
-    "names": ["score", "since", "reserved", *_COUNTS, *_FLAGS],
-    "formats": ["f8", "i8", "i8", *["i4"] * len(_COUNTS), *["i1"] * len(_FLAGS)],
+    "names": ["score", "since", "reserved", *_TOKENS, *_FLAGS],
+    "formats": ["f8", "i8", "i8", *["i4"] * len(_TOKENS), *["i1"] * len(_FLAGS)],
     "itemsize": 64,
 })  # fmt: skip
 """What every run needs of a request: a cache line. ``generated``: its tokens before step
@@ -118,6 +124,7 @@ def new_machine(fixed: np.ndarray, ready, prompt, total, levels):
     cells[size:] = 0
     m["step"] = 1
     m["free"] = m["least_free"] = m["blocks"]
+    m["copy_ends"] = NEVER
     m["host_free"] = m["least_host_free"] = m["host_blocks"]
     m["best"] = m["first_running"] = m["last_running"] = NONE
     m["levels"] = len(levels)

@@ -6,8 +6,8 @@ Each direction makes one copy at a time.
 from ssjf.simulator.core import order, ring
 from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
-    COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, NONE, NOWHERE, PARTIAL, RESIDENT, RETURNING,
-    SWAPPED,
+    COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, NEVER, NONE, NOWHERE, PARTIAL, RESIDENT,
+    RETURNING, SWAPPED,
 )  # fmt: skip
 
 
@@ -37,14 +37,14 @@ def unlist(extra, tables, row, size, i):
 
 
 @compiled
-def keep(m, requests, extra, tables, i):
+def keep(m, extra, tables, i):
     """i waits with its KV on the device."""
     m.residents = enlist(extra, tables, RESIDENT, m.residents, i)
     m.resident += extra[i].blocks
 
 
 @compiled
-def release(m, requests, extra, tables, i):
+def release(m, extra, tables, i):
     """i no longer waits with its KV on the device."""
     m.residents = unlist(extra, tables, RESIDENT, m.residents, i)
     m.resident -= extra[i].blocks
@@ -54,7 +54,7 @@ def release(m, requests, extra, tables, i):
 def drop(m, r, x):
     """Forget the KV of a request that waits: it will be computed again."""
     m.free += x.blocks
-    m.recomputed += x.kv
+    m.recomputed_tokens += x.kv
     x.blocks = x.kv = 0
     x.prefilled = 0
     r.place = NOWHERE
@@ -64,9 +64,9 @@ def drop(m, r, x):
 def evict(m, requests, extra, tables, i):
     """Free the blocks of i, which waits: once copied to the host, or at once if that is full."""
     r, x = requests[i], extra[i]
-    release(m, requests, extra, tables, i)
+    release(m, extra, tables, i)
     if x.blocks > m.host_free:
-        m.host_full += 1
+        m.dropped_for_full_host += 1
         drop(m, r, x)
         return
     m.host_free -= x.blocks
@@ -74,11 +74,12 @@ def evict(m, requests, extra, tables, i):
     m.leaving += x.blocks
     time = m.latency + x.kv * m.out_time
     m.out_free_at = min(max(m.now, m.out_free_at) + time, m.limit + 1)  # beyond: overflow
-    m.out_busy += time
+    m.link_out_busy += time
     m.swaps_out += 1
-    m.tokens_out += x.kv
+    m.swapped_out_tokens += x.kv
     r.place = LEAVING
     x.copied_at = m.out_free_at
+    m.copy_ends = min(m.copy_ends, x.copied_at)
     x.swapped_at = m.now
     tables[GOING, m.out_last % len(requests)].item = i
     m.out_last += 1
@@ -94,24 +95,27 @@ def bring_back(m, requests, extra, tables, i):
     m.least_free = min(m.least_free, m.free)
     time = m.latency + x.kv * m.in_time
     m.in_free_at = min(max(m.now, m.in_free_at) + time, m.limit + 1)  # beyond: overflow
-    m.in_busy += time
+    m.link_in_busy += time
     m.swaps_in += 1
-    m.tokens_in += x.kv
+    m.swapped_in_tokens += x.kv
     r.place = COMING
     m.uploading += r.waits
     x.copied_at = m.in_free_at
+    m.copy_ends = min(m.copy_ends, x.copied_at)
     tables[RETURNING, m.in_last % len(requests)].item = i
     m.in_last += 1
 
 
 @compiled
 def end_copies(m, requests, extra, tables, cells):
-    """Note the copies that have ended by now."""
+    """Note the copies that have ended by now, and when the next one does."""
     n = len(requests)
+    m.copy_ends = NEVER
     while m.out_first < m.out_last:
         i = tables[GOING, m.out_first % n].item
         r, x = requests[i], extra[i]
         if x.copied_at > m.now:
+            m.copy_ends = x.copied_at
             break
         m.out_first += 1
         m.leaving -= x.blocks
@@ -123,6 +127,7 @@ def end_copies(m, requests, extra, tables, cells):
         i = tables[RETURNING, m.in_first % n].item
         r, x = requests[i], extra[i]
         if x.copied_at > m.now:
+            m.copy_ends = min(m.copy_ends, x.copied_at)
             break
         m.in_first += 1
         m.host_free += blocks(m, x.kv)  # in a slot it may hold more
@@ -130,7 +135,7 @@ def end_copies(m, requests, extra, tables, cells):
         r.place = DEVICE
         if r.waits:
             m.uploading -= 1
-            keep(m, requests, extra, tables, i)
+            keep(m, extra, tables, i)
         elif x.prefilled:
             ring.start_decoding(m, requests, extra, cells, i, m.step)
         else:
@@ -138,24 +143,13 @@ def end_copies(m, requests, extra, tables, cells):
 
 
 @compiled
-def next_end(m, requests, extra, tables, otherwise):
-    """When the next copy ends, or ``otherwise`` if that is sooner."""
-    n = len(requests)
-    if m.out_first < m.out_last:
-        otherwise = min(otherwise, extra[tables[GOING, m.out_first % n].item].copied_at)
-    if m.in_first < m.in_last:
-        otherwise = min(otherwise, extra[tables[RETURNING, m.in_first % n].item].copied_at)
-    return otherwise
-
-
-@compiled
 def find(m, requests, extra, tables, row, size, last, excepted):
     """The last in the policy's order of a list of requests that wait, or the first."""
-    found = NONE
+    best = NONE
     for place in range(size):
         i = tables[row, place].item
         if m.kind == LINEAR:
             order.score(m, requests, extra, tables, i)
-        if i != excepted and (found == NONE or order.before(requests, found, i) == last):
-            found = i
-    return found
+        if i != excepted and (best == NONE or order.before(requests, best, i) == last):
+            best = i
+    return best
