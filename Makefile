@@ -39,7 +39,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 lab: $(VENV)/.notebooks
-	$(BIN)/jupyter lab notebooks/tour.ipynb
+	$(BIN)/jupyter lab notebooks/00_tour.ipynb
 
 $(VENV)/bin/python:
 	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "ssjf needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.11)"; exit 1; }

@@ -15,7 +15,7 @@ from ssjf import scheduler as policies
 from ssjf.analysis import metrics
 from ssjf.errors import InputError
 from ssjf.proxy import predict
-from ssjf.report import plots, style
+from ssjf.report import drawing, style
 from ssjf.request import Completions
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
@@ -108,7 +108,23 @@ def draw(**scene: Any) -> Figure:
 
 
 def _picture(played: Played) -> Figure:
-    return plots.queue(played.runs, summary(played))
+    """Not pyplot's figure: a notebook shows it once, where it is named."""
+    fig = Figure(figsize=(drawing.WIDTH_INCHES, 5.4), layout="constrained")
+    axes = fig.subplot_mosaic([[*played.runs], ["shares", "shares"]])
+    shares = axes["shares"]
+    for name, run in played.runs.items():
+        look, arrived = style.look(name), run.requests.arrived_at
+        drawing.gantt(axes[name], arrived, run.scheduled_at, run.finished_at, look["color"])
+        axes[name].set(title=look["label"], xlabel="time (s)")
+        axes[name].sharex(axes["fcfs"])
+        line = {"color": look["color"], "linestyle": look["linestyle"], "label": look["label"]}
+        shares.ecdf(run.finished_at - arrived, **line)
+    axes["fcfs"].set_ylabel("request, by arrival")
+    shares.set(xlabel="JCT (s)", ylabel="share of requests\nfinished within")
+    shares.set(xlim=(0, None), ylim=(0, 1.02))
+    shares.legend(loc="lower right")
+    fig.suptitle(summary(played), fontsize=9)
+    return fig
 
 
 def explore(**scene: Any) -> Any:

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import nbformat
 from click.testing import CliRunner, Result
+from nbformat.v4 import new_code_cell, new_notebook
 
+from ssjf import report
 from ssjf.cli import main
 from ssjf.experiments.specs import spec_of
 
@@ -56,3 +59,12 @@ def contents(folder):
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in files
     }
+
+
+def notebook(root, **defaults):
+    """A notebook in a repository at ``root`` ($SSJF_ROOT), as its own cells see it."""
+    book = new_notebook(cells=[new_code_cell("", metadata={"tags": ["parameters"]})])
+    book.metadata["ssjf"] = {"title": "T", "defaults": defaults, "figures": [], "tables": []}
+    (root / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(book, root / "notebooks" / "00_book.ipynb")
+    return report.Notebook("book", **defaults)

@@ -1,4 +1,4 @@
-"""What a notebook may hold: claim, parameters, imports, load, table, plot, save; no logic.
+"""What a notebook may hold: claim, parameters, load, reshape, draw, save; no program.
 
 The rules read the committed file with ``ast``; nothing is run.
 """
@@ -12,21 +12,23 @@ import nbformat
 
 from ssjf.report.notebooks import KERNEL
 
-MOST_CODE_CELLS = 8
+MOST_CODE_CELLS = 9
+MOST_LINES = 40  # of code in a cell
 
 _LOGIC: dict[type[ast.AST], str] = {
     ast.FunctionDef: "def",
     ast.AsyncFunctionDef: "async def",
     ast.ClassDef: "class",
-    ast.For: "for loop",
-    ast.AsyncFor: "for loop",
     ast.While: "while loop",
     ast.Try: "try",
     ast.TryStar: "try",
 }
-# figures.save and the command line do what these are misused for
-_CALLS = {"savefig", "get_ipython", "run_line_magic", "run_cell_magic", "system"}
-_MODULES = {"pip", "subprocess", "vllm"}
+# report.Notebook, ssjf.experiments and the command line do what these are misused for
+_CALLS = {
+    *("savefig", "get_ipython", "run_line_magic", "run_cell_magic", "system"),
+    *("open", "read_csv", "read_parquet", "read_json", "to_csv", "to_parquet", "to_json"),
+}
+_MODULES = {"pip", "subprocess", "vllm", "os", "pathlib", "shutil", "socket", "urllib", "requests"}
 
 
 def lint(path: str | Path) -> list[str]:
@@ -53,16 +55,29 @@ def _page(book: Any, code: list[Any]) -> Iterator[str]:
     if any("papermill" in part.metadata for part in (book, *book.cells)):
         yield "papermill's metadata must be stripped"
     yield from _promise(book.metadata.get("ssjf", {}))
+    for cell in code:
+        if "parameters" in cell.metadata.get("tags", []):
+            yield from _parameters(cell.source, book.metadata.get("ssjf", {}).get("defaults"))
 
 
 def _promise(promise: dict[str, Any]) -> Iterator[str]:
     if not isinstance(promise.get("title"), str):
         yield "the metadata lacks ssjf.title"
-    if not isinstance(promise.get("order"), int):
-        yield "the metadata lacks ssjf.order, a whole number"
     for kind in ("figures", "tables"):
         if not isinstance(promise.get(kind), list):
             yield f"the metadata lacks ssjf.{kind}, a list of names"
+
+
+def _parameters(source: str, defaults: Any) -> Iterator[str]:
+    """Each is annotated and commented, for ``papermill --help-notebook``; the defaults match."""
+    statements = ast.parse(source).body
+    for statement, line in zip(statements, source.splitlines(), strict=False):
+        if not isinstance(statement, ast.AnnAssign) or "  # " not in line:
+            yield f"a parameter is written NAME: TYPE = VALUE  # what it is, not {line!r}"
+            return
+    values = {node.target.id: ast.literal_eval(node.value) for node in statements}
+    if values != defaults:
+        yield "the parameters are not those of ssjf.defaults in the metadata"
 
 
 def _cell(cell: Any) -> Iterator[str]:
@@ -74,6 +89,9 @@ def _cell(cell: Any) -> Iterator[str]:
         line = (error.text or "").strip()
         yield f"not plain Python (a %magic or !shell command?): {line!r}"
         return
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    if len(lines) > MOST_LINES:
+        yield f"{len(lines)} lines are more than {MOST_LINES}"
     for node in ast.walk(tree):
         if broken := _node(node):
             yield f"line {getattr(node, 'lineno', 1)}: {broken}"

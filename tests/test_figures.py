@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from commands import notebook
+from ssjf import report
 from ssjf.errors import InputError
-from ssjf.report import figures, sidecar, style
+from ssjf.report import figures, style
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,19 +21,23 @@ SAID = {"caption": "Mean JCT.", "protocol": "steady-state", "runs": ["b", "a", "
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("SSJF_ROOT", str(tmp_path))
-    monkeypatch.setenv("SSJF_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("SSJF_RESULTS", raising=False)
     yield tmp_path / "results"
     plt.close("all")
 
 
+@pytest.fixture
+def book(results):
+    return notebook(results.parent)
+
+
 def draw(slope=1.0):
-    with style.context():
-        fig, ax = plt.subplots()
-        for policy in ("fcfs", "sjf", "mine"):
-            ax.plot([0, 1, 2], np.array([0.1, 1, 2]) * slope, **style.look(policy))
-        ax.fill_between([0, 1], [0, 1], alpha=0.2)
-        ax.set(xlabel="load", ylabel="JCT (s)", yscale="log")
-        ax.legend()
+    fig, ax = plt.subplots()
+    for policy in ("fcfs", "sjf", "mine"):
+        ax.plot([0, 1, 2], np.array([0.1, 1, 2]) * slope, **style.look(policy))
+    ax.fill_between([0, 1], [0, 1], alpha=0.2)
+    ax.set(xlabel="load", ylabel="JCT (s)", yscale="log")
+    ax.legend()
     return fig
 
 
@@ -39,68 +45,66 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_same_picture_is_the_same_bytes(results):
-    figures.save(draw(), "fig", **SAID)
+def test_the_same_picture_is_the_same_bytes(book, results):
+    book.save(draw(), "fig", **SAID)
     first = contents(results / "figures")
     assert set(first) == {"fig.pdf", "fig.svg", "fig.png", "fig.json"}
     for path in (results / "figures").iterdir():
         path.unlink()
-    figures.save(draw(), "fig", **SAID)
+    book.save(draw(), "fig", **SAID)
     assert contents(results / "figures") == first
 
 
-def test_a_figure_shown_before_it_is_saved_is_the_same_bytes(results):
-    figures.save(draw(), "fig", **SAID)
+def test_a_figure_shown_before_it_is_saved_is_the_same_bytes(book, results):
+    book.save(draw(), "fig", **SAID)
     first = contents(results / "figures")
     shown = draw()
     shown.canvas.draw()
     shown.canvas.draw()
-    figures.save(shown, "fig", **SAID)
-    figures.save(shown, "fig", **SAID)
+    book.save(shown, "fig", **SAID)
+    book.save(shown, "fig", **SAID)
     assert contents(results / "figures") == first
 
 
-def test_no_dates_and_no_versions_in_the_pictures(results):
-    figures.save(draw(), "fig", **SAID)
-    for data in (path.read_bytes() for path in figures.figure_files("fig")[:3]):
+def test_no_dates_and_no_versions_in_the_pictures(book, results):
+    book.save(draw(), "fig", **SAID)
+    for data in (path.read_bytes() for path in figures.files("fig", "figures")[:3]):
         assert not any(word in data for word in (b"CreationDate", b"dc:date", b"Software"))
         assert b"Matplotlib v" not in data
 
 
-def test_other_data_is_another_picture(results):
-    figures.save(draw(), "fig", **SAID)
+def test_other_data_is_another_picture(book, results):
+    book.save(draw(), "fig", **SAID)
     first = contents(results / "figures")
-    figures.save(draw(slope=2), "fig", **SAID)
+    book.save(draw(slope=2), "fig", **SAID)
     assert all(
         contents(results / "figures")[name] != first[name] for name in ("fig.svg", "fig.pdf")
     )
 
 
-def test_another_commit_does_not_touch_an_unchanged_figure(results, monkeypatch):
-    figures.save(draw(), "fig", **SAID)
+def test_another_commit_does_not_touch_an_unchanged_figure(book, results, monkeypatch):
+    book.save(draw(), "fig", **SAID)
     first = contents(results / "figures")
-    monkeypatch.setattr(sidecar, "made_with", lambda: {"commit": "another"})
-    figures.save(draw(), "fig", **SAID)
+    monkeypatch.setattr(figures, "made_with", lambda: {"commit": "another"})
+    book.save(draw(), "fig", **SAID)
     assert contents(results / "figures") == first
-    figures.save(draw(), "fig", **{**SAID, "caption": "Another."})
+    book.save(draw(), "fig", **{**SAID, "caption": "Another."})
     described = json.loads((results / "figures" / "fig.json").read_text())
     assert described["made_with"] == {"commit": "another"}
 
 
-def test_saving_again_makes_the_files_fresh(results):
-    figures.save(draw(), "fig", **SAID)
-    before = {path: path.stat().st_mtime_ns for path in figures.figure_files("fig")}
-    figures.save(draw(), "fig", **SAID)
+def test_saving_again_makes_the_files_fresh(book, results):
+    book.save(draw(), "fig", **SAID)
+    before = {path: path.stat().st_mtime_ns for path in figures.files("fig", "figures")}
+    book.save(draw(), "fig", **SAID)
     assert all(path.stat().st_mtime_ns > then for path, then in before.items())
 
 
-def test_the_sidecar_says_which_runs_and_parameters(results):
+def test_the_sidecar_says_which_runs_and_parameters(book, results):
     runs = pd.DataFrame({"run_id": ["r2", "r1", "r2"], "seed": [1, 2, 3]})
-    parameters = {"loads": np.array([0.5, 0.9]), "n": np.int64(3)}
-    figures.save(
-        draw(), "fig", caption="c", protocol="published", runs=runs, parameters=parameters,
-        notes={"queue depth": "12 [11, 13]"},
-    )  # fmt: skip
+    book = notebook(results.parent, loads=[0.5, 0.9], n=3)
+    notes = {"queue depth": "12 [11, 13]", "seeds": np.int64(3)}
+    book.save(draw(), "fig", caption="c", protocol="published", runs=runs, notes=notes)
     described = json.loads((results / "figures" / "fig.json").read_text())
     assert figures.stable(described) == {
         "figure": "fig",
@@ -108,7 +112,7 @@ def test_the_sidecar_says_which_runs_and_parameters(results):
         "protocol": "published",
         "runs": ["r1", "r2"],
         "parameters": {"loads": [0.5, 0.9], "n": 3},
-        "notes": {"queue depth": "12 [11, 13]"},
+        "notes": {"queue depth": "12 [11, 13]", "seeds": 3},
     }
     assert {"commit", "dirty", "python", "numpy", "matplotlib", "ssjf"} == set(
         described["made_with"]
@@ -123,23 +127,23 @@ def test_the_sidecar_says_which_runs_and_parameters(results):
         ("fig", {"runs": pd.DataFrame({"run": [1]})}, "no column 'run_id'; its columns: run"),
     ],
 )
-def test_what_cannot_be_saved(results, name, changed, message):
+def test_what_cannot_be_saved(book, results, name, changed, message):
     with pytest.raises(InputError, match=message):
-        figures.save(draw(), name, **{**SAID, **changed})
+        book.save(draw(), name, **{**SAID, **changed})
     assert not results.exists()
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_nothing(results):
+def test_a_picture_that_cannot_be_drawn_leaves_nothing(book, results):
     fig = draw()
     fig.axes[0].set_title(r"$\nosuchthing$")
     with pytest.raises(ValueError):
-        figures.save(fig, "fig", **SAID)
+        book.save(fig, "fig", **SAID)
     assert not results.exists()
 
 
-def test_table(results):
+def test_table(book, results):
     frame = pd.DataFrame({"policy": ["a|b", "c"], "jct": [1 / 3, 123456.0]}, index=["x", "y"])
-    shown = figures.table(frame.rename_axis("row"), "tab", **SAID)
+    shown = book.table(frame.rename_axis("row"), "tab", **SAID)
     assert shown.index.name == "row"
     assert set(contents(results / "tables")) == {"tab.csv", "tab.md", "tab.json"}
     assert (results / "tables" / "tab.csv").read_text().splitlines() == [
@@ -159,8 +163,31 @@ def test_cells_are_short():
 
 def test_every_policy_has_its_own_look():
     looks = [style.look(policy) for policy in style._LOOKS]
-    for key in ("color", "marker", "label"):
+    for key in ("color", "label"):
         assert len({look[key] for look in looks}) == len(looks)
     assert style.look("mine") == style.look("mine")
     assert style.look("mine")["label"] == "mine"
-    assert style.look("mine")["color"] not in style.palette(style._LOOKS).values()
+    assert style.look("mine")["color"] not in {style.look(known)["color"] for known in style._LOOKS}
+
+
+def test_every_proxy_has_its_own_look():
+    looks = [style.look(f"proxy:{name}") for name in style._PROXIES]
+    for key in ("color", "marker", "label"):
+        assert len({look[key] for look in looks}) == len(looks)
+    assert style.look("light") == style.look("proxy:light")
+    assert style.look("head:l1")["label"] == "l1"
+
+
+def test_other_parameters_than_the_defaults_are_drawn_elsewhere(book, results, capsys):
+    notebook(results.parent, rates=[1, 3])
+    report.Notebook("book", rates=[1, 3]).save(draw(), "fig", **SAID)
+    cited = contents(results / "figures")
+    report.Notebook("book", rates=[1]).save(draw(slope=2), "fig", **SAID)
+    assert contents(results / "figures") == cited
+    assert "results/scratch/book/rates=1" in capsys.readouterr().out.replace("[", "").replace(
+        "]", ""
+    )
+    with pytest.raises(
+        InputError, match=r"unknown parameter of 00_book.ipynb 'rate'; known: rates"
+    ):
+        report.Notebook("book", rate=[1])

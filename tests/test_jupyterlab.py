@@ -35,9 +35,9 @@ def test_a_plot_is_seen(tmp_path, home):
 
 @needs_browser
 def test_the_tour(tmp_path, home):
-    assert (REPOSITORY / "notebooks" / "tour.ipynb").is_file()
+    assert (REPOSITORY / "notebooks" / "00_tour.ipynb").is_file()
     folder = tmp_path / "work"
     folder.mkdir()
-    project_copy(folder, "tour.ipynb")
-    outputs = run_in_lab("notebooks/tour.ipynb", folder, home)
+    project_copy(folder, "00_tour.ipynb")
+    outputs = run_in_lab("notebooks/00_tour.ipynb", folder, home)
     assert errors(outputs) == []

@@ -12,9 +12,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from browser import broken_images, chromium, console_errors, needs_browser, requested, see
+from commands import notebook
 from ssjf.errors import InputError
-from ssjf.report import figures, style
 from ssjf.report import page as report
+from ssjf.report import style
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -53,15 +54,15 @@ def results(tmp_path, monkeypatch):
 @pytest.fixture
 def filled(results):
     """A figure, a wide table and an executed notebook that promised the figure."""
-    with style.context():
-        fig, ax = plt.subplots()
-        ax.plot([0.1, 0.9], [1, 5], **style.look("ssjf"))
-    said = {"protocol": "steady-state", "runs": ["a", "b"], "parameters": {"loads": [0.5, 0.9]}}
+    book = notebook(results.parent, loads=[0.5, 0.9])
+    fig, ax = plt.subplots()
+    ax.plot([0.1, 0.9], [1, 5], **style.look("ssjf"))
+    said = {"protocol": "steady-state", "runs": ["a", "b"]}
     notes = {"queue depth": "12.3 [11, 13]"}
-    figures.save(fig, "fig-load", caption='JCT "by" load & policy.', notes=notes, **said)
+    book.save(fig, "fig-load", caption='JCT "by" load & policy.', notes=notes, **said)
     plt.close(fig)
     wide = pd.DataFrame({f"a long column {i}": np.arange(3) / 7 for i in range(12)})
-    figures.table(wide, "tab-wide", caption="A wide table.", **said)
+    book.table(wide, "tab-wide", caption="A wide table.", **said)
     executed = results / "executed"
     executed.mkdir()
     nbformat.write(_book(), executed / "fig-load.ipynb")
@@ -77,7 +78,7 @@ def _book():
         new_code_cell("draw(" + "x, " * 80 + ")", execution_count=2, outputs=[picture, shown]),
     ]
     book = new_notebook(cells=cells)
-    book.metadata["ssjf"] = {"title": "Load", "order": 1, "figures": ["fig-load"], "tables": []}
+    book.metadata["ssjf"] = {"title": "Load", "figures": ["fig-load"], "tables": []}
     book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     return book
 

@@ -10,18 +10,17 @@ Names are loaded on first use.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
-    "Notebook": "figures",
-    "gains": "tables",
-    "quality": "tables",
-    "runs_of": "measures",
-    **dict.fromkeys(("look", "looks"), "style"),
-    **dict.fromkeys(
-        ("DOTS", "INTERVAL", "MODES", "WIDTH_INCHES", "authors", "basis", "depths", "finish", "gantt", "key",
-         "legend_above", "long", "named", "points", "with_interval"),
-        "drawing",
-    ),
-}  # fmt: skip
+_NAMES = {
+    "figures": ["Notebook"],
+    "tables": ["gains", "machines", "quality"],
+    "measures": ["runs_of"],
+    "style": ["look", "looks"],
+    "drawing": [
+        *("DOTS", "INTERVAL", "MODES", "authors", "basis", "depths", "finish", "gantt"),
+        *("key", "long", "named", "points", "with_interval"),
+    ],
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_HOMES)
 

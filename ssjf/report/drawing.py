@@ -63,7 +63,7 @@ def with_interval(estimates: pd.DataFrame, form: str = ".3g") -> list[str]:
     """Each estimate as text, ``value [low, high]``; the value alone where it has no interval."""
     ends = estimates[["value", "low", "high"]].itertuples(index=False)
     return [
-        f"{value:{form}} [{low:{form}}, {high:{form}}]" if low < high else f"{value:{form}}"
+        f"{value:{form}}" if np.isnan(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
         for value, low, high in ends
     ]
 
@@ -122,9 +122,7 @@ def legend_above(
         fig.legend(entries.values(), entries.keys(), **place)
 
 
-def points(
-    ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, **look: Any
-) -> None:
+def points(ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, **look: Any) -> None:
     """Points at (x, y) with bars along each axis that is a frame of estimates.
 
     A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; no line joins them.

@@ -1,12 +1,14 @@
 """Tables that several notebooks show."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
 from ssjf.analysis.estimates import against, spread_over_seeds, with_columns
 from ssjf.analysis.predictions import WORDS, judged
+from ssjf.errors import InputError, unknown
 from ssjf.report.drawing import named, with_interval
+from ssjf.simulator import shapes
 
 REDUCTION = "JCT reduction (%)"
 FACTOR = "25 %-throughput (×)"
@@ -53,3 +55,42 @@ def quality(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     wide = cells.pivot_table("text", "series", "metric", "first", sort=False)
     kept = [metric for metric in metrics if metric in wide]
     return wide[kept].rename(columns=WORDS).reset_index()
+
+
+def machines(devices: Collection[str] = ()) -> pd.DataFrame:
+    """Models on devices (all, or those named) by arithmetic: memory, step times, link.
+
+    A row per model and device; where the model does not fit, the last columns are empty.
+    """
+    for name in devices:
+        if name not in shapes.DEVICES:
+            raise unknown("device", name, shapes.DEVICES)
+    return pd.DataFrame(
+        [_machine(model, on) for on in devices or shapes.DEVICES for model in shapes.SHAPES]
+    )
+
+
+def _machine(model: str, on: str) -> dict[str, object]:
+    shape, device = shapes.SHAPES[model], shapes.DEVICES[on]
+    row: dict[str, object] = {
+        "device": on,
+        "model": model,
+        "parameters (10⁹)": shape.parameters / 1e9,
+        "weights (GB)": shape.weight_bytes / 1e9,
+        "KV per token (kB)": shape.kv_bytes_per_token / 1e3,
+    }
+    try:
+        profile, server, memory = shapes.deployed(model, on)
+    except InputError:
+        return row
+    half_seconds = memory.bytes_per_token / 2 / memory.out_bytes_per_second  # of 16 bits' bytes
+    return row | {
+        "KV memory (tokens)": server.kv_tokens,
+        "step, weights read (ms)": 1e3 * profile.step_seconds,
+        "step, per 1,000 tokens of context (ms)": 1e6 * profile.per_context_token_seconds,
+        "prefill of 1,000 tokens (ms)": 1e6 * profile.per_prefill_token_seconds,
+        "link (GB/s)": device.link_bytes_per_second / 1e9,
+        "swapping 1,000 tokens, 8 bits (ms)": 1e6
+        * (half_seconds + memory.quantise_seconds_per_token),
+        "host memory (GiB)": memory.host_tokens * shape.kv_bytes_per_token / shapes.GIB,
+    }
