@@ -54,7 +54,7 @@ def simulate(
     """
     # Only when a simulation runs: numba takes its time to import.
     from ssjf.simulator.core import loop, setting, state
-    from ssjf.simulator.core.compiled import said
+    from ssjf.simulator.core.compiled import announced
 
     server, memory = server or Server(), memory or Memory()
     predicted = setting.predictions(policy, requests, predicted_tokens)
@@ -67,7 +67,7 @@ def simulate(
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
     ask = _scorer(machine, policy, queue)
-    with said():
+    with announced():
         while (ended := run(*machine)) == state.NEEDS_SCORES:
             ask()
     if ended == state.OVERFLOW:
