@@ -3,27 +3,33 @@
 import io
 import sys
 
-from numba import njit
+from numba import config, njit
 
-from ssjf.simulator.core.compiled import forget_outdated, said
-
-
-def test_compiled_code_is_forgotten_once_its_sources_change(tmp_path):
-    cache = tmp_path / "kept" / "here"
-    forget_outdated(cache, "one")
-    kept = [cache / name for name in ("code.f-1.py311.nbi", "code.f-1.py311.1.nbc")]
-    python = cache / "code.cpython-311.pyc"
-    for file in [*kept, python]:
-        file.touch()
-    forget_outdated(cache, "one")
-    assert all(file.exists() for file in kept)
-    forget_outdated(cache, "two")
-    assert not any(file.exists() for file in kept) and python.exists()
+from ssjf.simulator.core import compiled
 
 
-def test_what_cannot_be_written_is_left_alone(tmp_path):
-    (tmp_path / "kept").write_text("not a folder")
-    forget_outdated(tmp_path / "kept", "one")
+def double(x):
+    return 2 * x
+
+
+def test_compiled_code_is_kept_until_any_of_the_sources_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    kept = []
+    for sources in ("one", "one", "two", "two"):
+        monkeypatch.setattr(compiled, "checksum", lambda folder, sources=sources: sources)
+        function = compiled.entry(double)
+        assert function(2) == 4
+        kept.append(sum(function.stats.cache_hits.values()))
+    assert kept == [0, 1, 0, 1]
+
+
+def test_the_checksum_is_of_every_source(tmp_path):
+    sums = set()
+    for name in ("a.py", "b.py", "b.py", "no_source.txt"):
+        with (tmp_path / name).open("a") as file:
+            file.write("x")
+        sums.add(compiled.checksum(tmp_path))
+    assert len(sums) == 3
 
 
 def test_a_terminal_is_told_once_and_only_if_something_is_compiled(monkeypatch):
@@ -32,8 +38,8 @@ def test_a_terminal_is_told_once_and_only_if_something_is_compiled(monkeypatch):
         shown.isatty = lambda is_shown=is_shown: is_shown
         monkeypatch.setattr(sys, "stderr", shown)
         one, other = njit(lambda x: x + 1), njit(lambda x: x + 2)
-        with said():
+        with compiled.announced():
             assert one(1) + other(1) == 5
-        with said():
+        with compiled.announced():
             one(2)
         assert shown.getvalue().count("compiling the simulator") == lines

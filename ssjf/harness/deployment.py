@@ -1,7 +1,7 @@
 """What an engine is started with: named deployments, or a user's own from TOML.
 
 A deployment bounds what its runs may ask for: smaller batches, token budgets and KV memories are
-set run by run in the same engine, as ``driver`` does it.
+set run by run in the same engine, as ``worker`` does it.
 """
 
 from functools import cache

@@ -88,8 +88,8 @@ class Engine:
         """Start the engine, if it has not been."""
         if self._process is not None:
             return
-        found = python()
-        if found is None:
+        interpreter = python()
+        if interpreter is None:
             raise InputError(ABSENT)
         self._folder.mkdir(exist_ok=True)
         model = self._model or self._folder / "model"
@@ -97,7 +97,7 @@ class Engine:
             make(self.deployment.shape, model)
         try:
             self._process = subprocess.Popen(
-                [found, "-m", "ssjf.harness.worker"],
+                [interpreter, "-m", "ssjf.harness.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=(self._folder / "vllm.log").open("w"),
@@ -105,7 +105,7 @@ class Engine:
                 env=variables(),
             )
         except OSError as error:
-            raise InputError(f"{found} cannot be run ({error.strerror}); {ABSENT}") from None
+            raise InputError(f"{interpreter} cannot be run ({error.strerror}); {ABSENT}") from None
         self.hardware = self._ask(self.deployment.engine_arguments(model))
 
     def serve(
@@ -125,7 +125,7 @@ class Engine:
 
         Returns
         -------
-        The completions; the record of steps, an array per column of ``driver.PER_STEP``; the
+        The completions; the record of steps, an array per column of ``run.PER_STEP``; the
         generated tokens and what was swapped, by name.
         """
         self._check(requests, server)

@@ -70,16 +70,12 @@ def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) 
         )
     if out.exists():
         raise InputError(f"{out} exists; give a new folder")
-    with whole_folder(out) as temporary:
-        _write(temporary, shape, weights, seed)
+    with whole_folder(out) as folder:
+        (folder / "config.json").write_text(json.dumps(_config(shape), indent=1) + "\n")
+        _write_tokenizer(folder, shape)
+        if weights == "random":
+            _write_weights(folder / "model.safetensors", shape, seed)
     return out
-
-
-def _write(folder: Path, shape: Shape, weights: str, seed: int) -> None:
-    (folder / "config.json").write_text(json.dumps(_config(shape), indent=1) + "\n")
-    _write_tokenizer(folder, shape)
-    if weights == "random":
-        _write_weights(folder / "model.safetensors", shape, seed)
 
 
 def _config(shape: Shape) -> dict[str, Any]:
@@ -166,15 +162,10 @@ def _write_weights(path: Path, shape: Shape, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for size in _tensors(shape).values():
-            file.write(_bfloat16(_values(size, rng)))
-
-
-def _values(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Norms are ones, matrices small normal numbers (standard deviation 0.02)."""
-    if len(size) == 1:
-        return np.ones(size, np.float32)
-    return (0.02 * rng.standard_normal(size, np.float32)).astype(np.float32)
+        for size in _tensors(shape).values():  # norms are ones, matrices small normal numbers
+            norm = len(size) == 1
+            values = np.ones(size) if norm else 0.02 * rng.standard_normal(size, np.float32)
+            file.write(_bfloat16(values.astype(np.float32)))
 
 
 def _bfloat16(values: np.ndarray) -> bytes:

@@ -71,14 +71,15 @@ class LiveServer:
         vllm_options: Sequence[str] = (),
         middleware: Mapping[str, str] | None = None,
     ) -> None:
-        found = python()
-        if found is None:
+        interpreter = python()
+        if interpreter is None:
             raise InputError(ABSENT)
         self.model, self.port = model, _free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="ssjf-server-"))
+        self.log = self._folder / "server.log"  # what it printed
         command = "vllm.entrypoints.cli.main" if middleware is None else "ssjf"
         arguments = [model, *vllm_options, "--host", HOST, "--port", str(self.port)]
-        self.command = [found, "-m", command, "serve", *arguments]
+        self.command = [interpreter, "-m", command, "serve", *arguments]
         self._variables = dict(middleware or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,58 +110,50 @@ class LiveServer:
 
     def wait(self) -> None:
         """Wait until it answers; end it where it does not."""
+        end = time.monotonic() + STARTING_SECONDS
         try:
-            self._wait()
+            while not self._answers():
+                assert self._process is not None
+                if self._process.poll() is not None:
+                    raise InputError(
+                        f"the server of {self.model} did not start: {self._last_words()}"
+                    )
+                if time.monotonic() > end:
+                    raise InputError(f"the server of {self.model} took over {STARTING_SECONDS} s")
+                time.sleep(0.1)
         except BaseException:
             self.close()
             raise
 
-    def _wait(self) -> None:
-        end = time.monotonic() + STARTING_SECONDS
-        while not self._answers():
-            assert self._process is not None
-            if self._process.poll() is not None:
-                raise InputError(f"the server of {self.model} did not start: {self._last_words()}")
-            if time.monotonic() > end:
-                raise InputError(f"the server of {self.model} took over {STARTING_SECONDS} s")
-            time.sleep(0.1)
-
     def _answers(self) -> bool:
         try:
-            return self._request("GET", "/health")[0] == 200
+            return self._request("/health")[0] == 200
         except OSError:
             return False
 
-    def get(self, path: str) -> str:
-        """The body at a path."""
-        return self._checked("GET", path)
-
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a JSON body."""
-        return json.loads(self._checked("POST", path, json.dumps(body)))
+        return json.loads(self.get(path, json.dumps(body)))
 
-    def _checked(self, method: str, path: str, body: str | None = None) -> str:
+    def get(self, path: str, body: str | None = None) -> str:
+        """The text at a path, or the answer to a body posted there."""
         try:
-            status, text = self._request(method, path, body)
+            status, text = self._request(path, body)
         except OSError:
             raise InputError(f"the server of {self.model} died: {self._last_words()}") from None
         if status != 200:
             raise InputError(f"the server of {self.model} answers {path} with status {status}")
         return text
 
-    def _request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    def _request(self, path: str, body: str | None = None) -> tuple[int, str]:
+        method, header = "GET" if body is None else "POST", {"content-type": "application/json"}
         with closing(http.client.HTTPConnection(HOST, self.port, timeout=600)) as connection:
             try:
-                connection.request(method, path, body, {"content-type": "application/json"})
+                connection.request(method, path, body, header)
                 response = connection.getresponse()
                 return response.status, response.read().decode()
             except http.client.HTTPException as error:
                 raise ConnectionError(str(error)) from None
-
-    @property
-    def log(self) -> Path:
-        """What it printed."""
-        return self._folder / "server.log"
 
     def _last_words(self) -> str:
         """The last line that tells of an error; vLLM prints much behind it."""
@@ -187,9 +180,9 @@ class LiveServer:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return free.getsockname()[1]
 
 
 def _end_with_the_parent() -> None:

@@ -7,15 +7,21 @@ the paths of its requests and of its result, both ``.npz``. What vLLM prints goe
 error. The process ends with its input.
 """
 
+import copy
 import faulthandler
+import inspect
 import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 import numpy as np
+
+from ssjf.harness.run import CLOCKS, Arrays, Run, WallSeconds, blocks_held
 
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -28,35 +34,128 @@ SETTINGS = {
 """The environment that vLLM is imported in, unless it is set already."""
 
 
+class Driver:
+    """A live in-process engine that serves one run after the other."""
+
+    def __init__(self, engine_arguments: Mapping[str, Any]) -> None:
+        from vllm import EngineArgs, LLMEngine
+
+        _without_amx()
+        engine_arguments = dict(engine_arguments)
+        if "kv_transfer_config" in engine_arguments:
+            from vllm.config import KVTransferConfig
+
+            swapping = KVTransferConfig(**engine_arguments["kv_transfer_config"])
+            engine_arguments["kv_transfer_config"] = swapping
+        self.engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments))
+        self.core = self.engine.engine_core.engine_core  # in this process
+        self.first_scheduler = self.core.scheduler
+        self.vocabulary = self.engine.vllm_config.model_config.get_vocab_size()
+
+    def serve(self, job: Mapping[str, Any], requests: Arrays) -> dict[str, np.ndarray]:
+        """Serve all requests; time stamps (n,) and the record of steps (m,), in the clock's unit.
+
+        ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.scheduler`` that the scheduler
+        class asks at every step), ``scheduler_config`` (vLLM's, by name), ``kv_blocks``, ``clock``
+        (see ``CLOCKS``), ``seed``. ``requests``: ``ready_at``, ``arrived_at``, ``prompt_tokens``,
+        ``output_tokens``, ``priority``. Also gives the generated tokens, one request after the
+        other, and what was swapped.
+        """
+        clock = CLOCKS[job["clock"]]()
+        self.core.scheduler = self._scheduler(job, clock)
+        rng = np.random.default_rng(job["seed"])
+        lengths = requests["prompt_tokens"]
+        prompts = [rng.integers(2, self.vocabulary, n).tolist() for n in lengths]
+        run = Run(self.engine, self.core.scheduler, clock, requests, prompts)
+        before = _swapping_totals()
+        run.go()
+        swapped = {name: total - before[name] for name, total in _swapping_totals().items()}
+        swapped["blocks"] = blocks_held(self.core.scheduler)
+        return run.arrays() | {f"swap_{name}": np.array(value) for name, value in swapped.items()}
+
+    def _scheduler(self, job: Mapping[str, Any], clock: WallSeconds) -> Any:
+        """vLLM's own scheduler in the run's configuration, made as ``EngineCore`` makes it."""
+        first = self.first_scheduler
+        given = {
+            "vllm_config": self._config(job),
+            # vLLM keeps one block for itself
+            "kv_cache_config": replace(first.kv_cache_config, num_blocks=job["kv_blocks"] + 1),
+            "structured_output_manager": self.core.structured_output_manager,
+            "block_size": first.block_size,
+            "hash_block_size": getattr(first, "hash_block_size", None),
+        }
+        known = inspect.signature(type(first).__init__).parameters
+        given = {name: value for name, value in given.items() if name in known}
+        if job["policy"] in ("fcfs", "priority"):
+            return type(first)(**given)
+        from ssjf.harness.scheduler import PolicyScheduler
+
+        scheduler = PolicyScheduler(**given)
+        scheduler.ask(job["policy"], clock.now)
+        return scheduler
+
+    def _config(self, job: Mapping[str, Any]) -> Any:
+        """The engine's ``VllmConfig`` with the run's scheduling."""
+        config = copy.copy(self.first_scheduler.vllm_config)
+        config.scheduler_config = copy.copy(config.scheduler_config)
+        settings = job["scheduler_config"] | {
+            "max_num_scheduled_tokens": job["scheduler_config"]["max_num_batched_tokens"],
+            "policy": "fcfs" if job["policy"] == "fcfs" else "priority",
+        }
+        for name, value in settings.items():
+            if hasattr(config.scheduler_config, name):
+                setattr(config.scheduler_config, name, value)
+            elif name == "watermark" and value:
+                raise ValueError("this vLLM has no watermark")
+        return config
+
+
+def _without_amx() -> None:
+    """vLLM 0.32's attention dies on AMX processors (illegal instruction) where a whole batch is
+    one token with no context, as the first chunk of a prompt can be; AVX-512 does not."""
+    import torch
+
+    if hasattr(torch.cpu, "_is_amx_tile_supported"):
+        torch.cpu._is_amx_tile_supported = lambda: False
+
+
+def _swapping_totals() -> dict[str, float]:
+    """What the connector of this process has copied so far; nothing where there is none."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
+
+    if not has_kv_transfer_group():
+        return {}
+    worker = get_kv_transfer_group()
+    return {
+        "out": worker.copied["out"],
+        "back": worker.copied["back"],
+        "out_seconds": worker.seconds["out"],
+        "back_seconds": worker.seconds["back"],
+        "left": len(worker._host),
+    }
+
+
 def main() -> None:
     faulthandler.enable()
-    answers = _take_standard_output()
+    answers = os.fdopen(os.dup(1), "w")  # the real standard output, kept from all that prints
+    os.dup2(2, 1)
     os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
     try:
-        from ssjf.harness.driver import Driver
-
         driver = Driver(json.loads(sys.stdin.readline()))
-        _say(answers, hardware())
+        _answer(answers, hardware())
         for line in sys.stdin:
             job = json.loads(line)
             with np.load(job["requests"]) as requests:
-                found: dict[str, Any] = driver.serve(job, dict(requests))
-            np.savez(job["result"], **found)
-            _say(answers, {"done": job["result"]})
+                arrays: dict[str, Any] = driver.serve(job, dict(requests))
+            np.savez(job["result"], **arrays)
+            _answer(answers, {"done": job["result"]})
     except Exception as error:
         words = " ".join(str(error).split())
-        _say(answers, {"error": f"{type(error).__name__}: {words}"})
+        _answer(answers, {"error": f"{type(error).__name__}: {words}"})
         raise
 
 
-def _take_standard_output() -> TextIO:
-    """The real standard output, kept from everything that prints."""
-    kept = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return kept
-
-
-def _say(answers: TextIO, value: dict[str, Any]) -> None:
+def _answer(answers: TextIO, value: dict[str, Any]) -> None:
     answers.write(json.dumps(value) + "\n")
     answers.flush()
 

@@ -133,7 +133,7 @@ class Fit:
 
 
 def fit(name: str, steps: Mapping[str, FloatArray], source: str = "") -> Fit:
-    """Least squares with coefficients of at least 0; columns as ``harness.driver.PER_STEP``.
+    """Least squares with coefficients of at least 0; columns as ``harness.run.PER_STEP``.
 
     Raises InputError for fewer than ``FEWEST`` steps.
     """

@@ -54,7 +54,7 @@ def simulate(
     """
     # Only when a simulation runs: numba takes its time to import.
     from ssjf.simulator.core import loop, setting, state
-    from ssjf.simulator.core.compiled import said
+    from ssjf.simulator.core.compiled import announced
 
     server, memory = server or Server(), memory or Memory()
     predicted = setting.predictions(policy, requests, predicted_tokens)
@@ -67,7 +67,7 @@ def simulate(
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
     ask = _scorer(machine, policy, queue)
-    with said():
+    with announced():
         while (ended := run(*machine)) == state.NEEDS_SCORES:
             ask()
     if ended == state.OVERFLOW:
@@ -85,17 +85,20 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
     from ssjf.simulator.core.state import WAITING
 
     m, requests, _, tables, *_ = machine
-    count, ask_running, step, now = (
-        m[name] for name in ("waiting", "asked_running", "step", "now")
-    )
-    waiting, since = tables["item"][WAITING], requests["since"]
+    names = ("waiting", "asked_running", "first_running", "step", "now")
+    count, wants_running, first, step, now = (m[name] for name in names)
+    waiting, after, since = tables["item"][WAITING], requests["after"], requests["since"]
     generated, score = requests["generated"], requests["score"]
 
     def ask() -> None:
         asked = waiting[: count[0]]
         made = generated[asked].astype(np.int64)
-        if ask_running[0]:
-            running = _running(m, requests)
+        if wants_running[0]:
+            listed, i = [], first[0]
+            while i >= 0:
+                listed.append(i)
+                i = after[i]
+            running = np.array(listed, np.int64)
             asked = np.concatenate([asked, running])
             decoded = np.where(since[running] > 0, step[0] - since[running], 0)
             made = np.concatenate([made, generated[running] + decoded])
@@ -105,15 +108,6 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
         score[asked] = policy.scores(view, now[0] / PICOSECONDS)
 
     return ask
-
-
-def _running(machine, requests) -> np.ndarray:
-    found = []
-    i = machine["first_running"][0]
-    while i >= 0:
-        found.append(i)
-        i = requests["after"][i]
-    return np.array(found, np.int64)
 
 
 def _completions(machine, requests: Requests) -> SimulatedCompletions:

@@ -1,8 +1,8 @@
 """How the machine is compiled: once, kept between processes, and said where it takes a while."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,11 +18,21 @@ from numba.core.dispatcher import Dispatcher
 _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 
-class _Part(JITCodeLibrary):
-    """Code that is optimised and made machine code where it is called, not by itself as well."""
+class _Whole(JITCodeLibrary):
+    """An entry and all its parts, optimised once: there is nothing to vectorise."""
 
     def _optimize_functions(self, module) -> None:
         pass
+
+    def _optimize_final_module(self) -> None:
+        manager, builder = self._codegen._module_pass_manager(
+            opt=2, loop_vectorize=False, slp_vectorize=False
+        )
+        manager.run(self._final_module, builder)
+
+
+class _Part(_Whole):
+    """Code that is optimised and made machine code where it is called, not by itself as well."""
 
     def _optimize_final_module(self) -> None:
         pass
@@ -43,52 +53,38 @@ class _Part(JITCodeLibrary):
         """There is no machine code yet whose environment could be set; it needs none."""
 
 
-class _Whole(JITCodeLibrary):
-    """An entry and all its parts, optimised once: there is nothing to vectorise."""
-
-    def _optimize_functions(self, module) -> None:
-        pass
-
-    def _optimize_final_module(self) -> None:
-        manager, builder = self._codegen._module_pass_manager(
-            opt=2, loop_vectorize=False, slp_vectorize=False
-        )
-        manager.run(self._final_module, builder)
-
-
-class _WholeCompiler(Compiler):
-    """numba's compiler for what Python calls."""
-
-    def define_pipelines(self):
-        name = self.state.func_id.func_qualname
-        self.state.library = _Whole(self.state.targetctx.codegen(), name)
-        self.state.library.enable_object_caching()
-        return super().define_pipelines()
-
-
 _NEEDLESS = {
     untyped_passes.WithLifting, untyped_passes.InlineInlinables, untyped_passes.InlineClosureLikes,
     untyped_passes.MakeFunctionToJitFunction, untyped_passes.FindLiterallyCalls,
     untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass,
     typed_passes.InlineOverloads, typed_passes.NopythonRewrites,
 }  # fmt: skip
-"""For closures, comprehensions, ``with``, literals, array expressions: no part has any."""
+"""For closures, comprehensions, ``with``, literals, array expressions: there are none."""
 
 
-class _PartCompiler(Compiler):
+class _WholeCompiler(Compiler):
+    """numba's compiler for what Python calls."""
+
+    library = _Whole
+
+    def define_pipelines(self):
+        library = self.library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        library.enable_object_caching()
+        self.state.library = library
+        (pipeline,) = super().define_pipelines()
+        pipeline.passes = [each for each in pipeline.passes if each[0] not in _NEEDLESS]
+        pipeline.finalize()
+        return [pipeline]
+
+
+class _PartCompiler(_WholeCompiler):
     """numba's compiler for a function that only compiled code calls.
 
     numba would optimise and translate each function with all that it calls, and again in each of
     its callers: of six parts of the time that takes, five.
     """
 
-    def define_pipelines(self):
-        name = self.state.func_id.func_qualname
-        self.state.library = _Part(self.state.targetctx.codegen(), name)
-        (pipeline,) = super().define_pipelines()
-        pipeline.passes = [each for each in pipeline.passes if each[0] not in _NEEDLESS]
-        pipeline.finalize()
-        return [pipeline]
+    library = _Part
 
 
 _PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
@@ -98,26 +94,24 @@ inlined = njit(**_OPTIONS, **_PART, forceinline=True)
 """The same for what is called at every step, where a call costs as much as what it does."""
 
 
-class _Saying(event.Listener):
-    """Says once that something is compiled."""
+class _Announcement(event.Listener):
+    """A line on a terminal's stderr, once, if anything is compiled."""
 
     def __init__(self) -> None:
-        self.said = not sys.stderr.isatty()
+        self.is_made = not sys.stderr.isatty()
 
     def on_start(self, event: event.Event) -> None:
-        if not self.said:
+        if not self.is_made:
             print("compiling the simulator (once, some seconds) ...", file=sys.stderr, flush=True)
-        self.said = True
+        self.is_made = True
 
     def on_end(self, event: event.Event) -> None:
         pass
 
 
-@contextmanager
-def said() -> Iterator[None]:
-    """A line on a terminal's stderr if what is done in this context compiles anything."""
-    with event.install_listener("numba:compile", _Saying()):
-        yield
+def announced() -> AbstractContextManager[event.Listener]:
+    """Makes that announcement for what is done in this context."""
+    return event.install_listener("numba:compile", _Announcement())
 
 
 def entry(function: Callable) -> Dispatcher:
@@ -127,19 +121,11 @@ def entry(function: Callable) -> Dispatcher:
     after an edit or an update.
     """
     made = njit(**_OPTIONS, cache=True, pipeline_class=_WholeCompiler)(function)
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    text = b"".join(file.read_bytes() for file in sources)
-    forget_outdated(Path(made.stats.cache_path), sha256(text).hexdigest())
+    made._cache._cache_file._source_stamp = checksum(Path(__file__).parent)
     return made
 
 
-def forget_outdated(cache: Path, sources: str) -> None:
-    """Delete what numba keeps in a folder if it is of other sources (by their checksum)."""
-    stamp = cache / "sources.sha256"
-    with suppress(OSError):  # where nothing can be written nothing was kept
-        if stamp.exists() and stamp.read_text() == sources:
-            return
-        cache.mkdir(parents=True, exist_ok=True)
-        for file in cache.glob("*.nb[ci]"):
-            file.unlink(missing_ok=True)
-        stamp.write_text(sources)
+def checksum(folder: Path) -> str:
+    """The SHA-256 of all Python files of a folder."""
+    sources = sorted(folder.glob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()

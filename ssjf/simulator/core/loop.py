@@ -10,7 +10,7 @@ from ssjf.simulator.core.state import (
 
 @compiled
 def _lacks_scores(m, requests, extra, tables, cells):
-    """Must Python be asked for the scores of this moment (ANY)? Of those in ASKED."""
+    """Must Python be asked for the scores of this moment (ANY)?"""
     if m.asked:
         return False
     lacking = cells[ring.phase(m, m.step)]

@@ -61,55 +61,45 @@ def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarra
 
 
 def check(requests: Requests, profile: Profile, server: Server, memory: Memory) -> None:
-    """Raise InputError for what this machine cannot serve."""
+    """Raise InputError for what this machine cannot serve, were each request alone."""
     if requests.prompt_tokens.min() < 1 or requests.output_tokens.min() < 1:
         raise InputError("prompt_tokens and output_tokens must be at least 1")
     held = requests.prompt_tokens + requests.output_tokens + profile.start_up_steps - 1
     longest = int(np.argmax(held))
-    tokens = int(held[longest])
-    _check_device(requests, longest, tokens, server)
-    if memory.reserve == "maximum":
-        _check_reserve(longest, tokens, server, memory.maximum_tokens or 0)
-    needed = -(-tokens // server.block_tokens) * server.block_tokens
-    if memory.swaps and memory.host_capacity_tokens < needed:
-        raise InputError(
-            f"the host memory holds {memory.host_capacity_tokens} KV tokens as they are kept "
-            f"there and request {longest + 1} may need {needed}; give host_tokens of at least "
-            f"{-(-needed // memory.compression)}, or on_preemption 'recompute'"
-        )
-    _check_clock(requests, tokens, profile, server, memory)
-
-
-def _check_device(requests: Requests, longest: int, tokens: int, server: Server) -> None:
-    """Can the longest request be served at all, were it alone?"""
+    tokens, name = int(held[longest]), f"request {longest + 1}"
+    blocks = -(-tokens // server.block_tokens)
+    needed, kv_tokens = blocks * server.block_tokens, server.blocks * server.block_tokens
     if tokens > MOST_TOKENS:
-        raise InputError(f"request {longest + 1} has {tokens} tokens; at most {MOST_TOKENS} can be")
-    needed = -(-tokens // server.block_tokens)
-    if needed > server.blocks:
+        raise InputError(f"{name} has {tokens} tokens; at most {MOST_TOKENS} can be")
+    if needed > kv_tokens:
         raise InputError(
-            f"request {longest + 1} needs {needed} KV blocks "
-            f"({requests.prompt_tokens[longest]} prompt + {requests.output_tokens[longest]} "
-            f"output tokens) and the KV memory has {server.blocks} of {server.block_tokens} "
-            f"tokens; give kv_tokens of at least {needed * server.block_tokens}"
+            f"{name} needs {blocks} KV blocks ({requests.prompt_tokens[longest]} prompt + "
+            f"{requests.output_tokens[longest]} output tokens) and the KV memory has "
+            f"{server.blocks} of {server.block_tokens} tokens; give kv_tokens of at least {needed}"
         )
     if not server.chunked_prefill and tokens > server.token_budget:
         raise InputError(
-            f"request {longest + 1} may have to prefill {tokens} tokens at once and the "
+            f"{name} may have to prefill {tokens} tokens at once and the "
             f"token budget is {server.token_budget}; raise it or allow chunked_prefill"
         )
-
-
-def _check_reserve(longest: int, tokens: int, server: Server, maximum: int) -> None:
-    if tokens > maximum:
+    if memory.swaps and memory.host_capacity_tokens < needed:
         raise InputError(
-            f"request {longest + 1} needs {tokens} KV tokens and maximum_tokens, what is reserved "
+            f"the host memory holds {memory.host_capacity_tokens} KV tokens as they are kept "
+            f"there and {name} may need {needed}; give host_tokens of at least "
+            f"{-(-needed // memory.compression)}, or on_preemption 'recompute'"
+        )
+    maximum = memory.maximum_tokens or 0
+    if memory.reserve == "maximum" and tokens > maximum:
+        raise InputError(
+            f"{name} needs {tokens} KV tokens and maximum_tokens, what is reserved "
             f"for each, is {maximum}"
         )
-    if maximum > server.blocks * server.block_tokens:
+    if memory.reserve == "maximum" and maximum > kv_tokens:
         raise InputError(
-            f"maximum_tokens is {maximum} and the KV memory has "
-            f"{server.blocks * server.block_tokens} tokens: no request could be admitted"
+            f"maximum_tokens is {maximum} and the KV memory has {kv_tokens} tokens: "
+            "no request could be admitted"
         )
+    _check_clock(requests, tokens, profile, server, memory)
 
 
 def _check_clock(requests: Requests, tokens: int, profile: Profile, server, memory) -> None:
@@ -145,30 +135,49 @@ def machine(
     remaining = policy.score if isinstance(policy.score, Remaining) else None
     if remaining or memory.on_preemption == "ewt":
         check_lengths(queue.predicted_tokens)
-    fixed = np.zeros(1, state.MACHINE)
-    m = fixed[0]
+    record = np.zeros(1, state.MACHINE)
+    m = record[0]
     m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
-    _server_constants(m, profile, server)
-    _memory_constants(m, server, memory)
-    _order_constants(m, policy, remaining, time_model(profile))
+    _set_server(m, profile, server)
+    _set_memory(m, server, memory)
+    _set_policy(m, policy, remaining, time_model(profile))
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
     # Who runs is only listed where somebody may be looked for.
     m["listed"] = not m["plain"] or longest * server.running_slots > server.blocks
-    made = state.new_machine(
-        fixed, ready, requests.prompt_tokens, total, remaining.boundaries if remaining else ()
-    )
+    m["step"], m["next_ready"], m["copy_ends"] = 1, ready[0], state.NEVER
+    m["best"] = m["first_running"] = m["last_running"] = state.NONE
+    # No two events of running requests may meet in a bucket.
+    m["ring_size"] = size = max(64, 1 << int(total.max() + 2).bit_length())
+    m["growth_at"] = size + (size >> 6)
+    cells = np.zeros(size + (size >> 6) + server.block_tokens, np.int64)
+    cells[:size] = state.NONE
+    n = len(requests)
+    records, extra = np.zeros(n, state.REQUEST), np.zeros(n, state.EXTRA)
+    records["prompt"], records["total"] = requests.prompt_tokens, total
     if memory.reserve != "none":
         held = requests.prompt_tokens + total - 1
-        made[1]["reserved"] = memory.maximum_tokens if memory.reserve == "maximum" else held
-    _set_order(made, ready, policy, queue, remaining, profile.start_up_steps, memory)
-    return made
+        records["reserved"] = memory.maximum_tokens if memory.reserve == "maximum" else held
+    levels = np.asarray(remaining.boundaries if remaining else (), np.float64)
+    m["levels"] = len(levels)
+    tables = np.empty((state.TABLES, max(n, len(levels))), state.ENTRY)  # written before read
+    tables["key"][state.LEVELS, : len(levels)] = levels.view(np.int64)
+    times = np.empty((4, n), np.int64)
+    times[state.READY] = ready
+    if remaining or memory.on_preemption == "ewt":
+        extra["arrived"] = queue.arrived_at
+        extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + profile.start_up_steps
+    if not remaining and policy.in_time != "any":
+        _set_scores(records, extra, ready, policy, queue)
+    return record, records, extra, tables, times, cells
 
 
-def _server_constants(m, profile: Profile, server: Server) -> None:
+def _set_server(m, profile: Profile, server: Server) -> None:
     m["slots"] = server.running_slots
-    m["block"], m["blocks"] = server.block_tokens, server.blocks
+    m["block"] = block = server.block_tokens
+    m["shift"] = block.bit_length() - 1 if block.bit_count() == 1 else state.NONE
+    m["blocks"] = m["free"] = m["least_free"] = server.blocks
     m["watermark"] = int(server.watermark * server.blocks)
     m["budget"], m["chunked"] = server.token_budget, server.chunked_prefill
     m["lead"] = profile.start_up_steps
@@ -177,10 +186,11 @@ def _server_constants(m, profile: Profile, server: Server) -> None:
         m[name] = picoseconds
 
 
-def _memory_constants(m, server: Server, memory: Memory) -> None:
+def _set_memory(m, server: Server, memory: Memory) -> None:
     m["on_preemption"] = ON_PREEMPTION.index(memory.on_preemption)
     m["reserves"] = memory.reserve != "none"
-    m["host_blocks"] = memory.host_capacity_tokens // server.block_tokens
+    host_blocks = memory.host_capacity_tokens // server.block_tokens
+    m["host_blocks"] = m["host_free"] = m["least_host_free"] = host_blocks
     m["latency"] = round(memory.latency_seconds * PICOSECONDS)
     m["overlap"] = memory.overlap
     m["out_time"], m["in_time"] = memory.token_picoseconds()
@@ -188,7 +198,7 @@ def _memory_constants(m, server: Server, memory: Memory) -> None:
     m["ahead"] = round(memory.ahead_seconds * PICOSECONDS)
 
 
-def _order_constants(m, policy: Policy, remaining: Remaining | None, own: TimeModel) -> None:
+def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) -> None:
     kind = m["kind"] = _kind(policy, remaining)
     moves = kind in (state.LINEAR, state.ANY)
     m["displaces"] = policy.preempts and m["on_preemption"] != state.DEFER
@@ -214,20 +224,11 @@ def _kind(policy: Policy, remaining: Remaining | None) -> int:
     return {"constant": state.STATIC, "linear": state.LINEAR, "any": state.ANY}[policy.in_time]
 
 
-def _set_order(made, ready, policy: Policy, queue: Queue, remaining, lead, memory) -> None:
-    """Fixed scores, base and slope, times of promotion, or lengths to count down from."""
-    _, requests, extra, *_ = made
-    if remaining:
-        extra["arrived"] = queue.arrived_at
-    if remaining or memory.on_preemption == "ewt":
-        extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + lead
-    if remaining or policy.in_time == "any":
-        return
-    base = policy.scores(queue, 0.0)
+def _set_scores(records, extra, ready, policy: Policy, queue: Queue) -> None:
+    """Fixed scores, base and slope, times of promotion."""
+    records["score"] = base = policy.scores(queue, 0.0)
     if policy.in_time == "linear":
-        extra["base"] = base
-        extra["slope"] = policy.scores(queue, 1.0) - base
-    requests["score"] = base
+        extra["base"], extra["slope"] = base, policy.scores(queue, 1.0) - base
     if policy.promote_after is not None:
         bound = np.asarray(policy.promote_after(queue), np.float64)
         if bound.shape != (len(queue),) or not (bound >= 0).all():

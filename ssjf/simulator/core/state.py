@@ -21,7 +21,7 @@ import numpy as np
 # predicted remaining time, base + slope * time, or a Python function asked at every decision.
 STATIC, BOUNDED, REMAINING, LINEAR, ANY = range(5)
 
-# What is done with a preempted request (``m.on_preemption``), as ``memory.ON_PREEMPTION``.
+# What is done with a preempted request (``m.on_preemption``), as ``server.ON_PREEMPTION``.
 RECOMPUTE, SWAP, EWT, DEFER = range(4)
 
 # Where a request's KV is (``place``).
@@ -76,12 +76,12 @@ MACHINE = _record(
     "promotion order_prefill order_context order_token wait_prefill wait_context wait_token",
 )
 """``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
-``partials`` prefill; ``coming`` have a slot and wait for their KV; ``left_out`` decode, but not in
-this step. Of the step also: token budget ``left``; ``claimed`` blocks of those that pause;
-``cursor``, up to where in the order of admission blocks were given; ``best``, the first that waits.
-``order_*`` is the time model of the policy's score, ``wait_*`` that of the machine, for EWT.
-``leaving``: blocks whose copy is under way; ``residents``: those that wait with their KV on the
-device, ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
+``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
+``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
+blocks were given; ``best``, the first that waits. ``order_*`` is the time model of the policy's
+score, ``wait_*`` that of the machine, for EWT. ``leaving``: blocks whose copy is under way;
+``residents``: those that wait with their KV on the device, ``resident`` their blocks;
+``uploading``: those that wait while their KV comes back."""
 
 _TOKENS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
 _FLAGS = ["place", "waits", "started"]
@@ -104,32 +104,3 @@ EXTRA = _record(
 list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score."""
 
 ENTRY = _record("item key")  # of a float, its ``order.sortable``
-
-
-def new_machine(fixed: np.ndarray, ready, prompt, total, levels):
-    """(machine, requests, extra, tables, times, cells) at time 0 with nothing arrived.
-
-    ``fixed`` is a ``MACHINE`` of one record with all that is fixed for the run.
-    """
-    n, m = len(ready), fixed.copy()
-    times = np.empty((4, n), np.int64)
-    times[READY] = ready
-    m["next_ready"] = ready[0]
-    block = int(m["block"][0])
-    m["shift"] = block.bit_length() - 1 if block.bit_count() == 1 else NONE
-    # No two events of running requests may meet in a bucket.
-    size = max(64, 1 << int(total.max() + 2).bit_length())
-    m["ring_size"], m["growth_at"] = size, size + (size >> 6)
-    cells = np.full(size + (size >> 6) + block, NONE, np.int64)
-    cells[size:] = 0
-    m["step"] = 1
-    m["free"] = m["least_free"] = m["blocks"]
-    m["copy_ends"] = NEVER
-    m["host_free"] = m["least_host_free"] = m["host_blocks"]
-    m["best"] = m["first_running"] = m["last_running"] = NONE
-    m["levels"] = len(levels)
-    requests, extra = np.zeros(n, REQUEST), np.zeros(n, EXTRA)
-    requests["prompt"], requests["total"] = prompt, total
-    tables = np.empty((TABLES, max(n, len(levels))), ENTRY)  # entries are written before read
-    tables["key"][LEVELS, : len(levels)] = np.asarray(levels, np.float64).view(np.int64)
-    return m, requests, extra, tables, times, cells
