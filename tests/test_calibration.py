@@ -108,14 +108,6 @@ def test_it_forgets_once_the_window_has_passed(method):
     assert np.median(half.calibrate(asked) / asked) > 1  # a quarter of the window does not do it
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=60))
-def test_a_window_of_ties_holds_the_last_ones(pairs):
-    """Many equal numbers: the sorted copy loses exactly what the window loses."""
-    found = taught(pairs, 10)
-    assert found._sorted == sorted((float(p), float(y)) for p, y in pairs[-10:])
-
-
 def test_few_observations_correct_little():
     pairs = stream(400, lambda x: 4 * x)
     asked = np.array([10.0, 150.0, 900.0])

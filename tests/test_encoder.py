@@ -20,8 +20,7 @@ from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.encoder.config import EncoderConfig
-from ssjf.proxy.encoder.heads import HEADS
+from ssjf.proxy.encoder.heads import HEADS, EncoderConfig
 from ssjf.proxy.encoder.network import backbone
 from ssjf.proxy.encoder.proxy import Tokenizer
 from ssjf.proxy.encoder.trainer import STATE, last_checkpoint
@@ -242,15 +241,15 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, tiny
 
 
 def test_nan_is_found_before_it_is_stepped_upon(config, monkeypatch, tmp_path):
-    from ssjf.proxy.encoder import losses
+    from ssjf.proxy.encoder import network
 
-    honest, calls = losses.LOSSES["log-mse"], []
+    honest, calls = network.LOSSES["log-mse"], []
 
     def breaks(out, draws, scale):
         calls.append(1)
         return honest(out, draws, scale) * (float("nan") if len(calls) == 12 else 1)
 
-    monkeypatch.setitem(losses.LOSSES, "log-mse", breaks)
+    monkeypatch.setitem(network.LOSSES, "log-mse", breaks)
     with pytest.raises(InputError, match=r"not a number at step 12 .*lower .* is kept in"):
         train(rows(), config, tmp_path / "keep")
     kept = Path(last_checkpoint(tmp_path / "keep"))

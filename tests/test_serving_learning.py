@@ -25,11 +25,10 @@ from serving_tools import (
     serving,
     wrapped,
 )
+from ssjf.proxy.base import LEVELS, ResidualQuantiles
 from ssjf.proxy.calibration import Calibrator
-from ssjf.proxy.conformal import LEVELS, ResidualQuantiles
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import Mlp, RetrievalProxy
-from ssjf.proxy.retrieval.vectors import RetrievalConfig
+from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy
 from ssjf.serving import forecaster
 from ssjf.serving.forecaster import Calibrating, Forecaster, Remembering
 from ssjf.serving.openai import CompletionRequest

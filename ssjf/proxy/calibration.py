@@ -6,10 +6,8 @@ corrected differently, as those of two LLMs with a calibrator each, can change p
 """
 
 import math
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,6 @@ LEAST_SLOPE = 0.01
 _GRID = np.linspace(0.05, 0.95, 19)
 _LARGEST_LOG = 700.0  # its exp is a float64
 
-Point = tuple[float, float]
 Knots = tuple[FloatArray, FloatArray]
 
 
@@ -65,9 +62,8 @@ def quantile(x: FloatArray, y: FloatArray) -> Knots:
 
 
 CURVES: dict[str, Callable[[FloatArray, FloatArray], Knots]] = {
-    "isotonic": isotonic,
-    "quantile": quantile,
-}
+    "isotonic": isotonic, "quantile": quantile,
+}  # fmt: skip
 METHODS = (*CURVES, "none")
 
 
@@ -78,8 +74,7 @@ class Calibrator:
     ``quantile`` maps quantiles of the predictions to those of the lengths, ``none`` corrects
     nothing. Either is mixed with one factor for all, which weighs most while there are few
     observations and never less than 0.01 (see ``Curve``): predictions that differ by more than a
-    part in a billion are never tied, nor their order turned. A fit is made when it is asked for
-    and takes O(window).
+    part in a billion are never tied, nor their order turned. A fit is made when it is needed.
     """
 
     def __init__(self, window: int = 1000, method: str = "isotonic") -> None:
@@ -90,8 +85,7 @@ class Calibrator:
         if method not in METHODS:
             raise unknown("calibration method", method, METHODS)
         self.window, self.method, self.ignored = window, method, 0
-        self._points: deque[Point] = deque()  # (predicted, output) by time
-        self._sorted: list[Point] = []  # the same by prediction: no fit has to sort
+        self._points: deque[tuple[float, float]] = deque(maxlen=window)  # (predicted, output)
         self._curve: Curve | None = None
 
     def __len__(self) -> int:
@@ -99,15 +93,11 @@ class Calibrator:
 
     def observe(self, predicted_tokens: float, output_tokens: float) -> None:
         """A request has finished. Numbers that are no lengths are ``ignored``, and counted."""
-        point = _number(predicted_tokens), _number(output_tokens)
-        if not all(0 < value < math.inf for value in point):
+        predicted, output = _number(predicted_tokens), _number(output_tokens)
+        if not (0 < predicted < math.inf and 0 < output < math.inf):
             self.ignored += 1
             return
-        if len(self._points) == self.window:
-            oldest = self._points.popleft()
-            del self._sorted[bisect_left(self._sorted, oldest)]
-        self._points.append(point)
-        insort(self._sorted, point)
+        self._points.append((predicted, output))
         self._curve = None
 
     def calibrate(self, predicted_tokens: ArrayLike) -> FloatArray:
@@ -116,16 +106,11 @@ class Calibrator:
         valid = np.isfinite(tokens) & (tokens > 0)
         if self.method != "none" and len(self) >= FEWEST:
             if self._curve is None:
-                x, y = self._logs().T
+                x, y = np.log(np.array(sorted(self._points)).T)
                 self._curve = Curve(x, y, self.method)
             logs = np.clip(self._curve.at(np.log(tokens[valid])), -_LARGEST_LOG, _LARGEST_LOG)
             tokens[valid] = np.exp(logs)
         return tokens
-
-    def _logs(self) -> FloatArray:
-        """Logarithms (predicted, output), shape (n, 2), by prediction."""
-        flat = chain.from_iterable(self._sorted)
-        return np.log(np.fromiter(flat, np.float64, 2 * len(self)).reshape(-1, 2))
 
     def state(self) -> dict[str, Any]:
         """All that is remembered, as JSON takes it."""
@@ -138,14 +123,22 @@ class Calibrator:
     @classmethod
     def from_state(cls, state: Any) -> "Calibrator":
         """The inverse of ``state``; InputError for what ``state`` cannot have given."""
-        points = _points(state)
+        _check(state)
         calibrator = cls(state["window"], state["method"])
-        if len(points) > calibrator.window:
+        predicted, output = (
+            _lengths(key, state[key]) for key in ("predicted_tokens", "output_tokens")
+        )
+        if len(predicted) != len(output):
             raise InputError(
-                f"calibration state: {len(points)} observations do not fit a window of "
+                f"calibration state: {len(predicted)} predicted_tokens and {len(output)} "
+                "output_tokens; they must be as many"
+            )
+        if len(predicted) > calibrator.window:
+            raise InputError(
+                f"calibration state: {len(predicted)} observations do not fit a window of "
                 f"{calibrator.window}"
             )
-        calibrator._points, calibrator._sorted = deque(points), sorted(points)
+        calibrator._points.extend(zip(predicted, output, strict=True))
         calibrator.ignored = state["ignored"]
         return calibrator
 
@@ -157,22 +150,15 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _points(state: Any) -> list[Point]:
-    """The observations of a state, once all of it is what ``state`` gives."""
+def _check(state: Any) -> None:
+    """InputError unless a state has the keys of one, and a count of what was ignored."""
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"calibration state: it must be an object of format {FORMAT}")
-    for key in ("window", "method", "ignored", "predicted_tokens", "output_tokens"):
+    for key in Calibrator().state():
         if key not in state:
             raise InputError(f"calibration state: {key} is missing")
     if type(state["ignored"]) is not int or state["ignored"] < 0:
         raise InputError(f"calibration state: ignored is {state['ignored']!r}, which is no count")
-    columns = [_lengths(key, state[key]) for key in ("predicted_tokens", "output_tokens")]
-    if len(columns[0]) != len(columns[1]):
-        raise InputError(
-            f"calibration state: {len(columns[0])} predicted_tokens and {len(columns[1])} "
-            "output_tokens; they must be as many"
-        )
-    return [*zip(*columns, strict=True)]
 
 
 def _lengths(key: str, values: Any) -> list[float]:

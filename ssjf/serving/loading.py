@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from ssjf.errors import InputError
 from ssjf.proxy import io
@@ -35,7 +34,7 @@ def load(options: ServeOptions) -> Predictor:
 
 def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
     """Forecaster and state file; InputError, of which a server would learn only minutes later."""
-    proxy, card = io.load(options.proxy), _card(options)
+    proxy, card = io.load(options.proxy), io.card(options.proxy)
     if options.learn == "retrieval" and not hasattr(proxy, "learn"):
         raise InputError(
             f"proxy {options.proxy} is no retrieval proxy, which learn 'retrieval' needs; "
@@ -54,11 +53,6 @@ def _deadline_seconds(options: ServeOptions, seconds: float) -> float:
     ms = options.deadline_ms or max(1e3 * DEADLINE_PREDICTIONS * seconds, LEAST_DEADLINE_MS)
     LOG.info("a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds, ms)
     return ms / 1e3
-
-
-def _card(options: ServeOptions) -> dict[str, Any]:
-    builtin = options.proxy == io.BUILTIN
-    return io.card(io.builtin_folder() if builtin else Path(options.proxy))
 
 
 def _restore(forecaster: Forecaster, state: StateFile) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, ResidualQuantiles, tokens
+from ssjf.proxy.base import LEVELS, Arrays, Prediction, ResidualQuantiles, tokens
 from ssjf.proxy.encoder.heads import HEADS, Scale
 from ssjf.request import FloatArray, IntArray
 
@@ -48,18 +47,10 @@ class Tokenizer:
         tokenizer.no_padding()
         plain = tokenizer.encode("a", add_special_tokens=False).ids
         marked = tokenizer.encode("a").ids
-        start = next(
-            (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain), 0
-        )
-        return cls(
-            tokenizer, longest_tokens, cut,
-            tuple(marked[:start]), tuple(marked[start + len(plain) :]),
-        )  # fmt: skip
-
-    @property
-    def entries(self) -> int:
-        """The size of its vocabulary."""
-        return self.tokenizer.get_vocab_size()
+        starts = (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain)
+        start = next(starts, 0)
+        before, after = tuple(marked[:start]), tuple(marked[start + len(plain) :])
+        return cls(tokenizer, longest_tokens, cut, before, after)
 
     def ids(self, prompts: Sequence[str]) -> list[IntArray]:
         """The ids of each prompt, shape (its tokens,); there is at least one."""
@@ -87,9 +78,8 @@ def one_hot(named: Sequence[str], llms: Sequence[str]) -> np.ndarray:
 
     A row of zeros stands for an LLM that is not known.
     """
-    return np.array([[name == llm for llm in llms] for name in named], np.float32).reshape(
-        len(named), len(llms)
-    )
+    known = [name == llm for name in named for llm in llms]
+    return np.array(known, np.float32).reshape(len(named), len(llms))
 
 
 @dataclass(frozen=True)
@@ -117,10 +107,10 @@ class EncoderProxy:
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens, and quantiles; an LLM it was not trained on counts as unknown."""
         if not len(prompts):
-            return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))), LEVELS)
+            return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
         decoded = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
         quantiles = self.around.quantiles(decoded.logs, decoded.levels)
-        return Prediction(tokens(decoded.logs), quantiles, LEVELS)
+        return Prediction(tokens(decoded.logs), quantiles)
 
     def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
         """Outputs of the head, shape (n, outputs)."""
@@ -138,10 +128,10 @@ class EncoderProxy:
         """The model in ONNX Runtime; OMP_NUM_THREADS says how many threads (by default one)."""
         return open_session(self.model)
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Everything that is stored in the weights' file, by name."""
-        own = {"edges": self.around.edges, "residuals": self.around.residuals}
-        return own | self.scale.arrays() | {f"net.{k}": v for k, v in self.tensors.items()}
+        tensors = {f"net.{name}": each for name, each in self.tensors.items()}
+        return vars(self.around) | self.scale.arrays() | tensors
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder."""
@@ -152,31 +142,24 @@ class EncoderProxy:
         return {"llms": list(self.llms), "history": self.history}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "EncoderProxy":
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
         """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         folder, config = card["folder"], card["config"]
         proxy = cls(
             model=(folder / MODEL).read_bytes(), tokenizer_json=(folder / TOKENIZER).read_text(),
-            head=config["head"], decode=config["decode"],
-            longest_tokens=config["longest_tokens"], cut=config["cut"],
+            **{name: config[name] for name in ("head", "decode", "longest_tokens", "cut")},
             llms=tuple(card["llms"]), scale=Scale.from_arrays(arrays),
             around=ResidualQuantiles(arrays["edges"], arrays["residuals"]),
             tensors={k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")},
             history=card["history"],
         )  # fmt: skip
-        proxy._check()
+        entries = proxy.tokenizer.tokenizer.get_vocab_size()
+        for name, table in proxy.tensors.items():
+            if name.endswith("word_embeddings.weight") and entries > len(table):
+                raise ValueError(f"its tokenizer has {entries} entries, its encoder {len(table)}")
+        if proxy.head not in HEADS:
+            raise ValueError(f"unknown head {proxy.head!r}")
         return proxy
-
-    def _check(self) -> None:
-        """The tokenizer must be the one whose ids the encoder has learnt."""
-        tables = [v for k, v in self.tensors.items() if k.endswith("word_embeddings.weight")]
-        for table in tables:
-            if self.tokenizer.entries > len(table):
-                raise ValueError(
-                    f"its tokenizer has {self.tokenizer.entries} entries, its encoder {len(table)}"
-                )
-        if self.head not in HEADS:
-            raise ValueError(f"unknown head {self.head!r}")
 
 
 def output(

@@ -13,11 +13,9 @@ from pydantic import BaseModel, Field, field_validator
 from scipy.sparse import csr_matrix
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.conformal import fit_residuals
+from ssjf.proxy.base import TrainingRows, fit_residuals
 from ssjf.proxy.light import features
-from ssjf.proxy.light.proxy import LightProxy
-from ssjf.proxy.light.trees import from_lightgbm
+from ssjf.proxy.light.proxy import TREE_TYPES, LightProxy, Trees
 from ssjf.request import FloatArray
 
 FOLDS = 5
@@ -51,7 +49,7 @@ class LightConfig(BaseModel):
 def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
     """Fit a light proxy; it takes seconds, so nothing is kept for a killed training."""
     used = np.flatnonzero(rows.train | rows.validation)
-    prompts = [rows.prompts[i] for i in used]
+    prompts = rows.prompts_of(used)
     targets, train, held = rows.targets[used], rows.train[used], rows.validation[used]
     tfidf, idf = _tfidf(prompts, train, config)
     linear, offset, scores = _linear(tfidf, targets, train, config)
@@ -61,12 +59,13 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
     columns = np.hstack([scores, counts, projected]).astype(np.float32)
     known = ~np.isnan(targets[:, 0])
     booster, base = _boost(columns, targets[:, 0], train & known, held & known, config)
-    trees = from_lightgbm(booster)
+    trees = trees_of(booster)
     logs = base + trees.sums(columns[held & known])
     around = fit_residuals(logs, rows.draws[used][held & known], config.bands)
     return LightProxy(
-        idf, linear, offset, projection, scale, trees, base, around.edges, around.residuals
-    )
+        **vars(around), idf=idf, linear=linear, offset=offset, projection=projection, scale=scale,
+        base=np.array([base]), trees=trees,
+    )  # fmt: skip
 
 
 def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig) -> tuple[Any, Any]:
@@ -138,3 +137,37 @@ def _boost(columns, target, train, validation, config: LightConfig):
         callbacks=[lgb.early_stopping(config.patience, verbose=False)],
     )
     return booster, base
+
+
+def trees_of(booster: Any) -> Trees:
+    """The trees of a trained LightGBM regressor without categorical columns."""
+    dumped = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
+    nodes = [_nodes(root) for root in dumped]
+    size = max(map(len, nodes))
+    columns = []
+    for place, kind in enumerate(TREE_TYPES):
+        filled = np.zeros((len(nodes), size), kind)
+        for tree, row in enumerate(nodes):
+            filled[tree, : len(row)] = [node[place] for node in row]
+        columns.append(filled)
+    return Trees(*columns)
+
+
+def _nodes(root: dict[str, Any]) -> list[tuple[int, float, int, int, float]]:
+    """A tree as (feature, threshold, left, right, value), the root first."""
+    nodes: list[Any] = [root]
+    rows = []
+    for node in nodes:
+        if "leaf_value" in node:
+            rows.append((-1, 0.0, 0, 0, node["leaf_value"]))
+            continue
+        children = len(nodes), len(nodes) + 1
+        nodes += [node["left_child"], node["right_child"]]
+        rows.append((node["split_feature"], _rounded_down(node["threshold"]), *children, 0.0))
+    return rows
+
+
+def _rounded_down(value: float) -> float:
+    """The largest float32 of at most ``value``: it parts float32 columns just as ``value`` does."""
+    near = np.float32(value)
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

@@ -1,14 +1,59 @@
-"""A flat index of vectors with the lengths of their answers: add, forget, search, save."""
+"""What a retrieval proxy searches: vectors of prompts, and the lengths of their answers."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
 import numpy as np
 
+from ssjf.errors import InputError
+from ssjf.proxy.encoder.proxy import MODEL, TOKENIZER, Tokenizer, open_session, output
 from ssjf.request import FloatArray, IntArray
 
 MOST_FORGOTTEN = 256  # that are still in the flat index, where removing moves all that follows
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """An encoder in ONNX Runtime, without its head.
+
+    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens, cut: as in
+    ``EncoderConfig``.
+    """
+
+    model: bytes
+    tokenizer_json: str
+    longest_tokens: int
+    cut: str
+
+    def of(self, prompts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of prompts, shape (n, hidden), float32; each prompt is read alone."""
+        # An encoder that tells LLMs apart reads which beside its vector, not in it.
+        states = output("vector", self._session, self._tokenizer.ids(prompts))
+        return np.stack([unit(each) for each in states])
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.of(self.tokenizer_json, self.longest_tokens, self.cut)
+
+    @cached_property
+    def _session(self) -> Any:
+        session = open_session(self.model)
+        if "vector" not in {each.name for each in session.get_outputs()}:
+            raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
+        return session
+
+    def files(self) -> dict[str, bytes]:
+        """The model and its tokenizer, as in the folder of an encoder."""
+        return {MODEL: self.model, TOKENIZER: self.tokenizer_json.encode()}
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """A vector of length 1, float32; zero stays zero."""
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
 
 class VectorIndex:
@@ -30,21 +75,10 @@ class VectorIndex:
     def __len__(self) -> int:
         return self._index.ntotal - len(self._forgotten)
 
-    @property
-    def draws(self) -> int:
-        """The most lengths that a prompt may have."""
-        return self._logs.shape[1]
-
     def add(self, vectors: np.ndarray, logs: FloatArray) -> IntArray:
-        """Add vectors.
+        """Add vectors (n, dimensions) with logarithms of lengths (n, at most draws).
 
-        Parameters
-        ----------
-        vectors: shape (n, dimensions). logs: shape (n, at most draws), NaN where unknown.
-
-        Returns
-        -------
-        Their ids, shape (n,), which rise by age.
+        NaN stands for an unknown length. Returns their ids, shape (n,), which rise by age.
         """
         vectors = np.ascontiguousarray(vectors, np.float32)
         with self._lock:
@@ -62,7 +96,7 @@ class VectorIndex:
         # Rounded as it is stored.
         self._index.add_with_ids(vectors.astype(np.float16).astype(np.float32), ids)
 
-    def forget(self, ids: IntArray) -> int:
+    def forget(self, ids: Sequence[int] | IntArray) -> int:
         """Drop vectors by their ids; returns how many of them were still there."""
         ids = np.asarray(ids, np.int64)
         with self._lock:
@@ -114,12 +148,9 @@ class VectorIndex:
 def _earlier(serialized: np.ndarray, ids: IntArray) -> np.ndarray:
     """The vectors of ids in an index with inverted lists, as earlier versions stored them."""
     try:
-        index = _faiss().deserialize_index(serialized)
+        return _faiss().deserialize_index(serialized).reconstruct_batch(ids)
     except RuntimeError:
         raise ValueError("its vectors are not those of a faiss index") from None
-    if index.ntotal != len(ids):
-        raise ValueError("its vectors and lengths do not fit together")
-    return index.reconstruct_batch(ids)
 
 
 def _faiss() -> Any:

@@ -3,9 +3,6 @@
 Rows per run: x, seed, run, slots, rho, series, jct_mean and jct_p99 in s.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -39,8 +36,7 @@ WORDS = {
 
 def proxy_quality(name: str = folder.BUILTIN) -> pd.DataFrame:
     """The quality on its test split that a proxy's card records, with intervals."""
-    where = folder.builtin_folder() if name == folder.BUILTIN else Path(name)
-    judged = json.loads((where / folder.CARD).read_text())["test"]
+    judged = folder.card(name)["test"]
     rows = [[WORDS[key], *values, *[np.nan] * (3 - len(values))] for key, values in judged.items()]
     return pd.DataFrame(rows, columns=["quality", "value", "low", "high"])
 
