@@ -326,14 +326,14 @@ def test_an_edited_file_is_refused(saved, tmp_path, file):
 
 
 def test_a_proxy_of_another_tokenizer_is_refused(trained, config, tmp_path):
-    tokenizer = json.loads(trained.tokenizer_json)
+    tokenizer = json.loads(trained.encoder.tokenizer_json)
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary |= {f"more{i}": len(vocabulary) + i for i in range(9)}
-    wrong = replace(trained, tokenizer_json=json.dumps(tokenizer))
+    wrong = replace(trained, encoder=replace(trained.encoder, tokenizer_json=json.dumps(tokenizer)))
     path = folder.save(tmp_path / "wrong", "encoder", wrong, card(trained, config))
     with pytest.raises(InputError, match=r"its tokenizer has .* entries, its encoder"):
         folder.load(path)
-    none = replace(trained, tokenizer_json="{}")
+    none = replace(trained, encoder=replace(trained.encoder, tokenizer_json="{}"))
     path = folder.save(tmp_path / "none", "encoder", none, card(trained, config))
     with pytest.raises(InputError, match=r"not a tokenizer\.json"):
         folder.load(path)
@@ -354,7 +354,7 @@ def test_the_exported_model_says_what_the_network_says(config):
     with torch.no_grad():
         said = [
             net(ids[None], torch.ones_like(ids)[None], torch.zeros(1, 0)).item()
-            for ids in map(torch.from_numpy, exact.tokenizer.ids(texts))
+            for ids in map(torch.from_numpy, exact.encoder.tokenizer.ids(texts))
         ]
     assert exact.outputs(texts)[:, 0] == pytest.approx(said, abs=1e-4)
     coarse = train(rows(), config).outputs(texts)[:, 0]

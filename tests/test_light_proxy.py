@@ -155,12 +155,12 @@ def test_sums_are_those_of_a_plain_walk(boosted):
 def test_trees_are_their_arrays(boosted):
     booster, rows = boosted
     trees = trees_of(booster)
-    again = Trees.from_arrays(trees.arrays())
+    again = Trees.restored("trees", trees.stored("trees"))
     assert np.array_equal(again.sums(rows), trees.sums(rows))
-    for name in ("trees.left", "trees.right"):
-        wrong = trees.arrays() | {name: trees.arrays()[name] + np.int16(10_000)}
+    for name in ("left", "right"):
+        wrong = dataclasses.replace(trees, **{name: getattr(trees, name) + np.int16(10_000)})
         with pytest.raises(ValueError, match="a node that is not there"):
-            Trees.from_arrays(wrong)
+            wrong.check()
 
 
 # Training

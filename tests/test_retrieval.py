@@ -272,7 +272,7 @@ def test_the_map_brings_alike_lengths_together(trained, rows, config):
     assert trained.map.shape == (32, 8) and trained.vectors(["a"]).shape == (1, 8)
     plain = train(rows, changed(config, dimensions=0))
     assert plain.map is None and plain.training == {"fallback_share": 0.0}
-    assert np.array_equal(plain.vectors(["a"]), plain.encoder.of(["a"]))
+    assert np.array_equal(plain.vectors(["a"]), plain.encoder.vectors(["a"]))
 
 
 @pytest.mark.parametrize("average", ["logs", "tokens"])
@@ -480,8 +480,8 @@ def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
     proxy = train(rows, changed(config, encoder=str(where), dimensions=0))
     no_llm = np.zeros((1, 2), np.float32)
     expected = np.concatenate([
-        tuned.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
-        for ids in tuned.tokenizer.ids(rows.prompts[:5])
+        tuned.encoder.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
+        for ids in tuned.encoder.tokenizer.ids(rows.prompts[:5])
     ])  # fmt: skip
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(proxy.vectors(rows.prompts[:5]), expected, atol=1e-6)

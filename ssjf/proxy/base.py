@@ -7,7 +7,7 @@ split conformal prediction, Mondrian by the predicted length (Vovk et al. 2005, 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -30,6 +30,14 @@ class Prediction:
     tokens: FloatArray
     quantiles: FloatArray
     levels: tuple[float, ...] = LEVELS
+
+    @classmethod
+    def of(cls, logs: FloatArray, quantiles: FloatArray) -> Self:
+        """A prediction of logarithms of lengths, with quantiles in tokens."""
+        return cls(np.clip(np.exp(logs), 1, LONGEST_TOKENS), quantiles)
+
+
+NO_PREDICTION = Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
 
 
 class Proxy(Protocol):
@@ -72,8 +80,21 @@ class TrainingRows:
         return [self.prompts[i] for i in rows]
 
 
+class Part:
+    """A dataclass of arrays, which are stored under the name of the part."""
+
+    def stored(self, name: str) -> Arrays:
+        """Its arrays, each by ``name.field``."""
+        return {f"{name}.{field}": array for field, array in vars(self).items()}
+
+    @classmethod
+    def restored(cls, name: str, arrays: Arrays) -> Self:
+        """The inverse of ``stored``."""
+        return cls(**{field: arrays[f"{name}.{field}"] for field in cls.__annotations__})
+
+
 @dataclass(frozen=True)
-class ResidualQuantiles:
+class ResidualQuantiles(Part):
     """Quantiles of true minus predicted logarithm in each of k bands of predicted logarithm.
 
     edges: shape (k - 1,), part the bands. residuals: shape (k, levels).
@@ -120,11 +141,6 @@ def fit_residuals(
     return ResidualQuantiles(edges, np.array(residuals))
 
 
-def tokens(logs: FloatArray) -> FloatArray:
-    """Predicted logarithms as lengths in tokens."""
-    return np.clip(np.exp(logs), 1, LONGEST_TOKENS)
-
-
 @dataclass(frozen=True)
 class LogProxy(ResidualQuantiles, ABC):
     """A proxy that predicts one number, the logarithm of the length, with its residuals."""
@@ -136,7 +152,7 @@ class LogProxy(ResidualQuantiles, ABC):
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens, the exp of the predicted logarithm, and quantiles."""
         logs = self.predicted_logs(prompts)
-        return Prediction(tokens(logs), self.quantiles(logs))
+        return Prediction.of(logs, self.quantiles(logs))
 
     def arrays(self) -> Arrays:
         """The arrays that are stored, by name."""

@@ -30,27 +30,19 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Kind:
-    """Names of the parts of a kind, each as ``module:name`` below ``ssjf.proxy``."""
+    """Where the parts of a kind are, each as ``module:name`` below ``ssjf.proxy``.
+
+    The function that trains it takes ``TrainingRows``, its configuration and a folder for
+    checkpoints or None: what a killed training left there is gone on with.
+    """
 
     config_at: str
     proxy_at: str
     train_at: str
 
-    @property
-    def config(self) -> Any:
-        """The pydantic model of the options of its training."""
-        return _import(self.config_at)
-
-    @property
-    def proxy(self) -> Any:
-        """The class of the trained proxy."""
-        return _import(self.proxy_at)
-
-    @property
-    def train(self) -> Any:
-        """The function (``TrainingRows``, its configuration, a folder for checkpoints or None) that
-        trains it; what a killed training left in the folder is gone on with."""
-        return _import(self.train_at)
+    config = property(lambda self: _import(self.config_at), doc="The model of its options.")
+    proxy = property(lambda self: _import(self.proxy_at), doc="The class of the trained proxy.")
+    train = property(lambda self: _import(self.train_at), doc="The function that trains it.")
 
 
 def _import(place: str) -> Any:

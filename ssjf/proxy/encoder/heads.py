@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import LEVELS, Arrays
+from ssjf.proxy.base import LEVELS, Part
 from ssjf.request import FloatArray
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Part):
     """Statistics of the training lengths that heads decode by.
 
     log: mean and standard deviation of logarithms; tokens: of lengths. edges: shape (k - 1,),
@@ -34,15 +34,6 @@ class Scale:
     class_shares: np.ndarray
     rank_scores: np.ndarray
     rank_logs: np.ndarray
-
-    def arrays(self) -> Arrays:
-        """All of it, by name."""
-        return {f"scale.{name}": each for name, each in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Scale":
-        """The inverse of ``arrays``."""
-        return cls(*(arrays[f"scale.{name}"] for name in cls.__dataclass_fields__))
 
 
 def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
@@ -71,11 +62,15 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """``outputs(scale)`` numbers per prompt; ``decode(outputs, scale, how)``."""
+    """``decode(outputs, scale, how)``; ``count`` outputs a prompt, None: one a class."""
 
-    outputs: Callable[[Scale], int]
     decode: Callable[[FloatArray, Scale, str], Decoded]
+    count: int | None = 1
     percentiles: tuple[float, ...] | None = None
+
+    def outputs(self, scale: Scale) -> int:
+        """How many numbers per prompt."""
+        return self.count or len(scale.class_means)
 
 
 def _tokens(out: FloatArray, scale: Scale, how: str) -> Decoded:
@@ -123,26 +118,18 @@ def expected(quantiles: FloatArray) -> FloatArray:
     return inner + quantiles[:, 0] * at[0] + quantiles[:, -1] * (1 - at[-1])
 
 
-def _one(scale: Scale) -> int:
-    return 1
-
-
-def _per_class(scale: Scale) -> int:
-    return len(scale.class_means)
-
-
 HEADS = {
-    "l1": Head(_one, _tokens),
-    "mse": Head(_one, _tokens),
-    "log-mse": Head(_one, _log),
+    "l1": Head(_tokens),
+    "mse": Head(_tokens),
+    "log-mse": Head(_log),
     # The authors' "binary" head has the three classes below p50, to p99, and above.
-    "3-class": Head(_per_class, _classes, (50.0, 99.0)),
-    "5-class": Head(_per_class, _classes),
-    "ordinal-l1": Head(_one, _ordinal),
-    "ordinal-mse": Head(_one, _ordinal),
-    "pairwise": Head(_one, _rank),
-    "listmle": Head(_one, _rank),
-    "quantiles": Head(lambda scale: len(LEVELS), _quantiles),
+    "3-class": Head(_classes, None, (50.0, 99.0)),
+    "5-class": Head(_classes, None),
+    "ordinal-l1": Head(_ordinal),
+    "ordinal-mse": Head(_ordinal),
+    "pairwise": Head(_rank),
+    "listmle": Head(_rank),
+    "quantiles": Head(_quantiles, len(LEVELS)),
 }
 RANKERS = ("pairwise", "listmle")
 

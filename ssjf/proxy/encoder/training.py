@@ -9,7 +9,7 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.proxy.base import NO_RESIDUALS, TrainingRows, fit_residuals
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy, Tokenizer, one_hot
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, Tokenizer, one_hot
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
@@ -37,11 +37,11 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     tokenizer = Tokenizer.of(tokenizer_json, config.longest_tokens, config.cut)
     history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
     model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
+    encoder = OnnxEncoder(model, tokenizer_json, config.longest_tokens, config.cut)
+    tensors = {name: each.numpy() for name, each in net.state_dict().items()}
     proxy = EncoderProxy(
-        model, tokenizer_json, config.head, config.decode, config.longest_tokens, config.cut,
-        tuple(llms), scale, NO_RESIDUALS,
-        {name: each.numpy() for name, each in net.state_dict().items()}, history,
-    )  # fmt: skip
+        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, tensors, history
+    )
     return _calibrated(proxy, rows, config)
 
 

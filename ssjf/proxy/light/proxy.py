@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ssjf.proxy.base import Arrays, LogProxy, checked
+from ssjf.proxy.base import Arrays, LogProxy, Part, checked
 from ssjf.proxy.light import features
 from ssjf.request import FloatArray
 
@@ -19,7 +19,7 @@ TREE_TYPES = (np.int16, np.float32, np.int16, np.int16, np.float32)
 
 
 @dataclass(frozen=True)
-class Trees:
+class Trees(Part):
     """t trees of at most m nodes each; node 0 is a tree's root.
 
     ``feature`` (t, m) is the column a node splits, or -1 in a leaf; a value of at most
@@ -35,26 +35,19 @@ class Trees:
 
     def sums(self, columns: FloatArray) -> FloatArray:
         """The sum of the leaves reached, shape (n,), by rows of ``columns`` (n, features)."""
-        arrays = (self.feature, self.threshold, self.left, self.right, self.value)
-        return _leaf_sums(np.ascontiguousarray(columns, np.float32), *arrays)
+        return _leaf_sums(np.ascontiguousarray(columns, np.float32), *vars(self).values())
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name, as they are stored."""
-        return {f"trees.{name}": getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Trees":
-        """The inverse of ``arrays``; ValueError for arrays that are no trees."""
-        parts = [arrays[f"trees.{name}"] for name in cls.__dataclass_fields__]
-        feature, _, left, right, _ = parts
-        if feature.ndim != 2 or [(a.shape, a.dtype) for a in parts] != [
-            (feature.shape, kind) for kind in TREE_TYPES
+    def check(self) -> None:
+        """ValueError for arrays that are no trees."""
+        parts = [*vars(self).values()]
+        shape = self.feature.shape
+        if len(shape) != 2 or [(a.shape, a.dtype) for a in parts] != [
+            (shape, kind) for kind in TREE_TYPES
         ]:
             raise ValueError("the trees' arrays are not of one shape and of their types")
-        for children in (left, right):
-            if ((children < 0) | (children >= feature.shape[1])).any():
+        for children in (self.left, self.right):
+            if ((children < 0) | (children >= shape[1])).any():
                 raise ValueError("a tree has a branch to a node that is not there")
-        return cls(*parts)
 
 
 @njit(cache=True)
@@ -109,7 +102,7 @@ class LightProxy(LogProxy):
         return np.concatenate([scores, features.counts(prompt), projected])
 
     def arrays(self) -> Arrays:
-        return super().arrays() | self.trees.arrays()
+        return super().arrays() | self.trees.stored("trees")
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "LightProxy":
@@ -121,7 +114,8 @@ class LightProxy(LogProxy):
             arrays, idf=(buckets,), linear=(buckets, scores), offset=(scores,),
             projection=(buckets, dimensions), scale=(dimensions,), base=(1,),
         )  # fmt: skip
-        proxy = cls(**own, trees=Trees.from_arrays(arrays))
+        proxy = cls(**own, trees=Trees.restored("trees", arrays))
+        proxy.trees.check()
         seen = scores + features.COUNTS + dimensions
         if proxy.trees.feature.max(initial=-1) >= seen:
             raise ValueError(f"the trees read more than the {seen} columns there are")

@@ -87,6 +87,7 @@ def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
     """Ridge per target: (weights as float16, offsets, scores), scores of training rows from
     models that have not seen them."""
     from sklearn.linear_model import Ridge
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     weights, offsets, scores = [], [], []
     for target in targets.T:
@@ -95,12 +96,9 @@ def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
         weights.append(model.coef_.astype(np.float16))
         offsets.append(model.intercept_)
         score = tfidf @ weights[-1].astype(np.float64) + model.intercept_
-        fold = np.random.default_rng(config.seed).permutation(len(rows)) % FOLDS
-        for k in range(FOLDS):
-            rest, held = rows[fold != k], rows[fold == k]
-            score[held] = (
-                Ridge(alpha=config.ridge).fit(tfidf[rest], target[rest]).predict(tfidf[held])
-            )
+        folds = PredefinedSplit(np.random.default_rng(config.seed).permutation(len(rows)) % FOLDS)
+        model = Ridge(alpha=config.ridge)
+        score[rows] = cross_val_predict(model, tfidf[rows], target[rows], cv=folds)
         scores.append(score)
     return np.stack(weights, axis=1), np.array(offsets), np.stack(scores, axis=1)
 

@@ -1,59 +1,15 @@
-"""What a retrieval proxy searches: vectors of prompts, and the lengths of their answers."""
+"""A flat index of vectors with the lengths of their answers: add, forget, search, save."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from threading import RLock
 from typing import Any
 
 import numpy as np
 
-from ssjf.errors import InputError
-from ssjf.proxy.encoder.proxy import MODEL, TOKENIZER, Tokenizer, open_session, output
 from ssjf.request import FloatArray, IntArray
 
 MOST_FORGOTTEN = 256  # that are still in the flat index, where removing moves all that follows
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """An encoder in ONNX Runtime, without its head.
-
-    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens, cut: as in
-    ``EncoderConfig``.
-    """
-
-    model: bytes
-    tokenizer_json: str
-    longest_tokens: int
-    cut: str
-
-    def of(self, prompts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of prompts, shape (n, hidden), float32; each prompt is read alone."""
-        # An encoder that tells LLMs apart reads which beside its vector, not in it.
-        states = output("vector", self._session, self._tokenizer.ids(prompts))
-        return np.stack([unit(each) for each in states])
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.of(self.tokenizer_json, self.longest_tokens, self.cut)
-
-    @cached_property
-    def _session(self) -> Any:
-        session = open_session(self.model)
-        if "vector" not in {each.name for each in session.get_outputs()}:
-            raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
-        return session
-
-    def files(self) -> dict[str, bytes]:
-        """The model and its tokenizer, as in the folder of an encoder."""
-        return {MODEL: self.model, TOKENIZER: self.tokenizer_json.encode()}
-
-
-def unit(vector: np.ndarray) -> np.ndarray:
-    """A vector of length 1, float32; zero stays zero."""
-    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
 
 class VectorIndex:

@@ -15,10 +15,17 @@ from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
 from ssjf.errors import InputError
-from ssjf.proxy.base import LEVELS, LONGEST_TOKENS, Arrays, Prediction, ResidualQuantiles, tokens
+from ssjf.proxy.base import (
+    LEVELS,
+    LONGEST_TOKENS,
+    NO_PREDICTION,
+    Arrays,
+    Prediction,
+    ResidualQuantiles,
+)
 from ssjf.proxy.encoder.heads import Layers
-from ssjf.proxy.encoder.proxy import MODEL, TOKENIZER
-from ssjf.proxy.retrieval.index import VectorIndex, Vectors, unit
+from ssjf.proxy.encoder.proxy import OnnxEncoder, unit
+from ssjf.proxy.retrieval.index import VectorIndex
 from ssjf.request import FloatArray, IntArray
 
 MEMORY = "memory.safetensors"
@@ -116,7 +123,7 @@ class RetrievalProxy:
     """
 
     config: RetrievalConfig
-    encoder: Vectors
+    encoder: OnnxEncoder
     map: np.ndarray | None
     memory: VectorIndex
     fallback: Mlp
@@ -130,17 +137,17 @@ class RetrievalProxy:
         Each prompt is predicted alone; what is learnt meanwhile counts.
         """
         if not len(prompts):
-            return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
+            return NO_PREDICTION
         vectors = self.vectors(prompts)
         near, other = self.retrieved(vectors), self.fallback.logs(vectors)
         alike = near.best >= self.config.least_similarity
         logs = np.where(alike, near.logs, other)
         of_near, of_other = self.near.quantiles(near.logs, near.levels), self.far.quantiles(other)
-        return Prediction(tokens(logs), np.where(alike[:, None], of_near, of_other))
+        return Prediction.of(logs, np.where(alike[:, None], of_near, of_other))
 
     def vectors(self, prompts: Sequence[str]) -> np.ndarray:
         """Unit vectors in the space that is searched, shape (n, dimensions)."""
-        return mapped(self.encoder.of(prompts), self.map)
+        return mapped(self.encoder.vectors(prompts), self.map)
 
     def retrieved(self, vectors: np.ndarray) -> Neighbourhood:
         """Lengths by the neighbours of vectors, whether or not these are similar enough."""
@@ -184,9 +191,7 @@ class RetrievalProxy:
     def arrays(self) -> Arrays:
         """The weights, by name."""
         own = {"map": self.map} if self.map is not None else {}
-        for name, around in (("near", self.near), ("far", self.far)):
-            own |= {f"{name}.edges": around.edges, f"{name}.residuals": around.residuals}
-        return own | self.fallback.arrays()
+        return own | self.near.stored("near") | self.far.stored("far") | self.fallback.arrays()
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder, which needs no other: encoder, tokenizer, memory."""
@@ -201,16 +206,12 @@ class RetrievalProxy:
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "RetrievalProxy":
         """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         folder, config = card["folder"], RetrievalConfig(**card["config"])
-        near, far = (
-            ResidualQuantiles(arrays[f"{name}.edges"], arrays[f"{name}.residuals"])
-            for name in ("near", "far")
-        )
+        near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
         dimensions = len(fallback.layers[0][0])
         stored = (folder / MEMORY).read_bytes()
         memory = VectorIndex.from_bytes(stored, dimensions, config.capacity)
-        model, tokenizer_json = (folder / MODEL).read_bytes(), (folder / TOKENIZER).read_text()
-        encoder = Vectors(model, tokenizer_json, **card["reads"])
+        encoder = OnnxEncoder.in_folder(folder, **card["reads"])
         proxy = cls(config, encoder, arrays.get("map"), memory, fallback, near, far, card["found"])
         if proxy.vectors(["a"]).shape[1] != dimensions:
             raise ValueError(f"its encoder does not give the {dimensions} dimensions it searches")

@@ -14,9 +14,9 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.proxy.base import LEAST_OF_BAND, NO_RESIDUALS, TrainingRows, fit_residuals
 from ssjf.proxy.encoder.heads import EncoderConfig
-from ssjf.proxy.encoder.proxy import EncoderProxy
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
 from ssjf.proxy.io import CARD, load
-from ssjf.proxy.retrieval.index import VectorIndex, Vectors
+from ssjf.proxy.retrieval.index import VectorIndex
 from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy, mapped, scaled
 from ssjf.request import FloatArray
 
@@ -32,8 +32,8 @@ Labelled = tuple[np.ndarray, FloatArray]  # vectors and logarithms of lengths
 def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None) -> RetrievalProxy:
     """Fit a retrieval proxy; it takes minutes, so nothing is kept for a killed training."""
     known, held = rows.known(rows.train), rows.known(rows.validation)
-    encoder = vectors_of(config)
-    vectors, queries = (encoder.of(rows.prompts_of(part)) for part in (known, held))
+    encoder = encoder_of(config)
+    vectors, queries = (encoder.vectors(rows.prompts_of(part)) for part in (known, held))
     targets, map_, numbers = rows.targets[:, 0], None, {}
     if config.dimensions:
         map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
@@ -48,17 +48,17 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
     return _calibrated(proxy, queries, rows.draws[held])
 
 
-def vectors_of(config: RetrievalConfig) -> Vectors:
+def encoder_of(config: RetrievalConfig) -> OnnxEncoder:
     """The encoder that a configuration names; InputError where there is none."""
     if not (Path(config.encoder) / CARD).is_file():
         return _untuned(config)
     proxy = load(config.encoder)
     if not isinstance(proxy, EncoderProxy):
         raise InputError(f"encoder {config.encoder} is a proxy, but not of the kind encoder")
-    return Vectors(proxy.model, proxy.tokenizer_json, proxy.longest_tokens, proxy.cut)
+    return proxy.encoder
 
 
-def _untuned(config: RetrievalConfig) -> Vectors:
+def _untuned(config: RetrievalConfig) -> OnnxEncoder:
     import torch
 
     from ssjf.proxy.encoder.network import Network, backbone, check_length, to_onnx
@@ -68,7 +68,7 @@ def _untuned(config: RetrievalConfig) -> Vectors:
     reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
     torch.manual_seed(config.seed)  # of the head, which is not used here
     onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0, config.int8)
-    return Vectors(onnx, tokenizer_json, config.longest_tokens, reading.cut)
+    return OnnxEncoder(onnx, tokenizer_json, config.longest_tokens, reading.cut)
 
 
 def _calibrated(proxy: RetrievalProxy, queries: np.ndarray, draws: FloatArray) -> RetrievalProxy:
