@@ -41,7 +41,12 @@ NO_PREDICTION = Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
 
 
 class Proxy(Protocol):
-    """A trained proxy model."""
+    """A trained proxy model.
+
+    For ``io`` it has ``arrays()``, which are stored, maybe ``files()`` to store beside them and
+    ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them:
+    ValueError for what does not fit together.
+    """
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Predict the output length of each prompt.
@@ -122,11 +127,9 @@ def fit_residuals(
 ) -> ResidualQuantiles:
     """Fit residual quantiles on validation rows; fewer bands where there are few rows.
 
-    Parameters
-    ----------
-    logs: predicted logarithms, shape (n,). draws: true ones, (n, m), NaN where unknown.
-    levels: predicted quantiles, (n, levels), if the residuals are to be of these (conformalised
-        quantile regression: Romano et al. 2019).
+    logs: predicted logarithms, shape (n,). draws: true ones, (n, m), NaN where unknown. levels:
+    predicted quantiles, (n, levels), if the residuals are to be of these (conformalised quantile
+    regression: Romano et al. 2019).
     """
     bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
     edges = np.quantile(logs, np.arange(1, bands) / bands)
@@ -155,7 +158,6 @@ class LogProxy(ResidualQuantiles, ABC):
         return Prediction.of(logs, self.quantiles(logs))
 
     def arrays(self) -> Arrays:
-        """The arrays that are stored, by name."""
         return {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
 
 

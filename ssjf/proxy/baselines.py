@@ -5,7 +5,6 @@ training rows; the validation rows give the residuals alone.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,10 @@ from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
 from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, checked, fit_residuals
-from ssjf.proxy.light.features import clipped
+from ssjf.proxy.light.features import words_of
 from ssjf.request import FloatArray
 
 VOCABULARY = "vocabulary.json"
-_WORDS = re.compile(r"\w+|[^\w\s]")
 
 
 class ConstantConfig(BaseModel):
@@ -59,7 +57,6 @@ class ConstantProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "ConstantProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
         return cls(**checked(arrays, log=(1,)))
 
 
@@ -78,7 +75,6 @@ class PromptLengthProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "PromptLengthProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
         count = arrays["sizes"].size
         proxy = cls(**checked(arrays, sizes=(count,), logs=(count,)))
         if not count or (np.diff(proxy.sizes) <= 0).any():
@@ -121,7 +117,6 @@ class TfidfRidgeProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "TfidfRidgeProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for what does not fit together."""
         path = card["folder"] / VOCABULARY
         vocabulary = json.loads(path.read_bytes()) if path.is_file() else None
         if not isinstance(vocabulary, list) or not all(isinstance(t, str) for t in vocabulary):
@@ -139,11 +134,8 @@ def sizes_of(prompts: Sequence[str]) -> FloatArray:
 
 
 def terms(prompt: str) -> list[str]:
-    """The words and signs of a prompt in lower case, and each two that follow one another.
-
-    A long prompt is read at both ends (see ``features.clipped``).
-    """
-    words = _WORDS.findall(clipped(prompt).lower())
+    """The words and signs of a prompt, and each two that follow one another."""
+    words = words_of(prompt)
     return words + [f"{one} {other}" for one, other in pairwise(words)]
 
 

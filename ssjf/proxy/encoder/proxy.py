@@ -187,21 +187,17 @@ class EncoderProxy:
         return self.encoder.outputs("said", prompts, named).astype(np.float64)
 
     def arrays(self) -> Arrays:
-        """Everything that is stored in the weights' file, by name."""
         tensors = {f"net.{name}": each for name, each in self.tensors.items()}
         return vars(self.around) | self.scale.stored("scale") | tensors
 
     def files(self) -> dict[str, bytes]:
-        """The other files of its folder."""
         return self.encoder.files()
 
     def metadata(self) -> dict[str, Any]:
-        """Entries of its card beside those on its training."""
         return {"llms": list(self.llms), "history": self.history}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         config = card["config"]
         encoder = OnnxEncoder.in_folder(card["folder"], config["longest_tokens"], config["cut"])
         tensors = {k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")}

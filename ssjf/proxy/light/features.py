@@ -36,13 +36,18 @@ def clipped(prompt: str) -> str:
     return prompt if len(prompt) <= 2 * half else prompt[:half] + prompt[-half:]
 
 
+def words_of(prompt: str) -> list[str]:
+    """The words and signs of a prompt in lower case; a long one is read at both ends."""
+    return _WORDS.findall(clipped(prompt).lower())
+
+
 def grams(prompt: str, buckets: int) -> IntArray:
     """Bucket ids (distinct, sorted; a power of two of buckets) of a prompt's n-grams.
 
     Words and signs alone and in pairs, the first three words by place, and the letter 3- and
     4-grams of words. The hash is CRC-32, the same everywhere.
     """
-    words = _ends(_WORDS.findall(clipped(prompt).lower()))
+    words = _ends(words_of(prompt))
     whole = [f"w{word}" for word in words]
     whole += [f"p{a} {b}" for a, b in pairwise(words)]
     whole += [f"{place}{word}" for place, word in enumerate(words[:3])]

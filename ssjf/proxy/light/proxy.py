@@ -106,7 +106,6 @@ class LightProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "LightProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
         buckets, scores, dimensions = (len(arrays[name]) for name in ("idf", "offset", "scale"))
         if not buckets or buckets & (buckets - 1):
             raise ValueError(f"{buckets} buckets; it must be a power of two")

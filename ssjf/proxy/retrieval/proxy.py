@@ -189,7 +189,6 @@ class RetrievalProxy:
         return self.memory.forget(ids)
 
     def arrays(self) -> Arrays:
-        """The weights, by name."""
         own = {"map": self.map} if self.map is not None else {}
         return own | self.near.stored("near") | self.far.stored("far") | self.fallback.arrays()
 
@@ -198,13 +197,11 @@ class RetrievalProxy:
         return self.encoder.files() | {MEMORY: self.memory.to_bytes()}
 
     def metadata(self) -> dict[str, Any]:
-        """Entries of its card beside those on its training."""
         reads = {"longest_tokens": self.encoder.longest_tokens, "cut": self.encoder.cut}
         return {"reads": reads, "found": self.training}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "RetrievalProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
         folder, config = card["folder"], RetrievalConfig(**card["config"])
         near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
