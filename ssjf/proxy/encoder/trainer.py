@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class EpochOrder(torch.utils.data.Sampler[int]):
         if self.config.head in RANKERS:
             return iter(rows.tolist())
         parts = np.split(rows, range(size * WINDOW, len(rows), size * WINDOW))
-        rows = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")]
-                               for part in parts])  # fmt: skip
+        alike = [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        rows = np.concatenate(alike)
         full = len(rows) // size
         batches = rng.permutation(rows[: full * size].reshape(full, size))
         return iter([*batches.ravel().tolist(), *rows[full * size :].tolist()])
@@ -218,10 +219,8 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end, if there is one."""
     whole = []
     for state in folder.glob(f"checkpoint-*/{STATE}"):
-        try:
+        with suppress(ValueError, KeyError):  # killed while it wrote this file
             whole.append((json.loads(state.read_text())["global_step"], str(state.parent)))
-        except (ValueError, KeyError):  # killed while it wrote this file
-            continue
     return max(whole)[1] if whole else None
 
 

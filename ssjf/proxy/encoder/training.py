@@ -16,14 +16,13 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     """Tune an encoder on the training rows; ``keep`` holds checkpoints to go on from."""
     import torch
 
-    from ssjf.proxy.encoder.network import Network, backbone, check_length, to_onnx
+    from ssjf.proxy.encoder.network import Network, backbone, to_onnx
     from ssjf.proxy.encoder.trainer import tune
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', but PyTorch finds no GPU here; allowed: cpu")
     torch.set_num_threads(config.threads)
-    tokenizer_json, model = backbone(config.backbone, config.encoder_dropout)
-    check_length(config.backbone, model, config.longest_tokens)
+    tokenizer_json, model = backbone(config.backbone, config.longest_tokens, config.encoder_dropout)
     if not config.tune_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     llms = sorted(set(rows.llms or [])) if config.llm else []

@@ -69,7 +69,7 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
 
 
 def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig) -> tuple[Any, Any]:
-    """(normalised tf-idf rows, idf as float16); only the training rows make the weights."""
+    """(normalised tf-idf rows, idf as float16); the training rows alone make the weights."""
     ids = [features.grams(prompt, config.buckets) for prompt in prompts]
     ends = np.cumsum([0, *map(len, ids)])
     there = csr_matrix(
@@ -127,27 +127,20 @@ def _boost(columns, target, train, validation, config: LightConfig):
         "num_threads": config.threads, "deterministic": True, "force_row_wise": True,
         "boost_from_average": False,
     }  # fmt: skip
-    booster = lgb.train(
-        options,
-        lgb.Dataset(columns[train], target[train] - base),
-        config.most_trees,
-        valid_sets=[lgb.Dataset(columns[validation], target[validation] - base)],
-        callbacks=[lgb.early_stopping(config.patience, verbose=False)],
-    )
-    return booster, base
+    fitted, held = (lgb.Dataset(columns[m], target[m] - base) for m in (train, validation))
+    stop = lgb.early_stopping(config.patience, verbose=False)
+    return lgb.train(options, fitted, config.most_trees, [held], callbacks=[stop]), base
 
 
 def trees_of(booster: Any) -> Trees:
     """The trees of a trained LightGBM regressor without categorical columns."""
     dumped = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
     nodes = [_nodes(root) for root in dumped]
-    size = max(map(len, nodes))
-    columns = []
-    for place, kind in enumerate(TREE_TYPES):
-        filled = np.zeros((len(nodes), size), kind)
-        for tree, row in enumerate(nodes):
-            filled[tree, : len(row)] = [node[place] for node in row]
-        columns.append(filled)
+    shape = len(nodes), max(map(len, nodes))
+    columns = [np.zeros(shape, kind) for kind in TREE_TYPES]
+    for tree, rows in enumerate(nodes):
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            column[tree, : len(rows)] = values
     return Trees(*columns)
 
 

@@ -159,7 +159,8 @@ class RetrievalProxy:
         near, logs = self.memory.search(vector, self.config.neighbours)
         if not len(near):
             return np.nan, np.full(len(LEVELS), np.nan), -np.inf
-        weights = self.weights(near)
+        weights = np.exp((near - near.max()) / self.config.temperature)
+        weights /= weights.sum()
         means, known = np.nanmean(logs, axis=1), ~np.isnan(logs)
         plain = self.config.average == "logs"
         mean = weights @ means if plain else np.log(weights @ np.exp(means))
@@ -168,13 +169,8 @@ class RetrievalProxy:
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(mean), levels, float(near[0])
 
-    def weights(self, similarities: FloatArray) -> FloatArray:
-        """What neighbours of these cosines, shape (k,), weigh; they sum to 1."""
-        raised = np.exp((similarities - similarities.max()) / self.config.temperature)
-        return raised / raised.sum()
-
     def learn(self, prompts: Sequence[str], output_tokens: Sequence[float]) -> IntArray:
-        """Remember prompts and the lengths of their answers; their ids, shape (n,), rising."""
+        """Remember prompts and the lengths of their answers; their ids in memory, (n,), rising."""
         lengths = np.asarray(output_tokens, np.float64)
         if lengths.shape != (len(prompts),):
             raise InputError(f"{len(prompts)} prompts and {lengths.size} lengths; be they as many")
@@ -183,10 +179,6 @@ class RetrievalProxy:
         if not len(prompts):
             return np.zeros(0, np.int64)
         return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
-
-    def forget(self, ids: Sequence[int] | IntArray) -> int:
-        """Drop what ``learn`` gave these ids; how many of them were still remembered."""
-        return self.memory.forget(ids)
 
     def arrays(self) -> Arrays:
         own = {"map": self.map} if self.map is not None else {}

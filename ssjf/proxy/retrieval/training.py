@@ -61,10 +61,9 @@ def encoder_of(config: RetrievalConfig) -> OnnxEncoder:
 def _untuned(config: RetrievalConfig) -> OnnxEncoder:
     import torch
 
-    from ssjf.proxy.encoder.network import Network, backbone, check_length, to_onnx
+    from ssjf.proxy.encoder.network import Network, backbone, to_onnx
 
-    tokenizer_json, model = backbone(config.encoder)
-    check_length(config.encoder, model, config.longest_tokens)
+    tokenizer_json, model = backbone(config.encoder, config.longest_tokens)
     reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
     torch.manual_seed(config.seed)  # of the head, which is not used here
     onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0, config.int8)
