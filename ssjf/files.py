@@ -52,7 +52,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(f"-{path.name}", ".tmp-", path.parent))
         try:
             yield temporary
             temporary.chmod(0o755)

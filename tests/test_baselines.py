@@ -15,11 +15,9 @@ from commands import refused, ssjf
 from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
-from ssjf.proxy import registry as kinds
-from ssjf.proxy.base import TrainingRows
+from ssjf.proxy.base import LEVELS, TrainingRows
 from ssjf.proxy.baselines import VOCABULARY, TfidfRidgeConfig, sizes_of, terms
-from ssjf.proxy.conformal import LEVELS
-from ssjf.proxy.registry import read_spec
+from ssjf.proxy.io import read_spec
 from ssjf.workload.splits import split_of
 from ssjf.workload.texts import load_texts
 
@@ -53,7 +51,7 @@ def rows(n=800, seed=0):
 
 
 def trained(name, given=None, **config):
-    kind = kinds.KINDS[name]
+    kind = folder.KINDS[name]
     return kind.train(given or rows(), kind.config(**config))
 
 
@@ -175,7 +173,7 @@ def test_serving_predicts_as_scikit_learn(proxies):
     expected = model.predict(vectorizer.transform(prompts).toarray())
     proxy = proxies["tfidf-ridge"]
     assert proxy.vocabulary == vectorizer.get_feature_names_out().tolist()
-    assert proxy.logs(prompts) == pytest.approx(expected, abs=1e-3)
+    assert proxy.predicted_logs(prompts) == pytest.approx(expected, abs=1e-3)
     few = trained("tfidf-ridge", most_terms=2).vocabulary
     assert len(few) == 2 and set(few) <= set(proxy.vocabulary)
 

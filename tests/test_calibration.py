@@ -12,17 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from ssjf.errors import InputError
-from ssjf.proxy.calibration import FEWEST, LEAST_SLOPE, METHODS, PRIOR, Calibrator, Curve
+from ssjf.proxy.calibration import FEWEST, LEAST_SLOPE, PRIOR, Calibrator, Curve
 
-LEARNING = [method for method in METHODS if method != "none"]
-every = pytest.mark.parametrize("method", METHODS)
-learning = pytest.mark.parametrize("method", LEARNING)
 lengths = st.floats(1e-3, 1e7)
 points = st.lists(st.tuples(lengths, lengths), max_size=60)
 
 
-def taught(pairs, window=1000, method="isotonic"):
-    found = Calibrator(window, method)
+def taught(pairs, window=1000):
+    found = Calibrator(window)
     for predicted, output in pairs:
         found.observe(predicted, output)
     return found
@@ -39,26 +36,25 @@ def stream(n, distort=lambda x: x, noise=0.0, seed=0):
 
 
 @settings(max_examples=200, deadline=None)
-@given(points, st.lists(lengths, min_size=2, max_size=20), st.sampled_from(METHODS))
-def test_the_order_of_predictions_is_kept_and_no_tie_is_made(pairs, asked, method):
+@given(points, st.lists(lengths, min_size=2, max_size=20))
+def test_the_order_of_predictions_is_kept_and_no_tie_is_made(pairs, asked):
     asked = np.unique(asked)
     asked = asked[np.append(True, asked[1:] > asked[:-1] * (1 + 1e-9))]
-    found = taught(pairs, method=method).calibrate(asked)
+    found = taught(pairs).calibrate(asked)
     assert (np.diff(found) > 0).all() and (found > 0).all() and np.isfinite(found).all()
 
 
 @settings(max_examples=50, deadline=None)
-@given(points, st.lists(lengths, min_size=1, max_size=9), st.sampled_from(METHODS))
-def test_equal_predictions_stay_equal(pairs, asked, method):
-    found = taught(pairs, method=method).calibrate([*asked, *asked])
+@given(points, st.lists(lengths, min_size=1, max_size=9))
+def test_equal_predictions_stay_equal(pairs, asked):
+    found = taught(pairs).calibrate([*asked, *asked])
     assert np.array_equal(*np.split(found, 2))
 
 
-@learning
-def test_a_rank_correlation_does_not_change_at_all(method):
+def test_a_rank_correlation_does_not_change_at_all():
     """What a calibrator can never do for SSJF: its order is that of the predictions."""
     pairs = np.array(stream(400, noise=1.0))
-    found = taught(pairs, method=method).calibrate(pairs[:, 0])
+    found = taught(pairs).calibrate(pairs[:, 0])
     before, after = (kendalltau(x, pairs[:, 1]).statistic for x in (pairs[:, 0], found))
     assert before == after
     assert not np.allclose(found, pairs[:, 0])
@@ -75,16 +71,15 @@ DISTORTIONS = {
 }
 
 
-@learning
 @pytest.mark.parametrize("distort", DISTORTIONS.values(), ids=DISTORTIONS)
-def test_a_monotone_distortion_is_undone(method, distort):
+def test_a_monotone_distortion_is_undone(distort):
     """Without noise, within 3 % over the middle 90 % of the predictions (a step is steep)."""
-    found = taught(stream(3000, distort), 5000, method)
+    found = taught(stream(3000, distort), 5000)
     asked = np.quantile([p for p, _ in stream(3000)], np.linspace(0.05, 0.95, 50))
     miss = abs(np.log(found.calibrate(asked) / distort(asked)))
     assert np.median(miss) < 0.03
     if distort is not DISTORTIONS["step"]:
-        assert miss.max() < (0.03 if method == "isotonic" else 0.1)
+        assert miss.max() < 0.03
 
 
 def test_noise_is_averaged_away():
@@ -96,24 +91,15 @@ def test_noise_is_averaged_away():
     assert after < 0.08 < 0.5 < before
 
 
-@learning
-def test_it_forgets_once_the_window_has_passed(method):
+def test_it_forgets_once_the_window_has_passed():
     """The very same as a calibrator that has never seen what came before."""
     window, asked = 200, np.exp(np.linspace(3, 7, 30))
     old, new = stream(500, lambda x: 5 * x), stream(window, lambda x: x / 2, seed=1)
-    both, fresh = taught([*old, *new], window, method), taught(new, window, method)
+    both, fresh = taught([*old, *new], window), taught(new, window)
     assert np.array_equal(both.calibrate(asked), fresh.calibrate(asked))
     assert len(both) == window
-    half = taught([*old, *new[: window // 4]], window, method)
+    half = taught([*old, *new[: window // 4]], window)
     assert np.median(half.calibrate(asked) / asked) > 1  # a quarter of the window does not do it
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=60))
-def test_a_window_of_ties_holds_the_last_ones(pairs):
-    """Many equal numbers: the sorted copy loses exactly what the window loses."""
-    found = taught(pairs, 10)
-    assert found._sorted == sorted((float(p), float(y)) for p, y in pairs[-10:])
 
 
 def test_few_observations_correct_little():
@@ -122,28 +108,17 @@ def test_few_observations_correct_little():
     assert np.array_equal(taught(pairs[: FEWEST - 1]).calibrate(asked), asked)
     assert taught(pairs[:FEWEST]).calibrate(asked[1]) == pytest.approx(4 * asked[1], rel=0.3)
     logs = np.log(np.array(sorted(pairs[:PRIOR])))
-    curve = Curve(*logs.T, "isotonic")
-    assert curve.weight == 0.5 and Curve(*np.tile(logs, (200, 1)).T, "isotonic").weight == (
-        1 - LEAST_SLOPE
-    )
+    curve = Curve(*logs.T)
+    assert curve.weight == 0.5 and Curve(*np.tile(logs, (200, 1)).T).weight == (1 - LEAST_SLOPE)
 
 
-@every
-def test_constant_input(method):
+def test_constant_input():
     """Equal predictions have one answer: near the lengths' geometric mean."""
-    found = taught([(100, y) for y in [150, 250] * 500], method=method)
-    expected = 100 if method == "none" else math.sqrt(150 * 250)
-    assert found.calibrate([100.0])[0] == pytest.approx(expected, rel=0.05)
-    same = taught([(100, 300)] * 1000, method=method)
-    assert same.calibrate([100.0])[0] == pytest.approx(100 if method == "none" else 300)
+    found = taught([(100, y) for y in [150, 250] * 500])
+    assert found.calibrate([100.0])[0] == pytest.approx(math.sqrt(150 * 250), rel=0.05)
+    same = taught([(100, 300)] * 1000)
+    assert same.calibrate([100.0])[0] == pytest.approx(300)
     assert np.diff(same.calibrate([99.0, 100.0, 101.0])).min() > 0
-
-
-def test_none_corrects_nothing():
-    asked = np.exp(np.linspace(0, 9, 50))
-    assert np.array_equal(
-        taught(stream(99, lambda x: 9 * x), method="none").calibrate(asked), asked
-    )
 
 
 def test_it_is_deterministic_and_fits_only_when_it_is_asked():
@@ -173,9 +148,8 @@ def test_what_is_no_length_is_ignored_and_counted(odd):
     assert np.array_equal(found.calibrate([5.0, 50.0]), before)
 
 
-@every
-def test_what_is_no_length_stays_as_it_is(method):
-    found = taught(stream(100, lambda x: 2 * x), method=method)
+def test_what_is_no_length_stays_as_it_is():
+    found = taught(stream(100, lambda x: 2 * x))
     asked = np.array([np.nan, np.inf, -np.inf, 0.0, -3.0])
     assert np.array_equal(found.calibrate(asked), asked, equal_nan=True)
     assert found.calibrate([]).shape == (0,)
@@ -186,11 +160,10 @@ def test_what_is_no_length_stays_as_it_is(method):
 @given(
     st.lists(st.tuples(st.floats(), st.floats()), max_size=60),
     st.lists(st.floats(), max_size=9),
-    st.sampled_from(METHODS),
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_no_number_makes_it_raise(pairs, asked, method):
-    found = taught(pairs, 50, method)
+def test_no_number_makes_it_raise(pairs, asked):
+    found = taught(pairs, 50)
     assert len(found) + found.ignored == len(pairs) or len(found) == 50
     found.calibrate(asked)
 
@@ -198,9 +171,8 @@ def test_no_number_makes_it_raise(pairs, asked, method):
 # What is remembered
 
 
-@every
-def test_a_state_goes_through_json(method):
-    found = taught([*stream(150, lambda x: 2 * x, noise=0.3), (math.nan, 3)], 100, method)
+def test_a_state_goes_through_json():
+    found = taught([*stream(150, lambda x: 2 * x, noise=0.3), (math.nan, 3)], 100)
     again = Calibrator.from_state(json.loads(json.dumps(found.state())))
     asked = np.exp(np.linspace(0, 9, 40))
     assert np.array_equal(again.calibrate(asked), found.calibrate(asked))
@@ -212,19 +184,18 @@ def test_a_state_goes_through_json(method):
 
 GOOD = Calibrator(10).state()
 BAD = {
-    "no object": ([], "it must be an object of format 1"),
-    "other format": (GOOD | {"format": 2}, "it must be an object of format 1"),
-    "no window": ({k: v for k, v in GOOD.items() if k != "window"}, "window is missing"),
-    "window": (GOOD | {"window": 2.5}, "window is 2.5; it must be a whole number from 10"),
-    "method": (GOOD | {"method": "magic"}, "unknown calibration method 'magic'; known: isotonic"),
-    "method of no name": (GOOD | {"method": []}, "unknown calibration method"),
-    "count": (GOOD | {"ignored": -1}, "ignored is -1, which is no count"),
-    "no list": (GOOD | {"output_tokens": 5}, "output_tokens must be a list of lengths"),
-    "text": (GOOD | {"output_tokens": ["5"]}, "output_tokens holds '5', which is no length"),
-    "true": (GOOD | {"predicted_tokens": [True]}, "predicted_tokens holds True, which is no"),
-    "nan": (GOOD | {"predicted_tokens": [math.nan]}, "holds nan, which is no length"),
-    "zero": (GOOD | {"predicted_tokens": [0]}, "holds 0, which is no length"),
-    "huge": (GOOD | {"predicted_tokens": [10**400]}, "which is no length"),
+    "no object": ([], "should be a valid dictionary"),
+    "other format": (GOOD | {"format": 2}, "format Input should be 1"),
+    "no window": ({k: v for k, v in GOOD.items() if k != "window"}, "window Field required"),
+    "window": (GOOD | {"window": 2.5}, "window Input should be a valid integer"),
+    "method": (GOOD | {"method": "magic"}, "method Input should be 'isotonic'"),
+    "count": (GOOD | {"ignored": -1}, "ignored Input should be greater than or equal to 0"),
+    "no list": (GOOD | {"output_tokens": 5}, "output_tokens Input should be a valid list"),
+    "text": (GOOD | {"output_tokens": ["5"]}, "output_tokens 0 Input should be a valid number"),
+    "true": (GOOD | {"predicted_tokens": [True]}, "predicted_tokens 0 Input should be a valid"),
+    "nan": (GOOD | {"predicted_tokens": [math.nan]}, "should be a finite number"),
+    "zero": (GOOD | {"predicted_tokens": [0]}, "should be greater than 0"),
+    "huge": (GOOD | {"predicted_tokens": [10**400]}, "should be a valid number"),
     "uneven": (GOOD | {"output_tokens": [5]}, "0 predicted_tokens and 1 output_tokens"),
     "too many": (GOOD | {"output_tokens": [5] * 11, "predicted_tokens": [5] * 11},
                  "11 observations do not fit a window of 10"),
@@ -233,22 +204,15 @@ BAD = {
 
 @pytest.mark.parametrize(("state", "why"), BAD.values(), ids=BAD)
 def test_a_wrong_state_is_refused_in_one_sentence(state, why):
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError, match="calibration state: ") as refused:
         Calibrator.from_state(state)
     assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("window", [9, 10**5 + 1, 50.0, True, "50", None])
+@pytest.mark.parametrize("window", [0, 50.0, True, "50", None])
 def test_a_window_has_limits(window):
-    with pytest.raises(InputError, match="it must be a whole number from 10 to 100000"):
+    with pytest.raises(InputError, match=r"window is .*; it must be a whole number of at least 1"):
         Calibrator(window)
-
-
-def test_an_unknown_method_lists_the_known():
-    with pytest.raises(
-        InputError, match="unknown calibration method 'line'; known: isotonic, none"
-    ):
-        Calibrator(method="line")
 
 
 def test_importing_it_is_light():

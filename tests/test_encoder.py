@@ -20,8 +20,7 @@ from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.encoder.config import EncoderConfig
-from ssjf.proxy.encoder.heads import HEADS
+from ssjf.proxy.encoder.heads import HEADS, EncoderConfig
 from ssjf.proxy.encoder.network import backbone
 from ssjf.proxy.encoder.proxy import Tokenizer
 from ssjf.proxy.encoder.trainer import STATE, last_checkpoint
@@ -242,15 +241,15 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, tiny
 
 
 def test_nan_is_found_before_it_is_stepped_upon(config, monkeypatch, tmp_path):
-    from ssjf.proxy.encoder import losses
+    from ssjf.proxy.encoder import network
 
-    honest, calls = losses.LOSSES["log-mse"], []
+    honest, calls = network.LOSSES["log-mse"], []
 
     def breaks(out, draws, scale):
         calls.append(1)
         return honest(out, draws, scale) * (float("nan") if len(calls) == 12 else 1)
 
-    monkeypatch.setitem(losses.LOSSES, "log-mse", breaks)
+    monkeypatch.setitem(network.LOSSES, "log-mse", breaks)
     with pytest.raises(InputError, match=r"not a number at step 12 .*lower .* is kept in"):
         train(rows(), config, tmp_path / "keep")
     kept = Path(last_checkpoint(tmp_path / "keep"))
@@ -327,14 +326,14 @@ def test_an_edited_file_is_refused(saved, tmp_path, file):
 
 
 def test_a_proxy_of_another_tokenizer_is_refused(trained, config, tmp_path):
-    tokenizer = json.loads(trained.tokenizer_json)
+    tokenizer = json.loads(trained.encoder.tokenizer_json)
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary |= {f"more{i}": len(vocabulary) + i for i in range(9)}
-    wrong = replace(trained, tokenizer_json=json.dumps(tokenizer))
+    wrong = replace(trained, encoder=replace(trained.encoder, tokenizer_json=json.dumps(tokenizer)))
     path = folder.save(tmp_path / "wrong", "encoder", wrong, card(trained, config))
     with pytest.raises(InputError, match=r"its tokenizer has .* entries, its encoder"):
         folder.load(path)
-    none = replace(trained, tokenizer_json="{}")
+    none = replace(trained, encoder=replace(trained.encoder, tokenizer_json="{}"))
     path = folder.save(tmp_path / "none", "encoder", none, card(trained, config))
     with pytest.raises(InputError, match=r"not a tokenizer\.json"):
         folder.load(path)
@@ -355,7 +354,7 @@ def test_the_exported_model_says_what_the_network_says(config):
     with torch.no_grad():
         said = [
             net(ids[None], torch.ones_like(ids)[None], torch.zeros(1, 0)).item()
-            for ids in map(torch.from_numpy, exact.tokenizer.ids(texts))
+            for ids in map(torch.from_numpy, exact.encoder.tokenizer.ids(texts))
         ]
     assert exact.outputs(texts)[:, 0] == pytest.approx(said, abs=1e-4)
     coarse = train(rows(), config).outputs(texts)[:, 0]

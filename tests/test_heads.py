@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
-from ssjf.proxy.conformal import LEVELS, fit_residuals
+from ssjf.proxy.base import LEVELS, fit_residuals
 from ssjf.proxy.encoder.heads import (
     HEADS,
     RANKERS,
@@ -15,7 +15,7 @@ from ssjf.proxy.encoder.heads import (
     ranked,
     scale_of,
 )
-from ssjf.proxy.encoder.losses import LEAST_RATIO, LOSSES, MARGIN, loss_of
+from ssjf.proxy.encoder.network import LEAST_RATIO, LOSSES, MARGIN, loss_of
 
 RNG = np.random.default_rng(7)
 LENGTHS = RNG.integers(1, 900, 400)

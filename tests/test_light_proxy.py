@@ -13,11 +13,10 @@ from scipy.stats import spearmanr
 
 from ssjf.config import validated
 from ssjf.errors import InputError
-from ssjf.proxy.base import TrainingRows
+from ssjf.proxy.base import LEVELS, TrainingRows
 from ssjf.proxy.light import features
-from ssjf.proxy.light.proxy import LEVELS, LightProxy
-from ssjf.proxy.light.training import LightConfig, train
-from ssjf.proxy.light.trees import Trees, from_lightgbm
+from ssjf.proxy.light.proxy import LightProxy, Trees
+from ssjf.proxy.light.training import LightConfig, train, trees_of
 
 BUCKETS = 2**12
 ODD = {
@@ -120,13 +119,13 @@ def boosted():
 
 def test_trees_predict_what_lightgbm_does(boosted):
     booster, rows = boosted
-    assert np.allclose(from_lightgbm(booster).sums(rows), booster.predict(rows), rtol=1e-4)
+    assert np.allclose(trees_of(booster).sums(rows), booster.predict(rows), rtol=1e-4)
 
 
 def test_trees_part_at_ties_as_lightgbm_does(boosted):
     """On a grid of the thresholds themselves, and of the float32 next to them."""
     booster, _ = boosted
-    trees = from_lightgbm(booster)
+    trees = trees_of(booster)
     inner = trees.feature >= 0
     reached = np.unique(trees.threshold[inner])
     up, down = (np.nextafter(reached, np.float32(end)) for end in (np.inf, -np.inf))
@@ -140,7 +139,7 @@ def test_trees_part_at_ties_as_lightgbm_does(boosted):
 
 def test_sums_are_those_of_a_plain_walk(boosted):
     booster, rows = boosted
-    trees = from_lightgbm(booster)
+    trees = trees_of(booster)
 
     def leaf(tree, row):
         node = 0
@@ -155,13 +154,13 @@ def test_sums_are_those_of_a_plain_walk(boosted):
 
 def test_trees_are_their_arrays(boosted):
     booster, rows = boosted
-    trees = from_lightgbm(booster)
-    again = Trees.from_arrays(trees.arrays())
+    trees = trees_of(booster)
+    again = Trees.restored("trees", trees.stored("trees"))
     assert np.array_equal(again.sums(rows), trees.sums(rows))
-    for name in ("trees.left", "trees.right"):
-        wrong = trees.arrays() | {name: trees.arrays()[name] + np.int16(10_000)}
+    for name in ("left", "right"):
+        wrong = dataclasses.replace(trees, **{name: getattr(trees, name) + np.int16(10_000)})
         with pytest.raises(ValueError, match="a node that is not there"):
-            Trees.from_arrays(wrong)
+            wrong.check()
 
 
 # Training

@@ -58,7 +58,7 @@ def test_loads_and_deployments_as_options():
     assert Load().options() == ["--request-rate", "inf"]
     assert Load(1.5, 2).options() == ["--request-rate", "1.5", "--max-concurrency", "2"]
     has = deployment("cpu-tiny").replace(eager=False)
-    found = options_of(has, 4, folder.builtin_folder())
+    found = options_of(has, 4, folder.folder_of("builtin"))
     assert found[found.index("--max-num-seqs") + 1] == "4"
     assert {"--no-enforce-eager", "--no-enable-prefix-caching"} <= set(found)
     assert not {"--model", "--skip-tokenizer-init", "--scheduling-policy"} & set(found)

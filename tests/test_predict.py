@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from commands import one_sentence, process, refused, ssjf
 from ssjf.cli import main
 from ssjf.proxy import io as folder
-from ssjf.proxy.light.proxy import LEVELS
+from ssjf.proxy.base import LEVELS
 from ssjf.workload.texts import load_texts
 
 PROMPTS = {
@@ -271,7 +271,7 @@ def tested():
     data = Path(os.environ.get("SSJF_DATA", beside))
     if not (data / "conversations").is_dir():
         pytest.skip(f"needs the text data sets: SSJF_DATA is unset and {beside} is not there")
-    card = folder.card(folder.builtin_folder())
+    card = folder.card(folder.folder_of("builtin"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSJF_DATA", str(data))
         texts = load_texts(card["data"])

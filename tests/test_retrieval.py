@@ -15,12 +15,10 @@ from commands import ssjf
 from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
-from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.conformal import LEVELS
+from ssjf.proxy.base import LEVELS, TrainingRows
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalProxy
+from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalConfig, RetrievalProxy
 from ssjf.proxy.retrieval.training import fit_mlp, train
-from ssjf.proxy.retrieval.vectors import RetrievalConfig
 
 ODD = {
     "empty": "",
@@ -242,6 +240,16 @@ def with_config(proxy, **changes):
     return dataclasses.replace(proxy, config=config, memory=memory)
 
 
+def neighbours(proxy, prompts):
+    """Cosines (n, k) and lengths (n, k, draws) of the nearest, NaN where there are fewer."""
+    near = np.full((len(prompts), proxy.config.neighbours), np.nan)
+    lengths = np.full((*near.shape, 2), np.nan)
+    for i, vector in enumerate(proxy.vectors(prompts)):
+        cosines, logs = proxy.memory.search(vector, proxy.config.neighbours)
+        near[i, : len(logs)], lengths[i, : len(logs)] = cosines, np.exp(logs)
+    return near, lengths
+
+
 def said(proxy, prompts):
     """Average lengths of the neighbours, before anything is calibrated."""
     return np.exp(proxy.retrieved(proxy.vectors(prompts)).logs)
@@ -264,7 +272,7 @@ def test_the_map_brings_alike_lengths_together(trained, rows, config):
     assert trained.map.shape == (32, 8) and trained.vectors(["a"]).shape == (1, 8)
     plain = train(rows, changed(config, dimensions=0))
     assert plain.map is None and plain.training == {"fallback_share": 0.0}
-    assert np.array_equal(plain.vectors(["a"]), plain.encoder.of(["a"]))
+    assert np.array_equal(plain.vectors(["a"]), plain.encoder.vectors(["a"]))
 
 
 @pytest.mark.parametrize("average", ["logs", "tokens"])
@@ -273,12 +281,14 @@ def test_weights_are_a_softmax_between_the_nearest_and_the_plain_mean(trained, r
     nearest = with_config(trained, temperature=1e-6, average=average)
     plain = with_config(trained, temperature=1e6, average=average)
     between = with_config(trained, temperature=0.1, average=average)
-    near, lengths = trained.neighbours(prompts)
+    near, lengths = neighbours(trained, prompts)
     assert near.shape == (20, 9) and lengths.shape == (20, 9, 2)
-    assert np.allclose(
-        between.weights(near), np.exp(near / 0.1) / np.exp(near / 0.1).sum(1)[:, None]
-    )
     means = np.exp(np.log(lengths).mean(axis=2))
+    weights = np.exp(near / 0.1) / np.exp(near / 0.1).sum(axis=1, keepdims=True)
+    values = means if average == "tokens" else np.log(means)
+    weighted = (weights * values).sum(axis=1)
+    weighted = weighted if average == "tokens" else np.exp(weighted)
+    assert np.allclose(said(between, prompts), weighted)
     assert np.allclose(said(nearest, prompts), means[:, 0])
     mean = means.mean(axis=1) if average == "tokens" else np.exp(np.log(means).mean(axis=1))
     assert np.allclose(said(plain, prompts), mean, rtol=1e-4)
@@ -286,7 +296,7 @@ def test_weights_are_a_softmax_between_the_nearest_and_the_plain_mean(trained, r
 
 def test_quantiles_before_calibration_are_those_of_the_neighbours(trained, rows):
     plain = with_config(trained, temperature=1e6)
-    _, lengths = plain.neighbours(rows.prompts[:20])
+    _, lengths = neighbours(plain, rows.prompts[:20])
     expected = [np.quantile(np.log(row), LEVELS, method="inverted_cdf") for row in lengths]
     levels = plain.retrieved(plain.vectors(rows.prompts[:20])).levels
     steps = np.sort(np.log(lengths).reshape(20, -1), axis=1)
@@ -301,9 +311,9 @@ def test_it_learns_and_forgets(trained):
     before = said(proxy, new)
     ids = proxy.learn(new, [7, 4000])
     assert np.allclose(said(proxy, new), [7, 4000])
-    assert proxy.neighbours(new)[1][:, 0, 0] == pytest.approx([7, 4000])
-    assert np.isnan(proxy.neighbours(new)[1][:, 0, 1]).all()
-    assert proxy.forget(ids) == 2 and proxy.forget(ids) == 0
+    assert neighbours(proxy, new)[1][:, 0, 0] == pytest.approx([7, 4000])
+    assert np.isnan(neighbours(proxy, new)[1][:, 0, 1]).all()
+    assert proxy.memory.forget(ids) == 2 and proxy.memory.forget(ids) == 0
     assert np.array_equal(said(proxy, new), before)
     assert len(proxy.learn([], [])) == 0
 
@@ -311,12 +321,12 @@ def test_it_learns_and_forgets(trained):
 def test_beyond_its_capacity_the_oldest_are_forgotten(trained, rows, config):
     proxy = train(rows, changed(config, capacity=50, neighbours=60))
     taught = rows.draws[rows.train]
-    _, lengths = proxy.neighbours(["a"])
+    _, lengths = neighbours(proxy, ["a"])
     assert len(proxy.memory) == 50 and np.isnan(lengths[0, 50:]).all()
     kept = np.sort(np.log(lengths[0, :50, 0]))
     assert np.allclose(kept, np.sort(taught[-50:, 0]), atol=1e-6)
     proxy.learn([f"moon {i}" for i in range(50)], np.arange(1, 51))
-    assert sorted(np.round(proxy.neighbours(["a"])[1][0, :50, 0])) == [*range(1, 51)]
+    assert sorted(np.round(neighbours(proxy, ["a"])[1][0, :50, 0])) == [*range(1, 51)]
 
 
 WRONG = {
@@ -336,11 +346,11 @@ def test_the_mlp_answers_when_nothing_is_remembered_or_alike(trained, rows):
     prompts = rows.prompts[:30]
     expected = np.exp(trained.fallback.logs(trained.vectors(prompts)))
     empty = with_config(trained)
-    assert empty.forget(np.arange(len(rows.prompts))) == rows.train.sum()
-    near, lengths = empty.neighbours(prompts)
+    assert empty.memory.forget(np.arange(len(rows.prompts))) == rows.train.sum()
+    near, lengths = neighbours(empty, prompts)
     assert np.isnan(near).all() and np.isnan(lengths).all()
     strict = with_config(trained, least_similarity=1.0)
-    strict.forget(np.arange(len(rows.prompts)))
+    strict.memory.forget(np.arange(len(rows.prompts)))
     for proxy in (empty, strict):
         predicted = proxy.predict(prompts)
         assert np.allclose(predicted.tokens, expected)
@@ -350,7 +360,7 @@ def test_the_mlp_answers_when_nothing_is_remembered_or_alike(trained, rows):
 
 def test_the_threshold_parts_what_is_retrieved_from_what_is_not(trained, rows):
     prompts = rows.prompts[-80:]
-    first = trained.neighbours(prompts)[0][:, 0]
+    first = neighbours(trained, prompts)[0][:, 0]
     least = float(np.median(first))
     tokens = with_config(trained, least_similarity=least).predict(prompts).tokens
     other = np.exp(trained.fallback.logs(trained.vectors(prompts)))
@@ -387,7 +397,7 @@ def test_the_same_rows_give_the_same_proxy_and_test_rows_influence_nothing(train
 
 def test_validation_rows_are_not_remembered(trained, rows):
     assert len(trained.memory) == rows.train.sum()
-    _, lengths = with_config(trained, neighbours=1000).neighbours(["a"])
+    _, lengths = neighbours(with_config(trained, neighbours=1000), ["a"])
     known = np.sort(np.log(lengths[0, : rows.train.sum()]).ravel())
     assert np.allclose(known, np.sort(rows.draws[rows.train].ravel()), atol=1e-6)
 
@@ -460,7 +470,7 @@ def test_another_file_under_a_right_hash_is_refused(saved, tmp_path, name):
 
 def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
     from ssjf.proxy.encoder import training as encoder_training
-    from ssjf.proxy.encoder.config import EncoderConfig
+    from ssjf.proxy.encoder.heads import EncoderConfig
 
     tuning = EncoderConfig(
         backbone=tiny, hidden=(), longest_tokens=24, cut="tail", epochs=1, tuned_epochs=1,
@@ -473,8 +483,8 @@ def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
     proxy = train(rows, changed(config, encoder=str(where), dimensions=0))
     no_llm = np.zeros((1, 2), np.float32)
     expected = np.concatenate([
-        tuned.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
-        for ids in tuned.tokenizer.ids(rows.prompts[:5])
+        tuned.encoder.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
+        for ids in tuned.encoder.tokenizer.ids(rows.prompts[:5])
     ])  # fmt: skip
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(proxy.vectors(rows.prompts[:5]), expected, atol=1e-6)
@@ -489,7 +499,7 @@ def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
 
 def test_what_is_no_encoder_is_refused(rows, config):
     with pytest.raises(InputError, match="not of the kind encoder"):
-        train(rows, changed(config, encoder=str(folder.builtin_folder())))
+        train(rows, changed(config, encoder=str(folder.folder_of("builtin"))))
     with pytest.raises(InputError, match=r"longest_tokens is 128; .* reads at most 64"):
         train(rows, changed(config, longest_tokens=128))
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
-from ssjf.serving.command import command
-from ssjf.serving.options import ServeOptions
+from ssjf.serving.options import ServeOptions, command
 
 ADDED = ["--scheduling-policy", "priority", "--middleware", "ssjf.serving.Middleware"]
 TOLD = """

@@ -25,11 +25,10 @@ from serving_tools import (
     serving,
     wrapped,
 )
+from ssjf.proxy.base import LEVELS, ResidualQuantiles
 from ssjf.proxy.calibration import Calibrator
-from ssjf.proxy.conformal import LEVELS, ResidualQuantiles
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import Mlp, RetrievalProxy
-from ssjf.proxy.retrieval.vectors import RetrievalConfig
+from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy
 from ssjf.serving import forecaster
 from ssjf.serving.forecaster import Calibrating, Forecaster, Remembering
 from ssjf.serving.openai import CompletionRequest
@@ -327,7 +326,7 @@ def test_forecasts_are_those_of_each_models_calibrator(finished):
 class Letters:
     """An encoder for tests: how often each of eight letters stands in a prompt."""
 
-    def of(self, prompts):
+    def vectors(self, prompts):
         found = np.array([[1e-3 + prompt.count(c) for c in "abcdefgh"] for prompt in prompts])
         return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
@@ -335,7 +334,7 @@ class Letters:
 @pytest.fixture
 def retrieval():
     memory = VectorIndex(8, 1, 1000)
-    memory.add(Letters().of(["a", "b"]), np.log([[10.0], [20.0]]))
+    memory.add(Letters().vectors(["a", "b"]), np.log([[10.0], [20.0]]))
     none = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
     mlp = Mlp([(np.zeros((8, 1), np.float32), np.zeros(1, np.float32))])
     config = RetrievalConfig(neighbours=1, capacity=1000, least_similarity=-1.0)
@@ -365,5 +364,5 @@ def test_of_what_was_remembered_the_oldest_goes_but_never_what_was_trained_on(
     for tokens in range(30, 50):
         found.learn(CompletionRequest(("c" * tokens + "d",)), 1.0, tokens)
     assert len(retrieval.memory) == 2 + 5
-    lengths = np.sort(np.exp(retrieval.memory.search(Letters().of(["c"])[0], 9)[1][:, 0]))
+    lengths = np.sort(np.exp(retrieval.memory.search(Letters().vectors(["c"])[0], 9)[1][:, 0]))
     assert np.allclose(lengths, [10, 20, 45, 46, 47, 48, 49], rtol=1e-3)

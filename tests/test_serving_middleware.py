@@ -29,7 +29,7 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.errors import InputError
-from ssjf.serving import middleware, predictor
+from ssjf.serving import predictor, priority
 from ssjf.serving.middleware import Middleware
 from ssjf.serving.options import ServeOptions
 
@@ -198,7 +198,7 @@ OLD = [b'{"prompt": "9 \\u00e9 \xc3\xa9", "seed": 12345678901234567890123, "a": 
 def test_a_vllm_that_does_not_read_the_header_gets_the_priority_in_the_body(
     monkeypatch, body, chunked
 ):
-    monkeypatch.setattr(middleware, "reads_header", lambda: False)
+    monkeypatch.setattr(priority, "reads_header", lambda: False)
     with serving(wrapped(echo, client_priority="override", **PURE)) as address:
         content = iter([body[:9], body[9:]]) if chunked else body
         found = httpx.post(address + COMPLETIONS, content=content, timeout=600)
@@ -216,11 +216,11 @@ def test_a_vllm_that_does_not_read_the_header_gets_the_priority_in_the_body(
 def test_which_vllm_reads_the_header(monkeypatch, versions, reads):
     def version(name):
         if name not in versions:
-            raise middleware.PackageNotFoundError(name)
+            raise priority.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(middleware, "version", version)
-    assert middleware.reads_header.__wrapped__() == reads
+    monkeypatch.setattr(priority, "version", version)
+    assert priority.reads_header.__wrapped__() == reads
 
 
 async def calls(app, scope, received):

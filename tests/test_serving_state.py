@@ -23,9 +23,9 @@ from serving_tools import (
 )
 from ssjf.errors import InputError
 from ssjf.serving.forecaster import Calibrating
-from ssjf.serving.loading import load
+from ssjf.serving.online import StateFile
 from ssjf.serving.options import ServeOptions
-from ssjf.serving.state import StateFile
+from ssjf.serving.predictor import load
 from test_serving_learning import FREE, Script, answer
 
 
@@ -104,7 +104,7 @@ def test_a_place_that_is_none_is_one_sentence(tmp_path, path, says):
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from ssjf.serving.state import StateFile
+from ssjf.serving.online import StateFile
 state = StateFile(Path(sys.argv[1]), "calibration", "0" * 64)
 state.write(b"before" * 10**5)
 real = getattr(os, sys.argv[2])

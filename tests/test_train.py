@@ -13,8 +13,7 @@ from scipy.stats import spearmanr
 from commands import contents, refused, ssjf
 from ssjf.errors import InputError
 from ssjf.experiments import train as training
-from ssjf.proxy.io import card, load
-from ssjf.proxy.registry import read_spec
+from ssjf.proxy.io import card, load, read_spec
 from ssjf.workload.splits import split_of
 
 SPEC = """
@@ -272,7 +271,7 @@ def test_a_kill_at_the_worst_moment_leaves_no_folder(tmp_path):
     source, small, out = data(tmp_path, answered()), spec(tmp_path), tmp_path / "made" / "out"
     code = (
         "import os, signal, sys; from ssjf.cli import main\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])"
     )
     arguments = ["train", "--proxy", str(small), "--data", str(source), "--out", str(out)]

@@ -23,7 +23,7 @@ def train(spec_name: str, data_name: str, out: Path, tokenizer: str | None) -> N
     A training that was killed goes on where it was when it is asked for again.
     """
     from ssjf.experiments import train as training
-    from ssjf.proxy.registry import read_spec
+    from ssjf.proxy.io import read_spec
 
     card = training.train(read_spec(spec_name), data_name, out, tokenizer=tokenizer)
     click.echo(f"{out}: trained in {card['train_seconds']} s on {card['rows']['train']} prompts")

@@ -45,14 +45,14 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, **own: str |
     otherwise takes --scheduling-policy priority --middleware ssjf.serving.Middleware, and a
     variable SSJF_SERVE_NAME for each option below.
     """
-    from ssjf.serving import command, loading
-    from ssjf.serving.options import ServeOptions
+    from ssjf.serving import predictor
+    from ssjf.serving.options import ServeOptions, check_vllm, command
 
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
-    arguments = command.command(model, vllm_options)
+    arguments = command(model, vllm_options)
     if not dry_run:
-        command.check_vllm()
-    loading.check(chosen)
+        check_vllm()
+    predictor.check(chosen)
     own_variables = chosen.environment()
     if dry_run:
         click.echo(shlex.join([*(f"{k}={v}" for k, v in own_variables.items()), *arguments]))

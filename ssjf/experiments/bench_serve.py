@@ -13,7 +13,7 @@ from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.server import LiveServer
 from ssjf.proxy import io as folder
 from ssjf.request import IntArray
-from ssjf.serving import loading
+from ssjf.serving import predictor
 from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import Texts, load_texts
 
@@ -50,7 +50,7 @@ def compared(
 
     The servers run one after the other: a GPU has no room for both.
     """
-    loading.check(options)
+    predictor.check(options)
     asked = list(_asked(data, requests, seeds, options.proxy, context_tokens))
     load, found = Load(rate), []
     for series, own in ((PLAIN, None), ("ssjf", options)):

@@ -18,7 +18,7 @@ from ssjf.experiments.provenance import made_with
 from ssjf.experiments.store import digest
 from ssjf.proxy import io as proxy_folder
 from ssjf.proxy.base import Prediction, Proxy, TrainingRows
-from ssjf.proxy.registry import KINDS, ProxySpec
+from ssjf.proxy.io import KINDS, ProxySpec
 from ssjf.request import FloatArray
 from ssjf.workload.splits import prompt_hash
 from ssjf.workload.texts import Texts, check_trainable, load_texts

@@ -1,13 +1,22 @@
-"""What a proxy model is: prompts in, predicted output lengths out; and what it is trained on."""
+"""What a proxy model is: prompts in, predicted output lengths out; and what it is trained on.
 
+A proxy that predicts one number becomes a distribution by what the validation rows left over:
+split conformal prediction, Mondrian by the predicted length (Vovk et al. 2005, section 4.5).
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from ssjf.request import FloatArray
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+LEAST_OF_BAND = 30  # validation rows that the residuals of a band come from
+LONGEST_TOKENS = 1e6
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,24 @@ class Prediction:
 
     tokens: FloatArray
     quantiles: FloatArray
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] = LEVELS
+
+    @classmethod
+    def of(cls, logs: FloatArray, quantiles: FloatArray) -> Self:
+        """A prediction of logarithms of lengths, with quantiles in tokens."""
+        return cls(np.clip(np.exp(logs), 1, LONGEST_TOKENS), quantiles)
+
+
+NO_PREDICTION = Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
 
 
 class Proxy(Protocol):
-    """A trained proxy model."""
+    """A trained proxy model.
+
+    For ``io`` it has ``arrays()``, which are stored, maybe ``files()`` to store beside them and
+    ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them:
+    ValueError for what does not fit together.
+    """
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Predict the output length of each prompt.
@@ -58,12 +80,94 @@ class TrainingRows:
         """The indices of the rows of a mask whose first target is known."""
         return np.flatnonzero(mask & ~np.isnan(self.targets[:, 0]))
 
+    def prompts_of(self, rows: np.ndarray) -> list[str]:
+        """The prompts of rows given by index."""
+        return [self.prompts[i] for i in rows]
 
-class Train(Protocol):
-    """Trains one kind of proxy.
 
-    ``keep`` is a folder for checkpoints: what is there from a killed training is gone on with.
+class Part:
+    """A dataclass of arrays, which are stored under the name of the part."""
+
+    def stored(self, name: str) -> Arrays:
+        """Its arrays, each by ``name.field``."""
+        return {f"{name}.{field}": array for field, array in vars(self).items()}
+
+    @classmethod
+    def restored(cls, name: str, arrays: Arrays) -> Self:
+        """The inverse of ``stored``."""
+        return cls(**{field: arrays[f"{name}.{field}"] for field in cls.__annotations__})
+
+
+@dataclass(frozen=True)
+class ResidualQuantiles(Part):
+    """Quantiles of true minus predicted logarithm in each of k bands of predicted logarithm.
+
+    edges: shape (k - 1,), part the bands. residuals: shape (k, levels).
     """
 
-    def __call__(self, rows: TrainingRows, config: Any, keep: Path | None = None) -> Proxy:
-        """Fit on the training rows."""
+    edges: np.ndarray
+    residuals: np.ndarray
+
+    def quantiles(self, logs: FloatArray, levels: FloatArray | None = None) -> FloatArray:
+        """Quantiles in tokens, shape (n, levels), around predicted logarithms of shape (n,).
+
+        ``levels`` (n, levels) are logarithms of quantiles that the proxy itself predicts, by
+        default its one number at every level.
+        """
+        base = logs[:, None] if levels is None else levels
+        quantiles = np.exp(base + self.residuals[np.searchsorted(self.edges, logs)])
+        return np.clip(np.maximum.accumulate(quantiles, axis=1), 1, LONGEST_TOKENS)
+
+
+NO_RESIDUALS = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
+
+
+def fit_residuals(
+    logs: FloatArray, draws: FloatArray, bands: int, levels: FloatArray | None = None
+) -> ResidualQuantiles:
+    """Fit residual quantiles on validation rows; fewer bands where there are few rows.
+
+    logs: predicted logarithms, shape (n,). draws: true ones, (n, m), NaN where unknown. levels:
+    predicted quantiles, (n, levels), if the residuals are to be of these (conformalised quantile
+    regression: Romano et al. 2019).
+    """
+    bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
+    edges = np.quantile(logs, np.arange(1, bands) / bands)
+    band = np.searchsorted(edges, logs)
+    base = np.repeat(logs[:, None], len(LEVELS), axis=1) if levels is None else levels
+    # Where many predictions are equal a band may be empty: it gets the residuals of all.
+    parts = [band == k if (band == k).any() else slice(None) for k in range(bands)]
+    residuals = [
+        [np.nanquantile(draws[rows] - base[rows, i : i + 1], q) for i, q in enumerate(LEVELS)]
+        for rows in parts
+    ]
+    return ResidualQuantiles(edges, np.array(residuals))
+
+
+@dataclass(frozen=True)
+class LogProxy(ResidualQuantiles, ABC):
+    """A proxy that predicts one number, the logarithm of the length, with its residuals."""
+
+    @abstractmethod
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
+        """Predicted logarithms, shape (n,)."""
+
+    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+        """Lengths in tokens, the exp of the predicted logarithm, and quantiles."""
+        logs = self.predicted_logs(prompts)
+        return Prediction.of(logs, self.quantiles(logs))
+
+    def arrays(self) -> Arrays:
+        return {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
+
+
+def checked(arrays: Arrays, **shapes: tuple[int, ...]) -> Arrays:
+    """The arrays of these names and the residuals'; ValueError for a wrong shape or number."""
+    edges = arrays["edges"].size
+    shapes |= {"edges": (edges,), "residuals": (edges + 1, len(LEVELS))}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} is of shape {arrays[name].shape} instead of {shape}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds what is not a finite number")
+    return {name: arrays[name] for name in shapes}

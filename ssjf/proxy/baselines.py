@@ -5,8 +5,6 @@ training rows; the validation rows give the residuals alone.
 """
 
 import json
-import re
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +17,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import Prediction, TrainingRows
-from ssjf.proxy.conformal import LEVELS, NO_RESIDUALS, ResidualQuantiles, fit_residuals, tokens
-from ssjf.proxy.light.features import clipped
+from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, checked, fit_residuals
+from ssjf.proxy.light.features import words_of
 from ssjf.request import FloatArray
 
 VOCABULARY = "vocabulary.json"
-_WORDS = re.compile(r"\w+|[^\w\s]")
-Arrays = dict[str, np.ndarray]
 
 
 class ConstantConfig(BaseModel):
@@ -52,82 +47,43 @@ class TfidfRidgeConfig(PromptLengthConfig):
 
 
 @dataclass(frozen=True)
-class _Baseline(ABC):
-    """A baseline predicts logarithms of lengths, ``logs``.
-
-    edges, residuals: as in ``ResidualQuantiles``.
-    """
-
-    edges: np.ndarray
-    residuals: np.ndarray
-
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Lengths in tokens, the exp of the predicted logarithm, and quantiles."""
-        logs = self.logs(prompts)
-        quantiles = ResidualQuantiles(self.edges, self.residuals).quantiles(logs)
-        return Prediction(tokens(logs), quantiles, LEVELS)
-
-    @abstractmethod
-    def logs(self, prompts: Sequence[str]) -> FloatArray:
-        """Predicted logarithms, shape (n,)."""
-
-    def arrays(self) -> Arrays:
-        """The arrays that are stored, by name."""
-        return {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
-
-    def calibrated(self, rows: TrainingRows, bands: int) -> Any:
-        """The same with the residuals of the validation rows."""
-        held = rows.known(rows.validation)
-        logs = self.logs([rows.prompts[i] for i in held])
-        around = fit_residuals(logs, rows.draws[held], bands)
-        return replace(self, edges=around.edges, residuals=around.residuals)
-
-
-@dataclass(frozen=True)
-class ConstantProxy(_Baseline):
+class ConstantProxy(LogProxy):
     """The same length for every prompt. log: shape (1,), the predicted logarithm."""
 
     log: np.ndarray
 
-    def logs(self, prompts: Sequence[str]) -> FloatArray:
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         return np.full(len(prompts), self.log[0])
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "ConstantProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
-        return cls(**_checked(arrays, log=(1,)))
+        return cls(**checked(arrays, log=(1,)))
 
 
 @dataclass(frozen=True)
-class PromptLengthProxy(_Baseline):
+class PromptLengthProxy(LogProxy):
     """A monotone function of the prompt's size, linear between k knots and flat beyond them.
 
-    sizes: shape (k,), increasing, see ``sizes_of``. log: shape (k,), predicted logarithms.
+    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), predicted logarithms.
     """
 
     sizes: np.ndarray
-    knots: np.ndarray
+    logs: np.ndarray
 
-    def logs(self, prompts: Sequence[str]) -> FloatArray:
-        return np.interp(sizes_of(prompts), self.sizes, self.knots)
-
-    def arrays(self) -> Arrays:
-        stored = super().arrays()
-        return stored | {"logs": stored.pop("knots")}
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
+        return np.interp(sizes_of(prompts), self.sizes, self.logs)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "PromptLengthProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
         count = arrays["sizes"].size
-        parts = _checked(arrays, sizes=(count,), logs=(count,))
-        proxy = cls(knots=parts.pop("logs"), **parts)
+        proxy = cls(**checked(arrays, sizes=(count,), logs=(count,)))
         if not count or (np.diff(proxy.sizes) <= 0).any():
             raise ValueError("sizes must be at least one number, and increase")
         return proxy
 
 
 @dataclass(frozen=True)
-class TfidfRidgeProxy(_Baseline):
+class TfidfRidgeProxy(LogProxy):
     """A linear score of tf-idf.
 
     idf, linear: shape (v,), inverse document frequency and coefficient of each term of the
@@ -139,7 +95,7 @@ class TfidfRidgeProxy(_Baseline):
     offset: np.ndarray
     vocabulary: list[str]
 
-    def logs(self, prompts: Sequence[str]) -> FloatArray:
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         return np.array([self._log(prompt) for prompt in prompts], np.float64)
 
     def _log(self, prompt: str) -> float:
@@ -161,7 +117,6 @@ class TfidfRidgeProxy(_Baseline):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "TfidfRidgeProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for what does not fit together."""
         path = card["folder"] / VOCABULARY
         vocabulary = json.loads(path.read_bytes()) if path.is_file() else None
         if not isinstance(vocabulary, list) or not all(isinstance(t, str) for t in vocabulary):
@@ -169,7 +124,7 @@ class TfidfRidgeProxy(_Baseline):
         if len(set(vocabulary)) != len(vocabulary):
             raise ValueError(f"{VOCABULARY} holds a term twice")
         shape = (len(vocabulary),)
-        parts = _checked(arrays, idf=shape, linear=shape, offset=(1,))
+        parts = checked(arrays, idf=shape, linear=shape, offset=(1,))
         return cls(vocabulary=vocabulary, **parts)
 
 
@@ -179,59 +134,42 @@ def sizes_of(prompts: Sequence[str]) -> FloatArray:
 
 
 def terms(prompt: str) -> list[str]:
-    """The words and signs of a prompt in lower case, and each two that follow one another.
-
-    A long prompt is read at both ends (see ``features.clipped``).
-    """
-    words = _WORDS.findall(clipped(prompt).lower())
+    """The words and signs of a prompt, and each two that follow one another."""
+    words = words_of(prompt)
     return words + [f"{one} {other}" for one, other in pairwise(words)]
 
 
-def _checked(arrays: Arrays, **shapes: tuple[int, ...]) -> Arrays:
-    """The arrays of these names and the residuals'; ValueError for a wrong shape or number."""
-    edges = arrays["edges"].size
-    shapes |= {"edges": (edges,), "residuals": (edges + 1, len(LEVELS))}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} is of shape {arrays[name].shape} instead of {shape}")
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} holds what is not a finite number")
-    return {name: arrays[name] for name in shapes}
-
-
-def train_constant(
-    rows: TrainingRows, config: ConstantConfig, keep: Path | None = None
-) -> ConstantProxy:
+def train_constant(rows: TrainingRows, config: ConstantConfig, keep: Path | None = None) -> Any:
     """Predict the mean logarithm of the training rows."""
     log = np.array([rows.targets[rows.known(rows.train), 0].mean()])
-    return ConstantProxy(**vars(NO_RESIDUALS), log=log).calibrated(rows, 1)
+    return _calibrated(ConstantProxy(**vars(NO_RESIDUALS), log=log), rows, 1)
 
 
 def train_prompt_length(
     rows: TrainingRows, config: PromptLengthConfig, keep: Path | None = None
-) -> PromptLengthProxy:
+) -> Any:
     """Fit an isotonic regression on the prompt's size, rising or falling: whichever errs less."""
     from sklearn.isotonic import IsotonicRegression
 
     known = rows.known(rows.train)
-    sizes, logs = sizes_of([rows.prompts[i] for i in known]), rows.targets[known, 0]
+    sizes, logs = sizes_of(rows.prompts_of(known)), rows.targets[known, 0]
     fits = [IsotonicRegression(increasing=up).fit(sizes, logs) for up in (True, False)]
     best = max(fits, key=lambda fit: fit.score(sizes, logs))
     proxy = PromptLengthProxy(
-        **vars(NO_RESIDUALS), sizes=best.X_thresholds_, knots=best.y_thresholds_
+        **vars(NO_RESIDUALS), sizes=best.X_thresholds_, logs=best.y_thresholds_
     )
-    return proxy.calibrated(rows, config.bands)
+    return _calibrated(proxy, rows, config.bands)
 
 
 def train_tfidf_ridge(
     rows: TrainingRows, config: TfidfRidgeConfig, keep: Path | None = None
-) -> TfidfRidgeProxy:
+) -> Any:
     """Fit a ridge regression of the logarithm on tf-idf."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
     known = rows.known(rows.train)
-    prompts, logs = [rows.prompts[i] for i in known], rows.targets[known, 0]
+    prompts, logs = rows.prompts_of(known), rows.targets[known, 0]
     vectorizer = TfidfVectorizer(
         analyzer=terms, sublinear_tf=True, min_df=min(config.least_prompts, len(prompts)),
         max_features=config.most_terms,
@@ -246,4 +184,11 @@ def train_tfidf_ridge(
         **vars(NO_RESIDUALS), idf=idf.astype(np.float32), linear=linear.astype(np.float32),
         offset=np.array([float(offset)]), vocabulary=vocabulary,
     )  # fmt: skip
-    return proxy.calibrated(rows, config.bands)
+    return _calibrated(proxy, rows, config.bands)
+
+
+def _calibrated(proxy: LogProxy, rows: TrainingRows, bands: int) -> LogProxy:
+    """The same with the residuals of the validation rows."""
+    held = rows.known(rows.validation)
+    logs = proxy.predicted_logs(rows.prompts_of(held))
+    return replace(proxy, **vars(fit_residuals(logs, rows.draws[held], bands)))

@@ -6,41 +6,42 @@ corrected differently, as those of two LLMs with a calibrator each, can change p
 """
 
 import math
-from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
-from itertools import chain
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ssjf.errors import InputError, unknown
+from ssjf.config import STRICT, count
+from ssjf.errors import InputError
 from ssjf.request import FloatArray
 
-FORMAT = 1
-WINDOWS = (10, 10**5)
 FEWEST = 5  # below so many observations nothing is corrected
 PRIOR = 20  # observations at which the curve weighs as much as one factor for all
 LEAST_SLOPE = 0.01
-_GRID = np.linspace(0.05, 0.95, 19)
 _LARGEST_LOG = 700.0  # its exp is a float64
-
-Point = tuple[float, float]
-Knots = tuple[FloatArray, FloatArray]
+Lengths = list[Annotated[float, Field(gt=0)]]
 
 
 class Curve:
     """The correction learned from n logarithms of predictions x (sorted) and of lengths y.
 
     It is w g(x) + (1 - w) (x + shift) with w = min(n / (n + 20), 0.99), ``shift`` the median of
-    y - x, and g by the method; its slope is at least 0.01.
+    y - x, and g the non-decreasing function of least squares, linear between the x and flat beyond
+    them; its slope is at least 0.01.
     """
 
-    def __init__(self, x: FloatArray, y: FloatArray, method: str) -> None:
+    def __init__(self, x: FloatArray, y: FloatArray) -> None:
+        from scipy.optimize import isotonic_regression  # takes long to import
+
         self.shift = float(np.median(y - x))
         self.weight = min(len(x) / (len(x) + PRIOR), 1 - LEAST_SLOPE)
-        self.knots, self.values = CURVES[method](x, y)
+        starts = np.flatnonzero(np.append(True, np.diff(x) > 0))
+        counts = np.diff(np.append(starts, len(x)))
+        means = np.add.reduceat(y, starts) / counts
+        self.knots = x[starts]
+        self.values = isotonic_regression(means, weights=counts.astype(np.float64)).x
 
     def at(self, x: FloatArray) -> FloatArray:
         """Corrected logarithms of predicted ones, shape (n,)."""
@@ -48,50 +49,40 @@ class Curve:
         return self.weight * curve + (1 - self.weight) * (x + self.shift)
 
 
-def isotonic(x: FloatArray, y: FloatArray) -> Knots:
-    """The non-decreasing function of least squares: linear between the x, flat beyond them."""
-    from scipy.optimize import isotonic_regression  # takes long to import
+class CalibratorState(BaseModel):
+    """What a calibrator remembers, as JSON takes it; lengths in tokens, the oldest first."""
 
-    starts = np.flatnonzero(np.append(True, np.diff(x) > 0))
-    counts = np.diff(np.append(starts, len(x)))
-    means = np.add.reduceat(y, starts) / counts
-    return x[starts], isotonic_regression(means, weights=counts.astype(np.float64)).x
+    model_config = STRICT
 
+    format: Literal[1] = 1
+    window: int = Field(ge=1, le=10**5)
+    method: Literal["isotonic"] = "isotonic"
+    ignored: int = Field(ge=0)
+    predicted_tokens: Lengths
+    output_tokens: Lengths
 
-def quantile(x: FloatArray, y: FloatArray) -> Knots:
-    """Every twentieth of the predictions goes to the same twentieth of the lengths."""
-    knots, at, counts = np.unique(np.quantile(x, _GRID), return_inverse=True, return_counts=True)
-    return knots, np.bincount(at, np.quantile(y, _GRID)) / counts
-
-
-CURVES: dict[str, Callable[[FloatArray, FloatArray], Knots]] = {
-    "isotonic": isotonic,
-    "quantile": quantile,
-}
-METHODS = (*CURVES, "none")
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        predicted, output = len(self.predicted_tokens), len(self.output_tokens)
+        if predicted != output:
+            raise ValueError(f"{predicted} predicted_tokens and {output} output_tokens")
+        if predicted > self.window:
+            raise ValueError(f"{predicted} observations do not fit a window of {self.window}")
+        return self
 
 
 class Calibrator:
     """Learns from the last ``window`` finished requests; predictions and lengths in tokens.
 
-    ``isotonic`` corrects by the non-decreasing function of least squares of the logarithms,
-    ``quantile`` maps quantiles of the predictions to those of the lengths, ``none`` corrects
-    nothing. Either is mixed with one factor for all, which weighs most while there are few
-    observations and never less than 0.01 (see ``Curve``): predictions that differ by more than a
-    part in a billion are never tied, nor their order turned. A fit is made when it is asked for
-    and takes O(window).
+    The isotonic regression of the logarithms is mixed with one factor for all, which weighs most
+    while there are few observations and never less than 0.01 (see ``Curve``): predictions that
+    differ by more than a part in a billion are never tied, nor their order turned. A fit is made
+    when it is needed.
     """
 
-    def __init__(self, window: int = 1000, method: str = "isotonic") -> None:
-        if type(window) is not int or not WINDOWS[0] <= window <= WINDOWS[1]:
-            raise InputError(
-                f"window is {window!r}; it must be a whole number from {WINDOWS[0]} to {WINDOWS[1]}"
-            )
-        if method not in METHODS:
-            raise unknown("calibration method", method, METHODS)
-        self.window, self.method, self.ignored = window, method, 0
-        self._points: deque[Point] = deque()  # (predicted, output) by time
-        self._sorted: list[Point] = []  # the same by prediction: no fit has to sort
+    def __init__(self, window: int = 1000) -> None:
+        self.window, self.ignored = count("window", window), 0
+        self._points: deque[tuple[float, float]] = deque(maxlen=window)  # (predicted, output)
         self._curve: Curve | None = None
 
     def __len__(self) -> int:
@@ -99,54 +90,44 @@ class Calibrator:
 
     def observe(self, predicted_tokens: float, output_tokens: float) -> None:
         """A request has finished. Numbers that are no lengths are ``ignored``, and counted."""
-        point = _number(predicted_tokens), _number(output_tokens)
-        if not all(0 < value < math.inf for value in point):
+        predicted, output = _number(predicted_tokens), _number(output_tokens)
+        if not (0 < predicted < math.inf and 0 < output < math.inf):
             self.ignored += 1
             return
-        if len(self._points) == self.window:
-            oldest = self._points.popleft()
-            del self._sorted[bisect_left(self._sorted, oldest)]
-        self._points.append(point)
-        insort(self._sorted, point)
+        self._points.append((predicted, output))
         self._curve = None
 
     def calibrate(self, predicted_tokens: ArrayLike) -> FloatArray:
         """Predictions corrected, of any shape; what is no length stays as it is."""
         tokens = np.array(predicted_tokens, np.float64)
         valid = np.isfinite(tokens) & (tokens > 0)
-        if self.method != "none" and len(self) >= FEWEST:
+        if len(self) >= FEWEST:
             if self._curve is None:
-                x, y = self._logs().T
-                self._curve = Curve(x, y, self.method)
+                self._curve = Curve(*np.log(np.array(sorted(self._points)).T))
             logs = np.clip(self._curve.at(np.log(tokens[valid])), -_LARGEST_LOG, _LARGEST_LOG)
             tokens[valid] = np.exp(logs)
         return tokens
 
-    def _logs(self) -> FloatArray:
-        """Logarithms (predicted, output), shape (n, 2), by prediction."""
-        flat = chain.from_iterable(self._sorted)
-        return np.log(np.fromiter(flat, np.float64, 2 * len(self)).reshape(-1, 2))
-
     def state(self) -> dict[str, Any]:
-        """All that is remembered, as JSON takes it."""
+        """All that is remembered (see ``CalibratorState``)."""
         predicted, output = ([point[i] for point in self._points] for i in (0, 1))
-        return {
-            "format": FORMAT, "window": self.window, "method": self.method,
-            "ignored": self.ignored, "predicted_tokens": predicted, "output_tokens": output,
-        }  # fmt: skip
+        return CalibratorState(
+            window=self.window, ignored=self.ignored, predicted_tokens=predicted,
+            output_tokens=output,
+        ).model_dump()  # fmt: skip
 
     @classmethod
     def from_state(cls, state: Any) -> "Calibrator":
         """The inverse of ``state``; InputError for what ``state`` cannot have given."""
-        points = _points(state)
-        calibrator = cls(state["window"], state["method"])
-        if len(points) > calibrator.window:
-            raise InputError(
-                f"calibration state: {len(points)} observations do not fit a window of "
-                f"{calibrator.window}"
-            )
-        calibrator._points, calibrator._sorted = deque(points), sorted(points)
-        calibrator.ignored = state["ignored"]
+        try:
+            valid = CalibratorState.model_validate(state)
+        except ValidationError as failure:
+            error = failure.errors()[0]
+            place = "".join(f"{part} " for part in error["loc"])
+            raise InputError(f"calibration state: {place}{error['msg']}") from None
+        calibrator = cls(valid.window)
+        calibrator.ignored = valid.ignored
+        calibrator._points.extend(zip(valid.predicted_tokens, valid.output_tokens, strict=True))
         return calibrator
 
 
@@ -155,30 +136,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def _points(state: Any) -> list[Point]:
-    """The observations of a state, once all of it is what ``state`` gives."""
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"calibration state: it must be an object of format {FORMAT}")
-    for key in ("window", "method", "ignored", "predicted_tokens", "output_tokens"):
-        if key not in state:
-            raise InputError(f"calibration state: {key} is missing")
-    if type(state["ignored"]) is not int or state["ignored"] < 0:
-        raise InputError(f"calibration state: ignored is {state['ignored']!r}, which is no count")
-    columns = [_lengths(key, state[key]) for key in ("predicted_tokens", "output_tokens")]
-    if len(columns[0]) != len(columns[1]):
-        raise InputError(
-            f"calibration state: {len(columns[0])} predicted_tokens and {len(columns[1])} "
-            "output_tokens; they must be as many"
-        )
-    return [*zip(*columns, strict=True)]
-
-
-def _lengths(key: str, values: Any) -> list[float]:
-    if not isinstance(values, list):
-        raise InputError(f"calibration state: {key} must be a list of lengths in tokens")
-    for value in values:
-        if type(value) not in (int, float) or not 0 < _number(value) < math.inf:
-            raise InputError(f"calibration state: {key} holds {value!r:.40}, which is no length")
-    return [float(value) for value in values]

@@ -1,33 +1,123 @@
-"""A trained proxy as a folder: ``proxy.json``, ``weights.safetensors`` and what its kind adds.
+"""The kinds of proxy, specifications of proxies to train, and trained proxies as folders.
 
-Every file is checked on loading.
+A folder holds ``proxy.json``, ``weights.safetensors`` and what its kind adds; every file is
+checked on loading. The modules of a kind are imported when they are used: some are heavy.
 """
 
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
-import tempfile
-from importlib import resources
+from dataclasses import dataclass
+from glob import escape
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
+from ssjf.config import STRICT, read_toml, validated
 from ssjf.errors import InputError, unknown
+from ssjf.files import whole_folder
 from ssjf.proxy.base import Proxy
-from ssjf.proxy.registry import KINDS
 
 CARD, WEIGHTS = "proxy.json", "weights.safetensors"
 BUILTIN = "builtin"
 FORMAT = 1
+_HERE = Path(__file__).parent
 
 
-def builtin_folder() -> Path:
-    """Where the proxy that comes with the package lies."""
-    return Path(str(resources.files("ssjf.proxy") / "builtin"))
+@dataclass(frozen=True)
+class Kind:
+    """Where the parts of a kind are, each as ``module:name`` below ``ssjf.proxy``.
+
+    The function that trains it takes ``TrainingRows``, its configuration and a folder for
+    checkpoints or None: what a killed training left there is gone on with.
+    """
+
+    config_at: str
+    proxy_at: str
+    train_at: str
+
+    config = property(lambda self: _import(self.config_at), doc="The model of its options.")
+    proxy = property(lambda self: _import(self.proxy_at), doc="The class of the trained proxy.")
+    train = property(lambda self: _import(self.train_at), doc="The function that trains it.")
+
+
+def _import(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f"ssjf.proxy.{module}"), name)
+
+
+KINDS = {
+    "light": Kind("light.training:LightConfig", "light.proxy:LightProxy", "light.training:train"),
+    "encoder": Kind(
+        "encoder.heads:EncoderConfig", "encoder.proxy:EncoderProxy", "encoder.training:train"
+    ),
+    "retrieval": Kind(
+        "retrieval.proxy:RetrievalConfig",
+        "retrieval.proxy:RetrievalProxy",
+        "retrieval.training:train",
+    ),
+} | {
+    name: Kind(f"baselines:{cls}Config", f"baselines:{cls}Proxy", f"baselines:train_{function}")
+    for name, cls, function in (
+        ("tfidf-ridge", "TfidfRidge", "tfidf_ridge"),
+        ("prompt-length", "PromptLength", "prompt_length"),
+        ("constant", "Constant", "constant"),
+    )
+}
+
+
+def _names(least: int) -> Any:
+    allowed = f"a list of names of columns{', at least one' if least else ''}"
+    return Field(strict=False, min_length=least, json_schema_extra={"allowed": allowed})
+
+
+class ProxySpec(BaseModel):
+    """A proxy to train: its kind, the lengths it learns, and its options.
+
+    labels: columns of lengths of one model's answers, several draws of the same. also: lengths
+    of other models' answers, which only help to learn. ``output_tokens`` is a column like others.
+    text: the ``turn`` alone, or the ``history`` of the conversation too. config: of its kind.
+    """
+
+    model_config = STRICT
+
+    kind: str
+    labels: Annotated[tuple[str, ...], _names(1)] = ("output_tokens",)
+    also: Annotated[tuple[str, ...], _names(0)] = ()
+    text: Literal["turn", "history"] = "turn"
+    config: Any = None
+
+
+def read_spec(name: str) -> ProxySpec:
+    """Read a specification, one of the package's by name or a TOML file of one's own."""
+    if Path(name).suffix == ".toml":
+        return spec_of(read_toml("proxy spec", Path(name)), name)
+    path = _HERE / "specs.toml"
+    named = read_toml("proxy spec", path)
+    if name not in named:
+        raise unknown("proxy spec", name, [*named, "a .toml file"])
+    return spec_of(named[name], path)
+
+
+def spec_of(table: dict[str, Any], path: str | Path) -> ProxySpec:
+    """The specification of a table; ``path`` is its origin, which errors name."""
+    kind, config = table.get("kind"), table.get("config", {})
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise unknown(f"kind of proxy in {path}:", kind, KINDS)
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: config is {config!r}; it must be a table")
+    spec = validated(ProxySpec, table, path)
+    options = validated(KINDS[kind].config, config, f"config in {path}")
+    return spec.model_copy(update={"config": options})
+
+
+def folder_of(name: str | Path) -> Path:
+    """The folder of a proxy given by its path, or of the one that is shipped by ``builtin``."""
+    return _HERE / BUILTIN if str(name) == BUILTIN else Path(name)
 
 
 def check_new(folder: Path) -> None:
@@ -46,58 +136,22 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
 
     ``card`` says how it was made: data, configuration, quality. ``proxy.arrays()`` are the
     weights; ``proxy.files()``, where the kind has it, the other files by name. What a killed
-    process left half-written beside the folder is removed.
+    process left half-written of this folder is removed.
     """
     from safetensors.numpy import save as packed
 
     check_new(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        own = f"{_half_written()}{os.getpid()}-"
-        partial = Path(tempfile.mkdtemp(prefix=own, dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"cannot write to {folder.parent}: {error.strerror}") from None
-    try:
-        arrays = {name: np.ascontiguousarray(a) for name, a in proxy.arrays().items()}
-        data = packed(arrays)
-        (partial / WEIGHTS).write_bytes(data)
-        others = proxy.files() if hasattr(proxy, "files") else {}
-        for name, content in others.items():
+    for left in folder.parent.glob(f".tmp-????????-{escape(folder.name)}"):
+        shutil.rmtree(left, ignore_errors=True)
+    data = packed({name: np.ascontiguousarray(a) for name, a in proxy.arrays().items()})
+    others = proxy.files() if hasattr(proxy, "files") else {}
+    checksums = {name: _sha256(content) for name, content in others.items()}
+    entries = {"format": FORMAT, "kind": kind, "sha256": _sha256(data), "files": checksums}
+    text = json.dumps(entries | card, indent=1) + "\n"
+    with whole_folder(folder) as partial:
+        for name, content in {WEIGHTS: data, CARD: text.encode(), **others}.items():
             (partial / name).write_bytes(content)
-        checksums = {name: _sha256(content) for name, content in others.items()}
-        entries = {"format": FORMAT, "kind": kind, "sha256": _sha256(data), "files": checksums}
-        (partial / CARD).write_text(json.dumps(entries | card, indent=1) + "\n")
-        partial.chmod(0o755)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
-
-
-def _half_written() -> str:
-    """How the name of a half-written folder begins; the process that writes it follows."""
-    return f".tmp-{platform.node()}-"
-
-
-def _sweep(above: Path) -> None:
-    """Remove half-written folders of processes of this machine that are no more."""
-    name = re.compile(re.escape(_half_written()) + r"(\d{1,9})-\w+")
-    for path in above.glob(".tmp-*"):
-        made = name.fullmatch(path.name)
-        if made and not _alive(int(made[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def load(name: str | Path) -> Proxy:
@@ -105,8 +159,7 @@ def load(name: str | Path) -> Proxy:
     from safetensors import SafetensorError
     from safetensors.numpy import load as unpacked
 
-    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
-    entries = card(folder)
+    folder, entries = folder_of(name), card(name)
     if not isinstance(entries["kind"], str) or entries["kind"] not in KINDS:
         raise unknown(f"kind of proxy in {folder / CARD}:", entries["kind"], KINDS)
     weights = folder / WEIGHTS
@@ -129,7 +182,7 @@ def _checked(file: Path, sha256: str) -> bytes:
 
 def card(name: str | Path) -> dict[str, Any]:
     """What ``proxy.json`` says; InputError where it is missing or not of this format."""
-    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
+    folder = folder_of(name)
     path = folder / CARD
     if not path.is_file():
         raise InputError(f"{folder} is no proxy: it has no {CARD} (a trained folder, or builtin)")

@@ -56,16 +56,8 @@ def known_predictors() -> tuple[str, ...]:
     return tuple(form for _, forms in _PREDICTORS.values() for form in forms)
 
 
-def _oracle(requests: Requests, value: str, rng: Generator) -> NDArray:
-    return requests.output_tokens
-
-
-def _constant(requests: Requests, value: str, rng: Generator) -> FloatArray:
+def _mean(requests: Requests, value: str, rng: Generator) -> FloatArray:
     return np.full(len(requests), requests.output_tokens.mean())
-
-
-def _shuffled(requests: Requests, value: str, rng: Generator) -> NDArray:
-    return rng.permutation(requests.output_tokens)
 
 
 def _classes(requests: Requests, value: str, rng: Generator) -> NDArray:
@@ -155,12 +147,12 @@ def _number(spec: str, text: str, high: float = math.inf) -> float:
 
 
 _PREDICTORS: dict[str, tuple[Callable[[Requests, str, Generator], NDArray], tuple[str, ...]]] = {
-    "oracle": (_oracle, ("oracle",)),
+    "oracle": (lambda requests, *_: requests.output_tokens, ("oracle",)),
     "classes": (_classes, ("classes", "classes:T1,T2,…")),
     "noise": (_noise, ("noise:SIGMA",)),
     "tau": (_tau, ("tau:TAU",)),
-    "constant": (_constant, ("constant",)),
-    "shuffled": (_shuffled, ("shuffled",)),
+    "constant": (_mean, ("constant",)),
+    "shuffled": (lambda requests, _, rng: rng.permutation(requests.output_tokens), ("shuffled",)),
     "column": (_column, ("column:NAME",)),
     "class-mean": (_class_mean, ("class-mean:NAME",)),
 }

@@ -121,7 +121,7 @@ class Remembering(Forecaster):
     def learn(self, request: CompletionRequest, raw_tokens: float, output_tokens: int) -> None:
         (new,) = self.proxy.learn(request.prompts, [output_tokens])
         if new - MAX_PROMPTS >= self._trained_on:  # ids rise by one
-            self.proxy.forget([new - MAX_PROMPTS])
+            self.proxy.memory.forget([new - MAX_PROMPTS])
 
     def state(self) -> bytes:
         return self.proxy.memory.to_bytes()
@@ -133,8 +133,6 @@ class Remembering(Forecaster):
 
 
 FORECASTERS: dict[str, type[Forecaster]] = {
-    "none": Forecaster,
-    "calibration": Calibrating,
-    "retrieval": Remembering,
-}
+    "none": Forecaster, "calibration": Calibrating, "retrieval": Remembering,
+}  # fmt: skip
 """By the option ``learn``."""

@@ -1,17 +1,92 @@
-"""Online learning: from finished requests to the forecaster, and to the state file."""
+"""Online learning: from finished requests to the forecaster, and to the file that keeps it.
 
+The file is whole, or the one before, whatever is killed when. Its first line says what it is and
+the hash of the rest. It holds lengths and vectors, no text. Of several server processes that share
+it the last to write is the one it keeps.
+"""
+
+import hashlib
+import json
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from ssjf.errors import InputError
 from ssjf.serving.forecaster import Forecast, Forecaster
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable, Response
-from ssjf.serving.state import StateFile
 
+STATE_FORMAT = 1
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """Where it is, what was learned (``learn``), and about which proxy (its hash)."""
+
+    path: Path
+    learn: str
+    proxy_sha256: str
+
+    def check(self) -> None:
+        """InputError unless the file can be written."""
+        folder = self.path.absolute().parent
+        if self.path.is_dir() or not folder.is_dir():
+            raise InputError(f"state {self.path} must be a file in a folder that is there")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"state {self.path}: {folder} is not yours to write to")
+
+    def read(self) -> bytes | None:
+        """What was saved, or None; a file that is something else is put aside with a warning."""
+        # What killed processes left; one that just writes saves again later.
+        for partial in self.path.absolute().parent.glob(f".{self.path.name}.*.tmp"):
+            partial.unlink(missing_ok=True)
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"state {self.path} cannot be read ({error.strerror})") from None
+        line, _, state = data.partition(b"\n")
+        if line == self._line(state):
+            return state
+        self.put_aside("it was not written whole for this proxy and way of learning")
+        return None
+
+    def put_aside(self, why: str) -> None:
+        """Keep the file under another name."""
+        names = (f"{self.path.name}.aside-{i}" for i in range(1, 10**6))
+        aside = next(p for p in map(self.path.with_name, names) if not p.exists())
+        os.replace(self.path, aside)
+        LOG.warning("state %s is not used: %s; it is kept as %s", self.path, why, aside)
+
+    def write(self, state: bytes) -> None:
+        """Replace the file; OSError leaves the one before."""
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with partial.open("wb") as file:
+                file.write(self._line(state) + b"\n")
+                file.write(state)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        folder = os.open(self.path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name is on the disk, too
+        finally:
+            os.close(folder)
+
+    def _line(self, state: bytes) -> bytes:
+        header = {"format": STATE_FORMAT, "learn": self.learn, "proxy": self.proxy_sha256,
+                  "sha256": hashlib.sha256(state).hexdigest()}  # fmt: skip
+        return json.dumps(header).encode()
 
 
 @dataclass(frozen=True)
@@ -35,8 +110,13 @@ class OnlineLearner:
 
     def learn(self, observation: Observation) -> None:
         """Learn from an observation, or count why not."""
+        request, forecast = observation.request, observation.forecast
         try:
-            self._learn(observation)
+            tokens = observation.response.output_tokens()
+            metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
+            if request.max_tokens is not None and request.max_tokens < forecast.high:
+                raise NotLearnable("limited")  # of such only the short ones would be seen
+            self._forecaster.learn(request, forecast.raw, tokens)
         except NotLearnable as why:
             metrics().not_learned.labels(str(why)).inc()
         except Exception as error:  # a request must never suffer from it
@@ -45,14 +125,6 @@ class OnlineLearner:
         else:
             metrics().learned.inc()
             self._changed = True
-
-    def _learn(self, observation: Observation) -> None:
-        request, forecast = observation.request, observation.forecast
-        tokens = observation.response.output_tokens()
-        metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
-        if request.max_tokens is not None and request.max_tokens < forecast.high:
-            raise NotLearnable("limited")  # of such requests only the short ones would be seen
-        self._forecaster.learn(request, forecast.raw, tokens)
 
     def due_in(self) -> float | None:
         """Seconds until the state is to be saved; None while it has not changed."""
@@ -64,19 +136,17 @@ class OnlineLearner:
         """Save the state if it has changed; a failure is counted, and logged the first time."""
         if self._state is None or not self._changed:
             return
-        outcome, problem = self._write(self._state)
+        outcome, problem = "saved", ""
+        try:
+            state = self._forecaster.state()
+            if len(state) > self._max_bytes:
+                outcome = "too_large"
+                problem = f"{len(state)} bytes are more than {self._max_bytes}"
+            else:
+                self._state.write(state)
+        except Exception as error:
+            outcome, problem = "failed", str(error)
         if problem and outcome != self._problem:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
         metrics().saves.labels(outcome).inc()
         self._saved_at, self._changed, self._problem = time.monotonic(), False, outcome
-
-    def _write(self, file: StateFile) -> tuple[str, str]:
-        """Outcome and problem of a save."""
-        try:
-            state = self._forecaster.state()
-            if len(state) > self._max_bytes:
-                return "too_large", f"{len(state)} bytes are more than {self._max_bytes}"
-            file.write(state)
-        except Exception as error:
-            return "failed", str(error)
-        return "saved", ""

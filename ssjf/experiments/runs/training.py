@@ -20,7 +20,7 @@ from ssjf.experiments.store import digest
 from ssjf.experiments.workloads import Texts
 from ssjf.files import writable
 from ssjf.proxy import io as folder
-from ssjf.proxy.registry import KINDS, ProxySpec, spec_of
+from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts as Prompts
 from ssjf.workload.texts import load_texts

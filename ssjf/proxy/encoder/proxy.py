@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, ResidualQuantiles, tokens
+from ssjf.proxy.base import NO_PREDICTION, Arrays, Prediction, ResidualQuantiles
 from ssjf.proxy.encoder.heads import HEADS, Scale
 from ssjf.request import FloatArray, IntArray
 
@@ -48,18 +48,10 @@ class Tokenizer:
         tokenizer.no_padding()
         plain = tokenizer.encode("a", add_special_tokens=False).ids
         marked = tokenizer.encode("a").ids
-        start = next(
-            (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain), 0
-        )
-        return cls(
-            tokenizer, longest_tokens, cut,
-            tuple(marked[:start]), tuple(marked[start + len(plain) :]),
-        )  # fmt: skip
-
-    @property
-    def entries(self) -> int:
-        """The size of its vocabulary."""
-        return self.tokenizer.get_vocab_size()
+        starts = (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain)
+        start = next(starts, 0)
+        before, after = tuple(marked[:start]), tuple(marked[start + len(plain) :])
+        return cls(tokenizer, longest_tokens, cut, before, after)
 
     def ids(self, prompts: Sequence[str]) -> list[IntArray]:
         """The ids of each prompt, shape (its tokens,); there is at least one."""
@@ -82,51 +74,41 @@ class Tokenizer:
         return np.array(whole or [0], np.int64)
 
 
-def one_hot(named: Sequence[str], llms: Sequence[str]) -> np.ndarray:
-    """Which of the known LLMs answers each of n prompts, shape (n, llms), float32.
-
-    A row of zeros stands for an LLM that is not known.
-    """
-    return np.array([[name == llm for llm in llms] for name in named], np.float32).reshape(
-        len(named), len(llms)
-    )
-
-
 @dataclass(frozen=True)
-class EncoderProxy:
-    """A trained encoder.
+class OnnxEncoder:
+    """An encoder in ONNX Runtime, with its tokenizer.
 
-    model: bytes of the ONNX model. tokenizer_json: its tokenizer. head, decode, longest_tokens,
-    cut: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the training
-    lengths. around: residuals of the validation lengths. tensors: the weights in float32, to be
-    tuned further. history: phase, epoch, loss and validation tau.
+    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens, cut: as in
+    ``EncoderConfig``.
     """
 
     model: bytes
     tokenizer_json: str
-    head: str
-    decode: str
     longest_tokens: int
     cut: str
-    llms: tuple[str, ...]
-    scale: Scale
-    around: ResidualQuantiles
-    tensors: dict[str, np.ndarray] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Lengths in tokens, and quantiles; an LLM it was not trained on counts as unknown."""
-        if not len(prompts):
-            return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))), LEVELS)
-        decoded = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
-        quantiles = self.around.quantiles(decoded.logs, decoded.levels)
-        return Prediction(tokens(decoded.logs), quantiles, LEVELS)
+    def outputs(
+        self, name: str, prompts: Sequence[str], llms: np.ndarray | None = None
+    ) -> np.ndarray:
+        """An output of the model for each of n prompts, shape (n, its size), float32.
 
-    def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
-        """Outputs of the head, shape (n, outputs)."""
-        named = one_hot(llms or [""] * len(prompts), self.llms)
-        ids = self.tokenizer.ids(prompts)
-        return output("said", self.session, ids, named).astype(np.float64)
+        ``llms`` (n, llms) is one-hot; by default none is known. Prompts are read one by one: 8-bit
+        arithmetic scales over all that it reads together, and a prediction must not depend on the
+        others. On a CPU batches save little.
+        """
+        inputs = [{"ids": ids[None]} for ids in self.tokenizer.ids(prompts)]
+        shapes = {each.name: each.shape for each in self.session.get_inputs()}
+        if "llm" in shapes:
+            named = np.zeros((len(inputs), shapes["llm"][1]), np.float32) if llms is None else llms
+            inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, named, strict=True)]
+        return np.concatenate([self.session.run([name], each)[0] for each in inputs])
+
+    def vectors(self, prompts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of prompts, shape (n, hidden), float32."""
+        if "vector" not in {each.name for each in self.session.get_outputs()}:
+            raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
+        # An encoder that tells LLMs apart reads which beside its vector, not in it.
+        return np.stack([unit(each) for each in self.outputs("vector", prompts)])
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -135,75 +117,98 @@ class EncoderProxy:
 
     @cached_property
     def session(self) -> Any:
-        """The model in ONNX Runtime; OMP_NUM_THREADS says how many threads (by default one)."""
-        return open_session(self.model)
+        """The open model; OMP_NUM_THREADS says how many threads (by default one)."""
+        import onnxruntime
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is stored in the weights' file, by name."""
-        own = {"edges": self.around.edges, "residuals": self.around.residuals}
-        return own | self.scale.arrays() | {f"net.{k}": v for k, v in self.tensors.items()}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                self.model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the package raises classes of its own, below Exception
+            raise ValueError(f"{MODEL} is no model: {error}") from None
 
     def files(self) -> dict[str, bytes]:
-        """The other files of its folder."""
+        """Its files in the folder of a proxy."""
         return {MODEL: self.model, TOKENIZER: self.tokenizer_json.encode()}
 
+    @classmethod
+    def in_folder(cls, folder: Path, longest_tokens: int, cut: str) -> "OnnxEncoder":
+        """The inverse of ``files``."""
+        model, tokenizer_json = (folder / MODEL).read_bytes(), (folder / TOKENIZER).read_text()
+        return cls(model, tokenizer_json, longest_tokens, cut)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """A vector of length 1, float32; zero stays zero."""
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+
+
+def one_hot(named: Sequence[str], llms: Sequence[str]) -> np.ndarray:
+    """Which of the known LLMs answers each of n prompts, shape (n, llms), float32.
+
+    A row of zeros stands for an LLM that is not known.
+    """
+    known = [name == llm for name in named for llm in llms]
+    return np.array(known, np.float32).reshape(len(named), len(llms))
+
+
+@dataclass(frozen=True)
+class EncoderProxy:
+    """A trained encoder.
+
+    head, decode: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the
+    training lengths. around: residuals of the validation lengths. tensors: the weights in float32,
+    to be tuned further. history: phase, epoch, loss and validation tau.
+    """
+
+    encoder: OnnxEncoder
+    head: str
+    decode: str
+    llms: tuple[str, ...]
+    scale: Scale
+    around: ResidualQuantiles
+    tensors: dict[str, np.ndarray]
+    history: list[dict[str, Any]]
+
+    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+        """Lengths in tokens, and quantiles; an LLM it was not trained on counts as unknown."""
+        if not len(prompts):
+            return NO_PREDICTION
+        decoded = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
+        quantiles = self.around.quantiles(decoded.logs, decoded.levels)
+        return Prediction.of(decoded.logs, quantiles)
+
+    def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
+        """Outputs of the head, shape (n, outputs)."""
+        named = one_hot(llms or [""] * len(prompts), self.llms)
+        return self.encoder.outputs("said", prompts, named).astype(np.float64)
+
+    def arrays(self) -> Arrays:
+        tensors = {f"net.{name}": each for name, each in self.tensors.items()}
+        return vars(self.around) | self.scale.stored("scale") | tensors
+
+    def files(self) -> dict[str, bytes]:
+        return self.encoder.files()
+
     def metadata(self) -> dict[str, Any]:
-        """Entries of its card beside those on its training."""
         return {"llms": list(self.llms), "history": self.history}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "EncoderProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
-        folder, config = card["folder"], card["config"]
-        proxy = cls(
-            model=(folder / MODEL).read_bytes(), tokenizer_json=(folder / TOKENIZER).read_text(),
-            head=config["head"], decode=config["decode"],
-            longest_tokens=config["longest_tokens"], cut=config["cut"],
-            llms=tuple(card["llms"]), scale=Scale.from_arrays(arrays),
-            around=ResidualQuantiles(arrays["edges"], arrays["residuals"]),
-            tensors={k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")},
-            history=card["history"],
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
+        config = card["config"]
+        encoder = OnnxEncoder.in_folder(card["folder"], config["longest_tokens"], config["cut"])
+        tensors = {k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")}
+        entries = encoder.tokenizer.tokenizer.get_vocab_size()
+        for name, table in tensors.items():
+            if name.endswith("word_embeddings.weight") and entries > len(table):
+                raise ValueError(f"its tokenizer has {entries} entries, its encoder {len(table)}")
+        if config["head"] not in HEADS:
+            raise ValueError(f"unknown head {config['head']!r}")
+        return cls(
+            encoder, config["head"], config["decode"], tuple(card["llms"]),
+            Scale.restored("scale", arrays),
+            ResidualQuantiles(arrays["edges"], arrays["residuals"]), tensors, card["history"],
         )  # fmt: skip
-        proxy._check()
-        return proxy
-
-    def _check(self) -> None:
-        """The tokenizer must be the one whose ids the encoder has learnt."""
-        tables = [v for k, v in self.tensors.items() if k.endswith("word_embeddings.weight")]
-        for table in tables:
-            if self.tokenizer.entries > len(table):
-                raise ValueError(
-                    f"its tokenizer has {self.tokenizer.entries} entries, its encoder {len(table)}"
-                )
-        if self.head not in HEADS:
-            raise ValueError(f"unknown head {self.head!r}")
-
-
-def output(
-    name: str, session: Any, ids: Sequence[IntArray], llms: np.ndarray | None = None
-) -> np.ndarray:
-    """An output of an open model for each of n prompts, shape (n, its size), float32.
-
-    ids: of each prompt. llms: shape (n, llms), one-hot; by default none is known.
-    Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and a
-    prediction must not depend on the others. On a CPU batches save little.
-    """
-    inputs = [{"ids": each[None]} for each in ids]
-    shapes = {each.name: each.shape for each in session.get_inputs()}
-    if "llm" in shapes:
-        named = np.zeros((len(ids), shapes["llm"][1]), np.float32) if llms is None else llms
-        inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, named, strict=True)]
-    return np.concatenate([session.run([name], each)[0] for each in inputs])
-
-
-def open_session(model: bytes) -> Any:
-    """An ONNX model on the CPU; ValueError if it is none."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the package raises classes of its own, below Exception
-        raise ValueError(f"{MODEL} is no model: {error}") from None

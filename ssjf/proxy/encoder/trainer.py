@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ from transformers import TrainingArguments as Arguments
 
 from ssjf.errors import InputError
 from ssjf.hardware import instruction_sets
-from ssjf.proxy.encoder.config import EncoderConfig
-from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale
-from ssjf.proxy.encoder.losses import loss_of
-from ssjf.proxy.encoder.network import Network
+from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, Scale
+from ssjf.proxy.encoder.network import Network, loss_of
 
 PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
 WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
@@ -69,8 +68,8 @@ class EpochOrder(torch.utils.data.Sampler[int]):
         if self.config.head in RANKERS:
             return iter(rows.tolist())
         parts = np.split(rows, range(size * WINDOW, len(rows), size * WINDOW))
-        rows = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")]
-                               for part in parts])  # fmt: skip
+        alike = [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        rows = np.concatenate(alike)
         full = len(rows) // size
         batches = rng.permutation(rows[: full * size].reshape(full, size))
         return iter([*batches.ravel().tolist(), *rows[full * size :].tolist()])
@@ -145,16 +144,10 @@ def tune(
     net: Network, rows: tuple[list[Example], list[Example]], scale: Scale, config: EncoderConfig,
     keep: Path | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Train a network, and leave it with the weights of the best validation tau.
+    """Train a network on (training, validation) examples, up to its best validation tau.
 
-    Parameters
-    ----------
-    rows: training and validation examples. keep: a folder for checkpoints, gone on from if it
-        holds any.
-
-    Returns
-    -------
-    Of each epoch: phase (``tuning`` or ``head``), epoch, loss and validation tau.
+    ``keep`` is a folder for checkpoints, gone on from if it holds any. Returns of each epoch:
+    phase (``tuning`` or ``head``), epoch, loss and validation tau.
     """
     steps = -(-len(rows[0]) // config.batch)
     with tempfile.TemporaryDirectory() as spare:
@@ -226,18 +219,16 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end, if there is one."""
     whole = []
     for state in folder.glob(f"checkpoint-*/{STATE}"):
-        try:
+        with suppress(ValueError, KeyError):  # killed while it wrote this file
             whole.append((json.loads(state.read_text())["global_step"], str(state.parent)))
-        except (ValueError, KeyError):  # killed while it wrote this file
-            continue
     return max(whole)[1] if whole else None
 
 
 def _history(log: list[dict[str, Any]], config: EncoderConfig) -> list[dict[str, Any]]:
     losses = {each["step"]: each["loss"] for each in log if "loss" in each}
-    epochs = enumerate(each for each in log if "eval_tau" in each)
+    epochs = [each for each in log if "eval_tau" in each]
     return [
         {"phase": "tuning" if epoch < config.tuned_epochs else "head", "epoch": epoch,
          "loss": losses.get(each["step"]), "tau": each["eval_tau"]}
-        for epoch, each in epochs
+        for epoch, each in enumerate(epochs)
     ]  # fmt: skip

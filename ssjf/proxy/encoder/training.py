@@ -7,25 +7,22 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.conformal import NO_RESIDUALS, fit_residuals
-from ssjf.proxy.encoder.config import EncoderConfig
-from ssjf.proxy.encoder.heads import HEADS, RANKERS, Scale, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy, Tokenizer, one_hot
+from ssjf.proxy.base import NO_RESIDUALS, TrainingRows, fit_residuals
+from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, ranked, scale_of
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, Tokenizer, one_hot
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
     """Tune an encoder on the training rows; ``keep`` holds checkpoints to go on from."""
     import torch
 
-    from ssjf.proxy.encoder.network import Network, backbone, check_length
+    from ssjf.proxy.encoder.network import Network, backbone, to_onnx
     from ssjf.proxy.encoder.trainer import tune
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda', but PyTorch finds no GPU here; allowed: cpu")
     torch.set_num_threads(config.threads)
-    tokenizer_json, model = backbone(config.backbone, config.encoder_dropout)
-    check_length(config.backbone, model, config.longest_tokens)
+    tokenizer_json, model = backbone(config.backbone, config.longest_tokens, config.encoder_dropout)
     if not config.tune_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     llms = sorted(set(rows.llms or [])) if config.llm else []
@@ -38,8 +35,13 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     net = Network(model, config, outputs, rows.targets.shape[1] - 1, len(llms)).to(config.device)
     tokenizer = Tokenizer.of(tokenizer_json, config.longest_tokens, config.cut)
     history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
-    proxy = _exported(net, config, tokenizer_json, scale, llms)
-    return _calibrated(replace(proxy, history=history), rows, config)
+    model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
+    encoder = OnnxEncoder(model, tokenizer_json, config.longest_tokens, config.cut)
+    tensors = {name: each.numpy() for name, each in net.state_dict().items()}
+    proxy = EncoderProxy(
+        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, tensors, history
+    )
+    return _calibrated(proxy, rows, config)
 
 
 def examples(
@@ -59,7 +61,7 @@ def examples(
         seen = also[rows.train]
         also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
     named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
-    ids = tokenizer.ids([rows.prompts[i] for i in used])
+    ids = tokenizer.ids(rows.prompts_of(used))
     widest = max(map(len, ids))
     both = [
         {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k,
@@ -70,20 +72,6 @@ def examples(
     return both[: len(train)], validation
 
 
-def _exported(
-    net: Any, config: EncoderConfig, tokenizer_json: str, scale: Scale, llms: list[str]
-) -> EncoderProxy:
-    from ssjf.proxy.encoder.network import to_onnx
-
-    outputs = HEADS[config.head].outputs(scale)
-    model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
-    return EncoderProxy(
-        model, tokenizer_json, config.head, config.decode, config.longest_tokens, config.cut,
-        tuple(llms), scale, NO_RESIDUALS,
-        {name: each.numpy() for name, each in net.state_dict().items()},
-    )  # fmt: skip
-
-
 def _calibrated(proxy: EncoderProxy, rows: TrainingRows, config: EncoderConfig) -> EncoderProxy:
     """Fit on validation rows a ranker's map to lengths and every head's residual quantiles.
 
@@ -91,7 +79,7 @@ def _calibrated(proxy: EncoderProxy, rows: TrainingRows, config: EncoderConfig) 
     """
     held = rows.known(rows.validation)
     llms = [rows.llms[i] for i in held] if rows.llms else None
-    outputs = proxy.outputs([rows.prompts[i] for i in held], llms)
+    outputs = proxy.outputs(rows.prompts_of(held), llms)
     scale = proxy.scale
     if config.head in RANKERS:
         scale = ranked(scale, outputs[:, 0], rows.draws[held].mean(axis=1))

@@ -32,8 +32,17 @@ _MAIL = next(i for i, cue in enumerate(_CUES) if "mail" in cue)
 
 def clipped(prompt: str) -> str:
     """The prompt, or its two ends where it is longer than ``LONGEST_CHARACTERS``."""
-    half = LONGEST_CHARACTERS // 2
-    return prompt if len(prompt) <= 2 * half else prompt[:half] + prompt[-half:]
+    return _ends(prompt, LONGEST_CHARACTERS)
+
+
+def _ends(sequence: Any, most: int) -> Any:
+    half = most // 2
+    return sequence if len(sequence) <= 2 * half else sequence[:half] + sequence[-half:]
+
+
+def words_of(prompt: str) -> list[str]:
+    """The words and signs of a prompt in lower case; a long one is read at both ends."""
+    return _WORDS.findall(clipped(prompt).lower())
 
 
 def grams(prompt: str, buckets: int) -> IntArray:
@@ -42,19 +51,13 @@ def grams(prompt: str, buckets: int) -> IntArray:
     Words and signs alone and in pairs, the first three words by place, and the letter 3- and
     4-grams of words. The hash is CRC-32, the same everywhere.
     """
-    words = _ends(_WORDS.findall(clipped(prompt).lower()))
+    words = _ends(words_of(prompt), MOST_WORDS)
     whole = [f"w{word}" for word in words]
     whole += [f"p{a} {b}" for a, b in pairwise(words)]
     whole += [f"{place}{word}" for place, word in enumerate(words[:3])]
     hashes = [np.array([_hash(gram) for gram in whole], np.int64)]
     hashes += [_spelled(word) for word in words[:MOST_SPELLED]]
     return np.unique(np.concatenate(hashes) & (buckets - 1))
-
-
-def _ends(words: list[str]) -> list[str]:
-    """At most ``MOST_WORDS`` words, from both ends."""
-    half = MOST_WORDS // 2
-    return words if len(words) <= 2 * half else words[:half] + words[-half:]
 
 
 def _hash(gram: str) -> int:

@@ -8,28 +8,75 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, ResidualQuantiles, tokens
+from ssjf.proxy.base import Arrays, LogProxy, Part, checked
 from ssjf.proxy.light import features
-from ssjf.proxy.light.trees import Trees
 from ssjf.request import FloatArray
 
 CHUNK = 1024
-_OWN = ("idf", "linear", "offset", "projection", "scale", "edges", "residuals")
+TREE_TYPES = (np.int16, np.float32, np.int16, np.int16, np.float32)
 
 
 @dataclass(frozen=True)
-class LightProxy:
+class Trees(Part):
+    """t trees of at most m nodes each; node 0 is a tree's root.
+
+    ``feature`` (t, m) is the column a node splits, or -1 in a leaf; a value of at most
+    ``threshold`` (t, m) goes to ``left``, any other to ``right`` (both (t, m)); ``value``
+    (t, m) is a leaf's part of the sum.
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    value: np.ndarray
+
+    def sums(self, columns: FloatArray) -> FloatArray:
+        """The sum of the leaves reached, shape (n,), by rows of ``columns`` (n, features)."""
+        return _leaf_sums(np.ascontiguousarray(columns, np.float32), *vars(self).values())
+
+    def check(self) -> None:
+        """ValueError for arrays that are no trees."""
+        parts = [*vars(self).values()]
+        shape = self.feature.shape
+        if len(shape) != 2 or [(a.shape, a.dtype) for a in parts] != [
+            (shape, kind) for kind in TREE_TYPES
+        ]:
+            raise ValueError("the trees' arrays are not of one shape and of their types")
+        for children in (self.left, self.right):
+            if ((children < 0) | (children >= shape[1])).any():
+                raise ValueError("a tree has a branch to a node that is not there")
+
+
+@njit(cache=True)
+def _leaf_sums(columns, feature, threshold, left, right, value):
+    """The sum of the leaves that each row of ``columns`` (n, features) reaches, shape (n,)."""
+    sums = np.zeros(len(columns))
+    for row in range(len(columns)):
+        for tree in range(len(feature)):
+            node = 0
+            for _ in range(feature.shape[1]):  # no path is longer, so even bad trees end
+                if feature[tree, node] < 0:
+                    break
+                if columns[row, feature[tree, node]] <= threshold[tree, node]:
+                    node = left[tree, node]
+                else:
+                    node = right[tree, node]
+            sums[row] += value[tree, node]
+    return sums
+
+
+@dataclass(frozen=True)
+class LightProxy(LogProxy):
     """A trained light proxy.
 
     idf: shape (b,), the weight of each of b hash buckets.
     linear: shape (b, s), s linear scores of the tf-idf vector; ``offset`` (s,) is added.
     projection: shape (b, d), int8; times ``scale`` (d,), a projection of the same vector.
+    base: shape (1,), what the trees' sum is added to.
     trees: from [scores, counts, projection] to the logarithm of the length.
-    base: what the trees' sum is added to.
-    edges: shape (k - 1,), predicted logarithms that part k bands; ``residuals`` (k, levels)
-        are the quantiles, in each band, of true minus predicted logarithm.
     """
 
     idf: np.ndarray
@@ -37,27 +84,16 @@ class LightProxy:
     offset: np.ndarray
     projection: np.ndarray
     scale: np.ndarray
+    base: np.ndarray
     trees: Trees
-    base: float
-    edges: np.ndarray
-    residuals: np.ndarray
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Lengths in tokens: the median-like exp of the predicted logarithm, and quantiles."""
-        parts = [self._logs(prompts[i : i + CHUNK]) for i in range(0, len(prompts), CHUNK)]
-        logs = np.concatenate(parts) if parts else np.zeros(0)
-        quantiles = ResidualQuantiles(self.edges, self.residuals).quantiles(logs)
-        return Prediction(tokens(logs), quantiles, LEVELS)
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
+        chunks = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
+        sums = [self.trees.sums(np.stack([*map(self._columns, chunk)])) for chunk in chunks]
+        return self.base + np.concatenate([np.zeros(0), *sums])
 
-    def _logs(self, prompts: Sequence[str]) -> FloatArray:
-        return self.base + self.trees.sums(self.columns(prompts))
-
-    def columns(self, prompts: Sequence[str]) -> FloatArray:
-        """What the trees see, shape (n, s + counts + d)."""
-        rows = [self._row(prompt) for prompt in prompts]
-        return np.stack(rows).astype(np.float32)
-
-    def _row(self, prompt: str) -> FloatArray:
+    def _columns(self, prompt: str) -> FloatArray:
+        """What the trees see of a prompt, shape (s + counts + d,)."""
         ids = features.grams(prompt, len(self.idf))
         weights = self.idf[ids].astype(np.float64)
         weights /= max(float(np.sqrt(weights @ weights)), 1e-9)
@@ -65,35 +101,21 @@ class LightProxy:
         projected = weights @ self.projection[ids].astype(np.float64) * self.scale
         return np.concatenate([scores, features.counts(prompt), projected])
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is stored, by name."""
-        return {name: getattr(self, name) for name in _OWN} | {
-            "base": np.array([self.base]), **self.trees.arrays(),
-        }  # fmt: skip
+    def arrays(self) -> Arrays:
+        return super().arrays() | self.trees.stored("trees")
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> "LightProxy":
-        """The inverse of ``arrays``; ValueError for arrays that do not fit together."""
-        own = {name: arrays[name] for name in _OWN}
-        _check({**own, "base": arrays["base"]}, len(arrays["idf"]))
-        proxy = cls(**own, base=float(arrays["base"][0]), trees=Trees.from_arrays(arrays))
-        seen = len(proxy.offset) + features.COUNTS + len(proxy.scale)
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "LightProxy":
+        buckets, scores, dimensions = (len(arrays[name]) for name in ("idf", "offset", "scale"))
+        if not buckets or buckets & (buckets - 1):
+            raise ValueError(f"{buckets} buckets; it must be a power of two")
+        own = checked(
+            arrays, idf=(buckets,), linear=(buckets, scores), offset=(scores,),
+            projection=(buckets, dimensions), scale=(dimensions,), base=(1,),
+        )  # fmt: skip
+        proxy = cls(**own, trees=Trees.restored("trees", arrays))
+        proxy.trees.check()
+        seen = scores + features.COUNTS + dimensions
         if proxy.trees.feature.max(initial=-1) >= seen:
             raise ValueError(f"the trees read more than the {seen} columns there are")
         return proxy
-
-
-def _check(own: dict[str, np.ndarray], buckets: int) -> None:
-    if not buckets or buckets & (buckets - 1):
-        raise ValueError(f"{buckets} buckets; it must be a power of two")
-    scores, dimensions, edges = (len(own[name]) for name in ("offset", "scale", "edges"))
-    shapes = {
-        "idf": (buckets,), "linear": (buckets, scores), "offset": (scores,),
-        "projection": (buckets, dimensions), "scale": (dimensions,), "edges": (edges,),
-        "residuals": (edges + 1, len(LEVELS)), "base": (1,),
-    }  # fmt: skip
-    for name, shape in shapes.items():
-        if own[name].shape != shape:
-            raise ValueError(f"{name} is of shape {own[name].shape} instead of {shape}")
-        if not np.isfinite(own[name]).all():
-            raise ValueError(f"{name} holds what is not a finite number")

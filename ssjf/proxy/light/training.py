@@ -13,11 +13,9 @@ from pydantic import BaseModel, Field, field_validator
 from scipy.sparse import csr_matrix
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.conformal import fit_residuals
+from ssjf.proxy.base import TrainingRows, fit_residuals
 from ssjf.proxy.light import features
-from ssjf.proxy.light.proxy import LightProxy
-from ssjf.proxy.light.trees import from_lightgbm
+from ssjf.proxy.light.proxy import TREE_TYPES, LightProxy, Trees
 from ssjf.request import FloatArray
 
 FOLDS = 5
@@ -51,7 +49,7 @@ class LightConfig(BaseModel):
 def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
     """Fit a light proxy; it takes seconds, so nothing is kept for a killed training."""
     used = np.flatnonzero(rows.train | rows.validation)
-    prompts = [rows.prompts[i] for i in used]
+    prompts = rows.prompts_of(used)
     targets, train, held = rows.targets[used], rows.train[used], rows.validation[used]
     tfidf, idf = _tfidf(prompts, train, config)
     linear, offset, scores = _linear(tfidf, targets, train, config)
@@ -61,16 +59,17 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
     columns = np.hstack([scores, counts, projected]).astype(np.float32)
     known = ~np.isnan(targets[:, 0])
     booster, base = _boost(columns, targets[:, 0], train & known, held & known, config)
-    trees = from_lightgbm(booster)
+    trees = trees_of(booster)
     logs = base + trees.sums(columns[held & known])
     around = fit_residuals(logs, rows.draws[used][held & known], config.bands)
     return LightProxy(
-        idf, linear, offset, projection, scale, trees, base, around.edges, around.residuals
-    )
+        **vars(around), idf=idf, linear=linear, offset=offset, projection=projection, scale=scale,
+        base=np.array([base]), trees=trees,
+    )  # fmt: skip
 
 
 def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig) -> tuple[Any, Any]:
-    """(normalised tf-idf rows, idf as float16); only the training rows make the weights."""
+    """(normalised tf-idf rows, idf as float16); the training rows alone make the weights."""
     ids = [features.grams(prompt, config.buckets) for prompt in prompts]
     ends = np.cumsum([0, *map(len, ids)])
     there = csr_matrix(
@@ -88,6 +87,7 @@ def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
     """Ridge per target: (weights as float16, offsets, scores), scores of training rows from
     models that have not seen them."""
     from sklearn.linear_model import Ridge
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     weights, offsets, scores = [], [], []
     for target in targets.T:
@@ -96,12 +96,9 @@ def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
         weights.append(model.coef_.astype(np.float16))
         offsets.append(model.intercept_)
         score = tfidf @ weights[-1].astype(np.float64) + model.intercept_
-        fold = np.random.default_rng(config.seed).permutation(len(rows)) % FOLDS
-        for k in range(FOLDS):
-            rest, held = rows[fold != k], rows[fold == k]
-            score[held] = (
-                Ridge(alpha=config.ridge).fit(tfidf[rest], target[rest]).predict(tfidf[held])
-            )
+        folds = PredefinedSplit(np.random.default_rng(config.seed).permutation(len(rows)) % FOLDS)
+        model = Ridge(alpha=config.ridge)
+        score[rows] = cross_val_predict(model, tfidf[rows], target[rows], cv=folds)
         scores.append(score)
     return np.stack(weights, axis=1), np.array(offsets), np.stack(scores, axis=1)
 
@@ -130,11 +127,38 @@ def _boost(columns, target, train, validation, config: LightConfig):
         "num_threads": config.threads, "deterministic": True, "force_row_wise": True,
         "boost_from_average": False,
     }  # fmt: skip
-    booster = lgb.train(
-        options,
-        lgb.Dataset(columns[train], target[train] - base),
-        config.most_trees,
-        valid_sets=[lgb.Dataset(columns[validation], target[validation] - base)],
-        callbacks=[lgb.early_stopping(config.patience, verbose=False)],
-    )
-    return booster, base
+    fitted, held = (lgb.Dataset(columns[m], target[m] - base) for m in (train, validation))
+    stop = lgb.early_stopping(config.patience, verbose=False)
+    return lgb.train(options, fitted, config.most_trees, [held], callbacks=[stop]), base
+
+
+def trees_of(booster: Any) -> Trees:
+    """The trees of a trained LightGBM regressor without categorical columns."""
+    dumped = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
+    nodes = [_nodes(root) for root in dumped]
+    shape = len(nodes), max(map(len, nodes))
+    columns = [np.zeros(shape, kind) for kind in TREE_TYPES]
+    for tree, rows in enumerate(nodes):
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            column[tree, : len(rows)] = values
+    return Trees(*columns)
+
+
+def _nodes(root: dict[str, Any]) -> list[tuple[int, float, int, int, float]]:
+    """A tree as (feature, threshold, left, right, value), the root first."""
+    nodes: list[Any] = [root]
+    rows = []
+    for node in nodes:
+        if "leaf_value" in node:
+            rows.append((-1, 0.0, 0, 0, node["leaf_value"]))
+            continue
+        children = len(nodes), len(nodes) + 1
+        nodes += [node["left_child"], node["right_child"]]
+        rows.append((node["split_feature"], _rounded_down(node["threshold"]), *children, 0.0))
+    return rows
+
+
+def _rounded_down(value: float) -> float:
+    """The largest float32 of at most ``value``: it parts float32 columns just as ``value`` does."""
+    near = np.float32(value)
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

@@ -1,6 +1,7 @@
 """A flat index of vectors with the lengths of their answers: add, forget, search, save."""
 
 import os
+from collections.abc import Sequence
 from threading import RLock
 from typing import Any
 
@@ -30,21 +31,10 @@ class VectorIndex:
     def __len__(self) -> int:
         return self._index.ntotal - len(self._forgotten)
 
-    @property
-    def draws(self) -> int:
-        """The most lengths that a prompt may have."""
-        return self._logs.shape[1]
-
     def add(self, vectors: np.ndarray, logs: FloatArray) -> IntArray:
-        """Add vectors.
+        """Add vectors (n, dimensions) with logarithms of lengths (n, at most draws).
 
-        Parameters
-        ----------
-        vectors: shape (n, dimensions). logs: shape (n, at most draws), NaN where unknown.
-
-        Returns
-        -------
-        Their ids, shape (n,), which rise by age.
+        NaN stands for an unknown length. Returns their ids, shape (n,), which rise by age.
         """
         vectors = np.ascontiguousarray(vectors, np.float32)
         with self._lock:
@@ -62,7 +52,7 @@ class VectorIndex:
         # Rounded as it is stored.
         self._index.add_with_ids(vectors.astype(np.float16).astype(np.float32), ids)
 
-    def forget(self, ids: IntArray) -> int:
+    def forget(self, ids: Sequence[int] | IntArray) -> int:
         """Drop vectors by their ids; returns how many of them were still there."""
         ids = np.asarray(ids, np.int64)
         with self._lock:
@@ -114,12 +104,9 @@ class VectorIndex:
 def _earlier(serialized: np.ndarray, ids: IntArray) -> np.ndarray:
     """The vectors of ids in an index with inverted lists, as earlier versions stored them."""
     try:
-        index = _faiss().deserialize_index(serialized)
+        return _faiss().deserialize_index(serialized).reconstruct_batch(ids)
     except RuntimeError:
         raise ValueError("its vectors are not those of a faiss index") from None
-    if index.ntotal != len(ids):
-        raise ValueError("its vectors and lengths do not fit together")
-    return index.reconstruct_batch(ids)
 
 
 def _faiss() -> Any:

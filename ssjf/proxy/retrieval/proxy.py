@@ -8,18 +8,60 @@ MLP when nothing similar is found. How each is done here is ours.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, Field
 
+from ssjf.config import STRICT
 from ssjf.errors import InputError
-from ssjf.proxy.base import Prediction
-from ssjf.proxy.conformal import LEVELS, LONGEST_TOKENS, ResidualQuantiles, tokens
+from ssjf.proxy.base import (
+    LEVELS,
+    LONGEST_TOKENS,
+    NO_PREDICTION,
+    Arrays,
+    Prediction,
+    ResidualQuantiles,
+)
+from ssjf.proxy.encoder.heads import Layers
+from ssjf.proxy.encoder.proxy import OnnxEncoder, unit
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.vectors import RetrievalConfig, Vectors, unit
 from ssjf.request import FloatArray, IntArray
 
 MEMORY = "memory.safetensors"
+
+
+class RetrievalConfig(BaseModel):
+    """Options of a retrieval proxy; the defaults erred least on ``alpaca-vicuna``'s validation.
+
+    encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
+        folder), or the folder of a trained encoder proxy. Of the former ``pooling``,
+        ``longest_tokens`` and ``int8`` can be chosen; the latter reads as it was trained to.
+    dimensions: at most so many has the space that is searched, onto which a linear map learnt
+        from the training rows (in at most ``epochs``) brings the encoder's vectors; 0 searches
+        these themselves.
+    neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature).
+    average: what the weights average, logarithms of lengths or lengths.
+    least_similarity: below this cosine of the nearest the MLP, of layers ``hidden``, answers.
+    capacity: only the last so many prompts are remembered.
+    """
+
+    model_config = STRICT
+
+    encoder: str = Field("minilm", min_length=1)
+    pooling: Literal["cls", "mean"] = "mean"
+    longest_tokens: int = Field(256, ge=8, le=8192)
+    int8: bool = True
+    dimensions: int = Field(128, ge=0, le=8192)
+    epochs: int = Field(10, ge=1, le=1000)
+    neighbours: int = Field(50, ge=1, le=1000)
+    temperature: float = Field(0.1, ge=1e-6, le=1e6)
+    average: Literal["logs", "tokens"] = "logs"
+    least_similarity: float = Field(0.55, ge=-1, le=1)
+    hidden: Layers = (128,)
+    capacity: int = Field(10**6, ge=1, le=10**7)
+    bands: int = Field(5, ge=1, le=100)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -42,14 +84,13 @@ class Mlp:
             states = np.maximum(states @ weights_ + bias_, 0)
         return float((states @ weights + bias)[0])
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Its layers by name."""
-        named = [(f"mlp.{i}", layer) for i, layer in enumerate(self.layers)]
-        return {f"{name}.{part}": each for name, layer in named
-                for part, each in zip(("weights", "bias"), layer, strict=True)}  # fmt: skip
+        weights = {f"mlp.{i}.weights": layer[0] for i, layer in enumerate(self.layers)}
+        return weights | {f"mlp.{i}.bias": layer[1] for i, layer in enumerate(self.layers)}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mlp":
+    def from_arrays(cls, arrays: Arrays) -> "Mlp":
         """The inverse of ``arrays``; ValueError for layers that do not follow each other."""
         count = sum(name.startswith("mlp.") for name in arrays) // 2
         layers = [(arrays[f"mlp.{i}.weights"], arrays[f"mlp.{i}.bias"]) for i in range(count)]
@@ -60,8 +101,7 @@ class Mlp:
         return cls(layers)
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
+class Neighbourhood(NamedTuple):
     """Lengths by the neighbours of n prompts.
 
     logs: shape (n,), logarithm of the average length. levels: (n, levels), logarithms of the
@@ -83,7 +123,7 @@ class RetrievalProxy:
     """
 
     config: RetrievalConfig
-    encoder: Vectors
+    encoder: OnnxEncoder
     map: np.ndarray | None
     memory: VectorIndex
     fallback: Mlp
@@ -97,21 +137,17 @@ class RetrievalProxy:
         Each prompt is predicted alone; what is learnt meanwhile counts.
         """
         if not len(prompts):
-            return Prediction(np.zeros(0), np.zeros((0, len(LEVELS))), LEVELS)
+            return NO_PREDICTION
         vectors = self.vectors(prompts)
         near, other = self.retrieved(vectors), self.fallback.logs(vectors)
         alike = near.best >= self.config.least_similarity
         logs = np.where(alike, near.logs, other)
-        quantiles = np.where(
-            alike[:, None],
-            self.near.quantiles(near.logs, near.levels),
-            self.far.quantiles(other),
-        )
-        return Prediction(tokens(logs), quantiles, LEVELS)
+        of_near, of_other = self.near.quantiles(near.logs, near.levels), self.far.quantiles(other)
+        return Prediction.of(logs, np.where(alike[:, None], of_near, of_other))
 
     def vectors(self, prompts: Sequence[str]) -> np.ndarray:
         """Unit vectors in the space that is searched, shape (n, dimensions)."""
-        return mapped(self.encoder.of(prompts), self.map)
+        return mapped(self.encoder.vectors(prompts), self.map)
 
     def retrieved(self, vectors: np.ndarray) -> Neighbourhood:
         """Lengths by the neighbours of vectors, whether or not these are similar enough."""
@@ -123,7 +159,8 @@ class RetrievalProxy:
         near, logs = self.memory.search(vector, self.config.neighbours)
         if not len(near):
             return np.nan, np.full(len(LEVELS), np.nan), -np.inf
-        weights = self.weights(near)
+        weights = np.exp((near - near.max()) / self.config.temperature)
+        weights /= weights.sum()
         means, known = np.nanmean(logs, axis=1), ~np.isnan(logs)
         plain = self.config.average == "logs"
         mean = weights @ means if plain else np.log(weights @ np.exp(means))
@@ -132,30 +169,8 @@ class RetrievalProxy:
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(mean), levels, float(near[0])
 
-    def weights(self, similarities: FloatArray) -> FloatArray:
-        """What neighbours of these cosines, shape (..., k), weigh; they sum to 1.
-
-        A cosine of NaN, where there are fewer neighbours, weighs nothing.
-        """
-        near = np.where(np.isnan(similarities), -np.inf, similarities)
-        raised = np.exp((near - near.max(axis=-1, keepdims=True)) / self.config.temperature)
-        return raised / raised.sum(axis=-1, keepdims=True)
-
-    def neighbours(self, prompts: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-        """Cosines (n, k), falling, and lengths in tokens (n, k, draws) of the nearest past prompts.
-
-        NaN where there are fewer neighbours or draws. A prompt whose first cosine is below
-        ``least_similarity`` is one that the MLP answers.
-        """
-        near = np.full((len(prompts), self.config.neighbours), np.nan)
-        lengths = np.full((*near.shape, self.memory.draws), np.nan)
-        for i, vector in enumerate(self.vectors(prompts) if len(prompts) else ()):
-            similarities, logs = self.memory.search(vector, self.config.neighbours)
-            near[i, : len(logs)], lengths[i, : len(logs)] = similarities, np.exp(logs)
-        return near, lengths
-
     def learn(self, prompts: Sequence[str], output_tokens: Sequence[float]) -> IntArray:
-        """Remember prompts and the lengths of their answers; their ids, shape (n,), rising."""
+        """Remember prompts and the lengths of their answers; their ids in memory, (n,), rising."""
         lengths = np.asarray(output_tokens, np.float64)
         if lengths.shape != (len(prompts),):
             raise InputError(f"{len(prompts)} prompts and {lengths.size} lengths; be they as many")
@@ -165,40 +180,27 @@ class RetrievalProxy:
             return np.zeros(0, np.int64)
         return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
 
-    def forget(self, ids: Sequence[int] | IntArray) -> int:
-        """Drop what ``learn`` gave these ids; how many of them were still remembered."""
-        return self.memory.forget(np.asarray(ids, np.int64))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The weights, by name."""
+    def arrays(self) -> Arrays:
         own = {"map": self.map} if self.map is not None else {}
-        for name, around in (("near", self.near), ("far", self.far)):
-            own |= {f"{name}.edges": around.edges, f"{name}.residuals": around.residuals}
-        return own | self.fallback.arrays()
+        return own | self.near.stored("near") | self.far.stored("far") | self.fallback.arrays()
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder, which needs no other: encoder, tokenizer, memory."""
         return self.encoder.files() | {MEMORY: self.memory.to_bytes()}
 
     def metadata(self) -> dict[str, Any]:
-        """Entries of its card beside those on its training."""
         reads = {"longest_tokens": self.encoder.longest_tokens, "cut": self.encoder.cut}
         return {"reads": reads, "found": self.training}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> "RetrievalProxy":
-        """The inverse of ``arrays`` and ``files``; ValueError for parts that do not fit."""
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "RetrievalProxy":
         folder, config = card["folder"], RetrievalConfig(**card["config"])
-        near, far = (
-            ResidualQuantiles(arrays[f"{name}.edges"], arrays[f"{name}.residuals"])
-            for name in ("near", "far")
-        )
+        near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
         dimensions = len(fallback.layers[0][0])
-        memory = VectorIndex.from_bytes(
-            (folder / MEMORY).read_bytes(), dimensions, config.capacity
-        )  # fmt: skip
-        encoder = Vectors.in_folder(folder, **card["reads"])
+        stored = (folder / MEMORY).read_bytes()
+        memory = VectorIndex.from_bytes(stored, dimensions, config.capacity)
+        encoder = OnnxEncoder.in_folder(folder, **card["reads"])
         proxy = cls(config, encoder, arrays.get("map"), memory, fallback, near, far, card["found"])
         if proxy.vectors(["a"]).shape[1] != dimensions:
             raise ValueError(f"its encoder does not give the {dimensions} dimensions it searches")

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ssjf.proxy.base import TrainingRows
-from ssjf.proxy.conformal import LEAST_OF_BAND, NO_RESIDUALS, fit_residuals
+from ssjf.errors import InputError
+from ssjf.proxy.base import LEAST_OF_BAND, NO_RESIDUALS, TrainingRows, fit_residuals
+from ssjf.proxy.encoder.heads import EncoderConfig
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
+from ssjf.proxy.io import CARD, load
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import Mlp, RetrievalProxy, mapped, scaled
-from ssjf.proxy.retrieval.vectors import RetrievalConfig, vectors_of
+from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy, mapped, scaled
 from ssjf.request import FloatArray
 
 PENALTY, BATCH, EPOCHS, PATIENCE = 1.0, 200, 50, 5  # of the MLP
@@ -30,8 +32,8 @@ Labelled = tuple[np.ndarray, FloatArray]  # vectors and logarithms of lengths
 def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None) -> RetrievalProxy:
     """Fit a retrieval proxy; it takes minutes, so nothing is kept for a killed training."""
     known, held = rows.known(rows.train), rows.known(rows.validation)
-    encoder = vectors_of(config)
-    vectors, queries = (encoder.of([rows.prompts[i] for i in part]) for part in (known, held))
+    encoder = encoder_of(config)
+    vectors, queries = (encoder.vectors(rows.prompts_of(part)) for part in (known, held))
     targets, map_, numbers = rows.targets[:, 0], None, {}
     if config.dimensions:
         map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
@@ -44,6 +46,28 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
         config, encoder, map_, memory, fallback, NO_RESIDUALS, NO_RESIDUALS, numbers
     )
     return _calibrated(proxy, queries, rows.draws[held])
+
+
+def encoder_of(config: RetrievalConfig) -> OnnxEncoder:
+    """The encoder that a configuration names; InputError where there is none."""
+    if not (Path(config.encoder) / CARD).is_file():
+        return _untuned(config)
+    proxy = load(config.encoder)
+    if not isinstance(proxy, EncoderProxy):
+        raise InputError(f"encoder {config.encoder} is a proxy, but not of the kind encoder")
+    return proxy.encoder
+
+
+def _untuned(config: RetrievalConfig) -> OnnxEncoder:
+    import torch
+
+    from ssjf.proxy.encoder.network import Network, backbone, to_onnx
+
+    tokenizer_json, model = backbone(config.encoder, config.longest_tokens)
+    reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
+    torch.manual_seed(config.seed)  # of the head, which is not used here
+    onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0, config.int8)
+    return OnnxEncoder(onnx, tokenizer_json, config.longest_tokens, reading.cut)
 
 
 def _calibrated(proxy: RetrievalProxy, queries: np.ndarray, draws: FloatArray) -> RetrievalProxy:
