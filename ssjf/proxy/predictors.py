@@ -28,7 +28,7 @@ def predict(spec: str, requests: Requests, rng: Generator) -> FloatArray:
     id 0 … k of the true length (below T1, from T1 to below T2, …): perfect binning, by default
     at the SSJF paper's thresholds. ``noise:SIGMA`` is the true length times exp(SIGMA z) with z
     standard normal; ``tau:TAU`` the same with SIGMA tuned so that Kendall's tau-b with the
-    truth is TAU. ``constant`` is the mean length for all; ``shuffled`` a permutation of the
+    truth is TAU. ``error:TOKENS`` is the true length plus TOKENS z. ``constant`` is the mean length for all; ``shuffled`` a permutation of the
     true lengths. ``column:NAME`` is a column of ``requests.predictions`` and
     ``class-mean:NAME`` a column of class ids decoded to the mean true length of its class.
 
@@ -72,6 +72,11 @@ def _classes(requests: Requests, value: str, rng: Generator) -> NDArray:
 def _noise(requests: Requests, value: str, rng: Generator) -> FloatArray:
     sigma = _number(f"noise:{value}", value, high=_LARGEST_SIGMA)
     return requests.output_tokens * np.exp(sigma * rng.standard_normal(len(requests)))
+
+
+def _error(requests: Requests, value: str, rng: Generator) -> FloatArray:
+    tokens = _number(f"error:{value}", value)
+    return requests.output_tokens + tokens * rng.standard_normal(len(requests))
 
 
 def _tau(requests: Requests, value: str, rng: Generator) -> NDArray:
@@ -150,6 +155,7 @@ _PREDICTORS: dict[str, tuple[Callable[[Requests, str, Generator], NDArray], tupl
     "oracle": (lambda requests, *_: requests.output_tokens, ("oracle",)),
     "classes": (_classes, ("classes", "classes:T1,T2,…")),
     "noise": (_noise, ("noise:SIGMA",)),
+    "error": (_error, ("error:TOKENS",)),
     "tau": (_tau, ("tau:TAU",)),
     "constant": (_mean, ("constant",)),
     "shuffled": (lambda requests, _, rng: rng.permutation(requests.output_tokens), ("shuffled",)),
