@@ -28,7 +28,8 @@ def predict(spec: str, requests: Requests, rng: Generator) -> FloatArray:
     id 0 … k of the true length (below T1, from T1 to below T2, …): perfect binning, by default
     at the SSJF paper's thresholds. ``noise:SIGMA`` is the true length times exp(SIGMA z) with z
     standard normal; ``tau:TAU`` the same with SIGMA tuned so that Kendall's tau-b with the
-    truth is TAU. ``error:TOKENS`` is the true length plus TOKENS z. ``constant`` is the mean length for all; ``shuffled`` a permutation of the
+    truth is TAU. ``error:TOKENS`` is the true
+    length plus a Laplace error of that standard deviation. ``constant`` is the mean length for all; ``shuffled`` a permutation of the
     true lengths. ``column:NAME`` is a column of ``requests.predictions`` and
     ``class-mean:NAME`` a column of class ids decoded to the mean true length of its class.
 
@@ -76,7 +77,7 @@ def _noise(requests: Requests, value: str, rng: Generator) -> FloatArray:
 
 def _error(requests: Requests, value: str, rng: Generator) -> FloatArray:
     tokens = _number(f"error:{value}", value)
-    return requests.output_tokens + tokens * rng.standard_normal(len(requests))
+    return requests.output_tokens + rng.laplace(scale=tokens / math.sqrt(2), size=len(requests))
 
 
 def _tau(requests: Requests, value: str, rng: Generator) -> NDArray:

@@ -15,9 +15,11 @@ from ssjf.report.measures import Load, measure, runs_of
 
 COLUMNS = [
     "claim_id", "paper", "provenance", "protocol", "unit", "paper_value", "tolerance", "value",
-    "low", "high", "verdict", "reason", "command",
+    "low", "high", "bracket_low", "bracket_high", "verdict", "ours", "reason", "command",
 ]  # fmt: skip
 REPRODUCED, DIFFERS, NOT_ATTEMPTED = "reproduced", "differs", "not attempted"
+NOT_COMPARABLE = "not comparable"  # its data or weights are not public: ours says what is measured
+_ENDS = ("low", "high", "bracket_low", "bracket_high")
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 Claim = dict[str, Any]
@@ -46,7 +48,7 @@ def check(ids: list[str] | None = None) -> pd.DataFrame:
 
 
 def _judge(claim: Claim, load: Load = runs_of) -> Claim:
-    estimate, verdict, reason = NOTHING, NOT_ATTEMPTED, claim.get("reason", "")
+    estimate, verdict = NOTHING, NOT_ATTEMPTED
     if "measure" in claim:
         estimate = measure(claim["measure"], load)
         if "interval" in claim:
@@ -54,17 +56,23 @@ def _judge(claim: Claim, load: Load = runs_of) -> Claim:
             estimate = Estimate(estimate.value, fresh.low, fresh.high)
     elif "ratio" in claim:
         estimate = Estimate(100 * claim["ratio"][0] / claim["ratio"][1], math.nan, math.nan)
-    if not math.isnan(estimate.value):
+    if "ours" in claim:
+        verdict = NOT_COMPARABLE
+    elif not math.isnan(estimate.value):
         verdict = REPRODUCED if _holds(claim, estimate) else DIFFERS
-        reason = "" if verdict == REPRODUCED else reason
-        if verdict == DIFFERS and not reason:
-            raise InputError(f"claim {claim['id']} differs and its reason is missing")
+    reason = "" if verdict == REPRODUCED else claim.get("reason", "")
+    if verdict != REPRODUCED and not reason:
+        raise InputError(f"claim {claim['id']}, {verdict}: its reason is missing")
+    ends = [measure(end, load).value for end in claim.get("bracket", [])] or [math.nan] * 2
     return {
         "claim_id": claim["id"],
         "paper_value": claim["value"],
         "value": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
+        "bracket_low": ends[0],
+        "bracket_high": ends[1],
+        "ours": claim.get("ours", ""),
         "verdict": verdict,
         "reason": reason,
         "tolerance": claim.get("tolerance", math.nan),
@@ -82,4 +90,4 @@ def _holds(claim: Claim, estimate: Estimate) -> bool:
 def write(verdicts: pd.DataFrame) -> None:
     """``results/claims.csv``, rounded so that it is the same on every machine."""
     with whole_file(paths.claims_csv()) as temporary:
-        verdicts.round({"value": 4, "low": 3, "high": 3}).to_csv(temporary, index=False)
+        verdicts.round({"value": 4, **dict.fromkeys(_ENDS, 3)}).to_csv(temporary, index=False)
