@@ -70,12 +70,12 @@ def test_the_oracles_gains_are_reproduced(verdicts):
 
 
 def test_the_quality_of_the_unpublished_predictions_explains_the_paper_s_reductions(verdicts):
-    """Inside the bracket to within a point, which the published 5-class heads stay below."""
+    """Between the published 5-class heads, a little worse, and the upper end of the bracket."""
     rows = verdicts.set_index("claim_id").loc[
         [f"ssjf.rate.jct.{mode}" for mode in ("none", "dynamic", "continuous")]
     ]
     assert (rows["value"] < rows["bracket_low"]).all()
-    assert (rows["paper_value"] > rows["bracket_low"] - 1).all()
+    assert (rows["paper_value"] > rows["value"]).all()
     assert (rows["paper_value"] < rows["bracket_high"]).all()
 
 
@@ -173,20 +173,15 @@ kept
 def test_the_generated_parts_of_the_readme_are_replaced_and_nothing_else(verdicts, tmp_path):
     path = tmp_path / "README.md"
     path.write_text(README)
-    readme.write(verdicts, path)
+    readme.write(verdicts, [path])
     first = path.read_text()
     assert "old" not in first and "Prose stays" in first and "\nkept\n" in first
     assert first.count("| `ssjf.") + first.count("| `alise.") == len(verdicts)
     assert "3 reproduced" in first or " reproduced" in first
     at = path.stat().st_mtime_ns
-    readme.write(verdicts, path)
+    readme.write(verdicts, [path])
     assert path.read_text() == first and path.stat().st_mtime_ns == at
     assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
-
-
-def test_a_readme_that_is_not_there_is_not_made(verdicts, tmp_path):
-    readme.write(verdicts, tmp_path / "README.md")
-    assert not [*tmp_path.iterdir()]
 
 
 def test_a_part_may_hold_whatever_a_pattern_would_stumble_over():

@@ -93,8 +93,9 @@ def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
 def report(jobs: int) -> None:
     """Level A: run every notebook, judge every claim, write the report."""
     from ssjf.report import make as make_report
+    from ssjf.report import readme
 
     verdicts, index = make_report.make(jobs)
     print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
-    click.echo(make_report.summary(verdicts))
+    click.echo(readme.summary(verdicts))
     click.echo(f"report: {index}")

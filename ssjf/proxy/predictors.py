@@ -28,9 +28,9 @@ def predict(spec: str, requests: Requests, rng: Generator) -> FloatArray:
     id 0 … k of the true length (below T1, from T1 to below T2, …): perfect binning, by default
     at the SSJF paper's thresholds. ``noise:SIGMA`` is the true length times exp(SIGMA z) with z
     standard normal; ``tau:TAU`` the same with SIGMA tuned so that Kendall's tau-b with the
-    truth is TAU. ``error:TOKENS`` is the true
-    length plus a Laplace error of that standard deviation. ``constant`` is the mean length for all; ``shuffled`` a permutation of the
-    true lengths. ``column:NAME`` is a column of ``requests.predictions`` and
+    truth is TAU. ``error:TOKENS`` is the true length plus a Laplace error of that standard
+    deviation. ``constant`` is the mean length for all; ``shuffled`` a permutation of the true
+    lengths. ``column:NAME`` is a column of ``requests.predictions`` and
     ``class-mean:NAME`` a column of class ids decoded to the mean true length of its class.
 
     All but ``column`` look at the true lengths: they are instruments, not predictors. Even

@@ -1,4 +1,4 @@
-"""Level A: notebooks, claims, README and the report, from the committed raw runs."""
+"""Level A: notebooks, claims, README, docs and the report, from the committed raw runs."""
 
 from pathlib import Path
 
@@ -15,9 +15,3 @@ def make(jobs: int = 2) -> tuple[pd.DataFrame, Path]:
     claims.write(verdicts)
     readme.write(verdicts)
     return verdicts, report.build(verdicts)
-
-
-def summary(verdicts: pd.DataFrame) -> str:
-    """How many claims got which verdict."""
-    counts = verdicts["verdict"].value_counts()
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())

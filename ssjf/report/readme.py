@@ -1,31 +1,49 @@
-"""The generated parts of README.md: nobody types a reproduced number.
+"""The generated parts of README.md and docs/: nobody types a reproduced number.
 
-A part stands between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``; NAME is one of
+``parts`` or a table under results/tables.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ssjf.experiments import paths
 from ssjf.files import whole_file
+from ssjf.report import notebookfile
+from ssjf.report.claims import claims
 from ssjf.report.figures import cell
 
+TELLING = [
+    "ssjf.rate.oracle.dynamic",
+    "ssjf.rate.jct.none",
+    "ssjf.headline.throughput.makespan",
+    "ssjf.batch.continuous",
+    "ssjf.unchanged",
+]
 
-def write(verdicts: pd.DataFrame, path: Path | None = None) -> None:
-    """Put the current verdicts and key tables into README.md (nothing happens without one)."""
-    path = path or paths.root() / "README.md"
-    if not path.exists():
-        return
-    text = replaced(path.read_text(), parts(verdicts))
-    if text != path.read_text():
-        with whole_file(path) as temporary:
-            temporary.write_text(text)
+
+def pages() -> list[Path]:
+    """README.md and the pages under docs/ that there are."""
+    return [*paths.root().glob("README.md"), *sorted((paths.root() / "docs").glob("*.md"))]
+
+
+def write(verdicts: pd.DataFrame, where: Iterable[Path] | None = None) -> None:
+    """Put the current verdicts and tables into the pages that have a place for them."""
+    generated = parts(verdicts)
+    for page in pages() if where is None else where:
+        text = page.read_text(encoding="utf-8")
+        new = replaced(text, generated)
+        if new != text:
+            with whole_file(page) as temporary:
+                temporary.write_text(new, encoding="utf-8")
 
 
 def replaced(text: str, generated: dict[str, str]) -> str:
-    """The text with each marked part replaced; a missing mark is left out silently by name."""
+    """The text with each marked part replaced; a part that has no place is left out."""
     for name, body in generated.items():
         pattern = rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)"
         new = body.replace("\\", r"\\")
@@ -35,21 +53,115 @@ def replaced(text: str, generated: dict[str, str]) -> str:
 
 def parts(verdicts: pd.DataFrame) -> dict[str, str]:
     """The generated parts by name."""
-    return {"verdicts": _verdict_table(verdicts), **_tables()}
+    rows = verdicts.set_index("claim_id", drop=False)
+    known = claims()
+    tables = paths.tables().glob("*.md")
+    return {
+        "counts": f"{summary(verdicts)}.\n",
+        "telling": _telling(rows, known),
+        "verdicts": _verdicts(verdicts),
+        "index": _index(known),
+        "artifact": _artifact(known),
+        **{file.stem: file.read_text().rstrip() + "\n" for file in tables},
+    }
 
 
-def _verdict_table(verdicts: pd.DataFrame) -> str:
-    lines = ["| claim | paper | ours | 95 % interval | verdict |", "|---|---|---|---|---|"]
-    for row in verdicts.to_dict("records"):
-        ours = "–" if pd.isna(row["value"]) else f"{cell(row['value'])} {row['unit']}"
-        low_high = "–" if pd.isna(row["low"]) else f"{cell(row['low'])} … {cell(row['high'])}"
-        paper = f"{cell(row['paper_value'])} {row['unit']}"
-        lines.append(f"| `{row['claim_id']}` | {paper} | {ours} | {low_high} | {row['verdict']} |")
+def summary(verdicts: pd.DataFrame) -> str:
+    """How many claims got which verdict."""
     counts = verdicts["verdict"].value_counts()
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return "\n".join(lines) + f"\n\n{summary}.\n"
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
-def _tables() -> dict[str, str]:
-    """Every table under results/tables, by its name."""
-    return {file.stem: file.read_text().rstrip() + "\n" for file in paths.tables().glob("*.md")}
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _paper(row: Any) -> str:
+    return f"{cell(row['paper_value'])} {row['unit']}"
+
+
+def _ours(row: Any) -> str:
+    if pd.isna(row["value"]):
+        return "–"
+    text = f"{cell(row['value'])} {row['unit']}"
+    return text if pd.isna(row["low"]) else f"{text} [{cell(row['low'])}, {cell(row['high'])}]"
+
+
+def _bracket(row: Any) -> str:
+    if pd.isna(row["bracket_low"]):
+        return ""
+    return f"{cell(row['bracket_low'])} to {cell(row['bracket_high'])}"
+
+
+def _telling(rows: pd.DataFrame, known: dict[str, Any]) -> str:
+    head = ["the paper says", "paper", "ours [95 % interval]", "verdict"]
+    lines = []
+    for name in TELLING:
+        row, verdict = rows.loc[name], rows.loc[name, "verdict"]
+        if row["ours"]:
+            verdict += f": {row['ours']}"
+        if bracket := _bracket(row):
+            verdict += f"; {bracket} at the quality of the unpublished ones"
+        paper = _paper(row)
+        if known[name].get("relation") == "above":
+            paper = f"above {paper}"
+        lines.append([known[name]["what"], paper, _ours(row), verdict])
+    return _table(head, lines)
+
+
+def _verdicts(verdicts: pd.DataFrame) -> str:
+    head = ["claim", "paper", "ours [95 % interval]", "bracket", "verdict", "ours measures"]
+    lines = [
+        [
+            f"`{row['claim_id']}`",
+            _paper(row),
+            _ours(row),
+            _bracket(row),
+            row["verdict"],
+            row["ours"],
+        ]
+        for row in verdicts.to_dict("records")
+    ]
+    return _table(head, lines)
+
+
+def _index(known: dict[str, Any]) -> str:
+    """Every notebook with what it makes, the claims on its experiments, and their command."""
+    lines = []
+    for name in notebookfile.names():
+        path = notebookfile.find(name)
+        about = notebookfile.about(path)
+        source = "\n".join(cell.source for cell in notebookfile.code(notebookfile.read(path)))
+        about_it = {
+            key: claim
+            for key, claim in known.items()
+            if f'"{claim.get("measure", {}).get("experiment")}"' in source
+        }
+        made = ", ".join(f"`{made}`" for made in dict.fromkeys(about["figures"] + about["tables"]))
+        runs = {claim["command"]: claim["minutes"] for claim in about_it.values()}
+        again = "; ".join(f"`{command}` ({minutes:g})" for command, minutes in runs.items())
+        groups = ", ".join(f"`{group}`" for group in _groups(about_it))
+        lines.append([f"`{name}`", about["title"], made or "–", groups or "–", again or "–"])
+    head = ["notebook", "what it shows", "figures and tables", "claims", "again (minutes)"]
+    return _table(head, lines)
+
+
+def _groups(known: dict[str, Any]) -> list[str]:
+    """Claims by what stands before their last dot: ``ssjf.rate.jct.*``."""
+    groups: dict[str, list[str]] = {}
+    for key in known:
+        groups.setdefault(key.rpartition(".")[0], []).append(key)
+    return [f"{group}.*" if len(keys) > 1 else keys[0] for group, keys in groups.items()]
+
+
+def _artifact(known: dict[str, Any]) -> str:
+    head = ["claim", "again", "minutes", "reproduced if"]
+    lines = []
+    for name, claim in known.items():
+        held = f"within {claim.get('tolerance')} of {claim['value']} {claim['unit']}"
+        if claim.get("relation") == "above":
+            held = f"surely above {claim['value']} {claim['unit']}"
+        held = "not comparable" if "ours" in claim else held
+        lines.append([f"`{name}`", f"`{claim['command']}`", f"{claim['minutes']:g}", held])
+    return _table(head, lines)
