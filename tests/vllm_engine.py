@@ -28,7 +28,7 @@ from ssjf.harness.engine import Engine
 from ssjf.harness.deployment import Deployment
 live = Engine(Deployment(**json.loads(sys.argv[1])))
 live.start()
-print(live.pid, flush=True)
+print(live._process.pid, flush=True)
 requests = Requests(np.zeros(3), np.full(3, 8), np.full(3, 400))
 server = Server(slots=2, kv_tokens=2048, block_tokens=32, token_budget=256)
 try:
@@ -37,7 +37,7 @@ try:
 except InputError as error:
     print(error, flush=True)
 done, *_ = live.serve(requests, "fcfs", server, clock="steps")
-print(live.pid, done.finished_at.max(), flush=True)
+print(live._process.pid, done.finished_at.max(), flush=True)
 time.sleep(600)
 """
 

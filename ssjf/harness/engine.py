@@ -67,11 +67,6 @@ class Engine:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int | None:
-        """The worker's process id, while there is one."""
-        return None if self._process is None else self._process.pid
-
     def close(self) -> None:
         """End the process and remove its files."""
         if self._process is not None:
@@ -132,8 +127,11 @@ class Engine:
         self.start()
         chosen = policy(policy_name)
         predicted = predictions(chosen, requests, predicted_tokens)
+        is_static = chosen.in_time == "constant" and chosen.promote_after is None
+        # vLLM's own fcfs or priority, or a policy that its scheduler asks
+        inside = "fcfs" if chosen.name == "fcfs" else "priority" if is_static else policy_name
         job = self._job(server) | {
-            "policy": _name_inside(chosen, policy_name),
+            "policy": inside,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -143,11 +141,11 @@ class Engine:
             arrived_at=requests.arrived_at,
             prompt_tokens=requests.prompt_tokens,
             output_tokens=requests.output_tokens,
-            priority=_ranks(chosen, requests, predicted) if _is_static(chosen) else predicted,
+            priority=_ranks(chosen, requests, predicted) if is_static else predicted,
         )
         self._ask(job)
-        with np.load(job["result"]) as found:
-            result = dict(found)
+        with np.load(job["result"]) as arrays:
+            result = dict(arrays)
         steps = {name[5:]: each for name, each in result.items() if name.startswith("step_")}
         more = {name: each for name, each in result.items() if name.startswith(_MORE)}
         return _completions(requests, result), steps, more
@@ -219,32 +217,19 @@ def variables() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
 
 
-def _is_static(policy: Policy) -> bool:
-    return policy.in_time == "constant" and policy.promote_after is None
-
-
-def _name_inside(policy: Policy, name: str) -> str:
-    """What the worker orders by: vLLM's own fcfs or priority, or a policy it must ask."""
-    if policy.name == "fcfs":
-        return "fcfs"
-    return "priority" if _is_static(policy) else name
-
-
 def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArray:
     """A static key as vLLM's ``priority``: whole numbers, ties by arrival; shape (n,)."""
     none = np.zeros(len(requests), np.int64)
     scores = policy.scores(Queue(requests.arrived_at, requests.prompt_tokens, predicted, none), 0.0)
-    ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
-    return ranks
+    return np.argsort(np.argsort(scores, kind="stable"))
 
 
-def _completions(requests: Requests, found: dict[str, np.ndarray]) -> Completions:
-    busy = found["step_ended_at"] - found["step_started_at"]
-    counters = {"steps": int((found["step_sequences"] > 0).sum()),
-                "preemptions": int(found["preemptions"].sum()),
+def _completions(requests: Requests, result: dict[str, np.ndarray]) -> Completions:
+    busy = result["step_ended_at"] - result["step_started_at"]
+    counters = {"steps": int((result["step_sequences"] > 0).sum()),
+                "preemptions": int(result["preemptions"].sum()),
                 "busy_seconds": float(busy.sum())}  # fmt: skip
     return Completions(
-        requests, found["scheduled_at"], found["first_token_at"], found["finished_at"],
-        found["preemptions"], counters,
+        requests, result["scheduled_at"], result["first_token_at"], result["finished_at"],
+        result["preemptions"], counters,
     )  # fmt: skip

@@ -124,7 +124,11 @@ def serve(
         counters["idle_seconds"] = idled / unit
     else:
         oracle = policy == "sjf"
-        key = duration if oracle else _predicted_seconds(predicted) * unit
+        key = duration
+        if not oracle:
+            if predicted is None:
+                raise InputError("policy ssjf needs predicted lengths; the workload has none")
+            key = duration_seconds(predicted) * unit
         bound = key if expected_tokens is None else duration_seconds(expected_tokens) * unit
         dispatches, guarded = rules_of.serve_shortest(
             arrived, duration, key, bound, oracle or quirks.guard_reads_truth, oracle, *rules,
@@ -159,12 +163,6 @@ def _arrivals_in_units(seconds: FloatArray, unit: float) -> FloatArray:
         return units
     before = np.cumsum(np.diff(seconds, prepend=seconds[:1]) > 0)  # distinct earlier arrivals
     return np.maximum.accumulate(units - before) + before
-
-
-def _predicted_seconds(predicted: FloatArray | None) -> FloatArray:
-    if predicted is None:
-        raise InputError("policy ssjf needs predicted lengths; the workload has none")
-    return duration_seconds(predicted)
 
 
 def _completions(requests, started_at, finished_at, counters) -> Completions:

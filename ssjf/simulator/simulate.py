@@ -9,7 +9,7 @@ from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import Policy, Queue
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.simulator.server import Memory, Server
+from ssjf.simulator.server import UNLIMITED, Memory, Server
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def simulate(
     queue = Queue(
         requests.arrived_at, requests.prompt_tokens, predicted, np.zeros(len(requests), np.int64)
     )
-    up_to = {None: setting.JUMP_UP_TO_RUNNING, True: setting.UNBOUNDED, False: 0}[jump_quiet_steps]
+    up_to = {None: setting.JUMP_UP_TO_RUNNING, True: UNLIMITED, False: 0}[jump_quiet_steps]
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
     ask = _scorer(machine, policy, queue)

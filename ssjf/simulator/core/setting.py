@@ -14,7 +14,6 @@ from ssjf.request import FloatArray, Requests
 
 TIME_LIMIT = 2**62  # picoseconds: 53 days
 JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
-UNBOUNDED = 2**40
 MOST_TOKENS = 2**31 - 1  # of one request: what the machine counts in
 
 
@@ -199,10 +198,11 @@ def _set_memory(m, server: Server, memory: Memory) -> None:
 
 
 def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) -> None:
-    kind = m["kind"] = _kind(policy, remaining)
-    moves = kind in (state.LINEAR, state.ANY)
+    kinds = {"constant": state.STATIC, "linear": state.LINEAR, "any": state.ANY}
+    kind = kinds[policy.in_time] if policy.promote_after is None else state.BOUNDED
+    kind = m["kind"] = state.REMAINING if remaining else kind
     m["displaces"] = policy.preempts and m["on_preemption"] != state.DEFER
-    m["ranked"] = m["displaces"] and not moves
+    m["ranked"] = m["displaces"] and kind < state.LINEAR
     m["follows"] = m["ranked"] and kind == state.REMAINING
     m["promotion"] = remaining.promotion_seconds if remaining else np.inf
     ages = remaining is not None and len(remaining.boundaries) > 0
@@ -214,14 +214,6 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
         m[f"{name}_context"] = times.context_token_seconds
         m[f"{name}_token"] = times.token_seconds
         m[f"{name}_growth"] = growth
-
-
-def _kind(policy: Policy, remaining: Remaining | None) -> int:
-    if remaining:
-        return state.REMAINING
-    if policy.promote_after is not None:
-        return state.BOUNDED
-    return {"constant": state.STATIC, "linear": state.LINEAR, "any": state.ANY}[policy.in_time]
 
 
 def _set_scores(records, extra, ready, policy: Policy, queue: Queue) -> None:
