@@ -104,6 +104,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
+def test_only_what_was_left_of_this_very_folder_is_removed(tmp_path):
+    kept = [".tmp-abcd1234-other", ".tmp-mine", "mine-2"]
+    for name in [*kept, ".tmp-abcd1234-mine"]:
+        (tmp_path / name).mkdir()
+    save(tmp_path / "mine", "light", small(), {})
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "mine"])
+
+
 def test_below_a_file_nothing_can_be_saved(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write to .*: .*file is not a folder"):

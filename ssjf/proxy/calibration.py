@@ -123,8 +123,9 @@ class Calibrator:
             valid = CalibratorState.model_validate(state)
         except ValidationError as failure:
             error = failure.errors()[0]
-            place = "".join(f"{part} " for part in error["loc"])
-            raise InputError(f"calibration state: {place}{error['msg']}") from None
+            message = error["msg"].removeprefix("Value error, ")
+            sentence = " ".join([*map(str, error["loc"]), message])
+            raise InputError(f"calibration state: {sentence}") from None
         calibrator = cls(valid.window)
         calibrator.ignored = valid.ignored
         calibrator._points.extend(zip(valid.predicted_tokens, valid.output_tokens, strict=True))
