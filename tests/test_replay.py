@@ -12,7 +12,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, store
 from ssjf.experiments.execute import execute
 from ssjf.experiments.runs import published as published_runs
-from ssjf.report import measures
+from ssjf.report import claims
 from ssjf.request import Requests
 from ssjf.simulator.published import NO_QUIRKS, Quirks, duration_seconds, quirk_names, serve
 from ssjf.workload import datasets
@@ -61,7 +61,7 @@ def replayed():
 
 def figures(frame):
     """Mean over all runs and plotted rates, as the authors plot them."""
-    means = measures.per_run(frame).groupby(["mode", "series"])[METRICS].mean()
+    means = claims.per_run(frame).groupby(["mode", "series"])[METRICS].mean()
     return means.sort_index()
 
 
@@ -261,7 +261,7 @@ def test_an_unknown_quirk_lists_the_known_ones():
 def test_the_authors_throughput_is_not_that_of_the_makespan(replayed):
     """Without batching the order of service cannot change how long all the work takes."""
     rows = replayed["rate"]
-    runs = measures.per_run(rows[rows["mode"] == "none"])
+    runs = claims.per_run(rows[rows["mode"] == "none"])
     means = runs.groupby("series")[["throughput_25", "completed_per_second"]].mean()
     factor = means.loc["sjf"] / means.loc["fcfs"]
     assert factor["throughput_25"] > 4
