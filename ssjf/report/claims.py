@@ -61,8 +61,8 @@ def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = ""
     part = frame[frame["series"] == series]
     if mean:
         return bootstrap.interval(part[mean])
-    found = judged(part, metrics=[quality]).set_index("metric").loc[quality]
-    return Estimate(*map(float, found[["value", "low", "high"]]))
+    estimate = judged(part, metrics=[quality]).set_index("metric").loc[quality]
+    return Estimate(*map(float, estimate[["value", "low", "high"]]))
 
 
 def compared(
@@ -109,14 +109,14 @@ def _fall_in_points(values: np.ndarray) -> np.ndarray:
 
 def claims() -> dict[str, Claim]:
     """All claims of all papers, by id, in the order of the files."""
-    found = {}
+    known = {}
     for file in sorted(paths.papers().glob("*.toml")):
         paper = tomllib.loads(file.read_text())
         for claim in paper.get("claim", []):
-            found[claim["id"]] = claim | {"paper": paper["paper"]["arxiv"]}
-    if not found:
+            known[claim["id"]] = claim | {"paper": paper["paper"]["arxiv"]}
+    if not known:
         raise InputError(f"no claims in {paths.papers()}: run ssjf in its repository")
-    return found
+    return known
 
 
 def check(ids: list[str] | None = None) -> pd.DataFrame:
