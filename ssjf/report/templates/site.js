@@ -50,7 +50,7 @@ if (filters) {
     document.getElementById("shown").textContent = `${shown} of ${rows.length}`;
   };
   filters.hidden = false;
-  filters.addEventListener("input", filter);
+  for (const event of ["input", "change"]) filters.addEventListener(event, filter);
   filters.addEventListener("submit", (event) => event.preventDefault());
   filter(); // a browser keeps what was chosen when it goes back
 }
