@@ -188,7 +188,7 @@ def committed(results, monkeypatch):
     monkeypatch.setenv("SSJF_ROOT", str(REPOSITORY))
     for kind in ("figures", "tables"):
         shutil.copytree(REPOSITORY / "results" / kind, results / kind)
-    return pd.read_csv(REPOSITORY / "results" / "claims.csv")
+    return pd.read_csv(REPOSITORY / "results" / "claims.csv", dtype={"paper": str})
 
 
 def test_findings_say_what_the_tables_say(committed, results):
@@ -256,9 +256,19 @@ def test_an_empty_results_folder_is_a_report_too(results):
     assert "No claim has been checked yet." in text
 
 
+def test_every_verdict_has_its_sign(results):
+    given = {"reproduced": "✓", "not comparable": "≠", "made up": "?"}
+    text = _Page(report.build(VERDICTS.assign(verdict=list(given)))).text
+    assert "3 claims: 1 reproduced, 1 not comparable, 1 made up." in text
+    assert all(f"{sign} {verdict}" in text for verdict, sign in given.items())
+
+
 def test_verdicts_are_read_from_the_results(filled):
-    VERDICTS.to_csv(filled / "claims.csv", index=False)
-    assert "3 claims: 1 reproduced" in _Page(report.build()).text
+    named = {"claim_id": ["a.x", "a.y", "b"], "paper": ["2404.08500", "2404.08500", "2405.1"]}
+    VERDICTS.assign(**named).to_csv(filled / "claims.csv", index=False)
+    text = _Page(report.build()).text
+    assert "3 claims: 1 reproduced" in text
+    assert "A 2404.08500 published 1 – –" in text and "2405.1 measured – – 1" in text
 
 
 def test_a_report_replaces_a_report_and_nothing_else(filled, tmp_path):

@@ -52,7 +52,7 @@ def build(
     other than a report, the address is not one, or a table lacks what a finding is about.
     """
     if verdicts is None and paths.claims_csv().exists():
-        verdicts = pd.read_csv(paths.claims_csv())
+        verdicts = pd.read_csv(paths.claims_csv(), dtype={"paper": str})
     out = Path(out) if out is not None else paths.report()
     _check_replaceable(out)
     with whole_folder(out) as folder:
