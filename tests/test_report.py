@@ -21,7 +21,7 @@ from browser import (
     requested,
     see,
 )
-from commands import notebook
+from commands import notebook, refused, ssjf
 from ssjf.errors import InputError
 from ssjf.report import page as report
 from ssjf.report import style
@@ -178,8 +178,15 @@ def test_notebooks_are_launched_from_the_repository_that_is_known(filled):
     assert binder.endswith("/gh/a/b/HEAD?urlpath=lab/tree/notebooks/fig-load.ipynb")
     assert colab.endswith("/github/a/b/blob/main/notebooks/fig-load.ipynb")
     assert "/github/c/d/" in launched(address="https://github.com/c/d.git")[1]
-    with pytest.raises(InputError, match="not the address of a repository on GitHub"):
-        report.build(VERDICTS, address="https://example.org/a/b")
+    told = refused("report", "--repository", "https://example.org/a/b")  # before notebooks run
+    assert "not the address of a repository on GitHub" in told
+
+
+def test_the_pages_alone_are_written_anew(filled):
+    VERDICTS.to_csv(filled / "claims.csv", index=False)
+    result = ssjf("report", "--pages-only", "--repository", "https://github.com/a/b")
+    assert result.output.strip() == f"report: {filled / 'report' / 'index.html'}"
+    assert "github/a/b" in (filled / "report" / "notebooks" / "fig-load.html").read_text()
 
 
 @pytest.fixture
