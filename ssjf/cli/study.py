@@ -90,12 +90,18 @@ def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
 
 @click.command()
 @click.option("--jobs", default=2, show_default=True, help="Notebooks at a time.")
-def report(jobs: int) -> None:
+@click.option("--pages-only", is_flag=True, help="From notebooks and verdicts as they are.")
+@click.option("--repository", metavar="URL", help="Notebooks are launched from it (GitHub).")
+def report(jobs: int, pages_only: bool, repository: str | None) -> None:
     """Level A: run every notebook, judge every claim, write the report."""
     from ssjf.report import make as make_report
-    from ssjf.report import readme
+    from ssjf.report import page, readme, site
 
-    verdicts, index = make_report.make(jobs)
+    site.launchers(repository or "", "")  # a bad address is told before the notebooks run
+    if pages_only:
+        click.echo(f"report: {page.build(address=repository)}")
+        return
+    verdicts, index = make_report.make(jobs, repository)
     print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
     click.echo(readme.summary(verdicts))
     click.echo(f"report: {index}")
