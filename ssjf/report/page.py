@@ -147,7 +147,7 @@ def _notebook(site: Site, book: dict[str, Any], address: str) -> None:
 def _doc(path: Path) -> dict[str, str]:
     text = path.read_text(encoding="utf-8")
     title = text.partition("\n")[0].lstrip("# ") or path.stem
-    return {"title": title, "text": text, "href": f"docs/{path.stem}.html"}
+    return {"name": path.stem, "title": title, "text": text, "href": f"docs/{path.stem}.html"}
 
 
 def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
