@@ -13,7 +13,7 @@ import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.experiments import paths
-from ssjf.experiments.provenance import made_with
+from ssjf.experiments.paths import made_with
 from ssjf.report.claims import claims
 from ssjf.report.figures import PROTOCOLS, cell
 from ssjf.report.notebookfile import read
