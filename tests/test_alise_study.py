@@ -11,7 +11,7 @@ from ssjf.experiments.runs import alise
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, memory_of
 
-HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
+HERE = Profile("plain", 0.01), Server(slots=4), Memory()
 SPEC = changed(grid.experiment("alise-limit").specs()[0], keeps_up=False)  # FCFS
 
 
@@ -19,7 +19,7 @@ def load(n=400, **values):
     rng = np.random.default_rng(0)
     gaps = np.cumsum(rng.exponential(1.0, n))
     requests = Requests(gaps, np.ones(n), rng.integers(1, 60, n))
-    return alise.Load(changed(SPEC, **values), HERE, requests, None)
+    return alise.Load(changed(SPEC, **values), *HERE, requests)
 
 
 def latency(done):
@@ -48,7 +48,7 @@ def test_a_server_that_must_keep_up_is_given_no_more_than_it_can_serve():
     """SJF keeps a low mean in an overload that ends; keeping up allows what a server can do."""
     loads = [load(800, policy="sjf", keeps_up=keeps) for keeps in (False, True)]
     alone, kept = (alise.highest_rate(each, 1.0, 5.0) for each in loads)
-    capacity = HERE.server.slots / (0.01 * loads[0].requests.output_tokens.mean())
+    capacity = HERE[1].slots / (0.01 * loads[0].requests.output_tokens.mean())
     assert kept <= 1.15 * capacity < alone
 
 

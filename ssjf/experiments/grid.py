@@ -128,7 +128,7 @@ def rows(
     specs = experiment(name).specs(deployment=deployment)
     specs = [spec for spec in specs if keep is None or keep(spec)]
     if not specs:
-        raise InputError(f"no run of experiment {name} is as asked")
+        raise InputError(f"no run of experiment {name} is left by that choice")
     return pd.concat([_labelled(name, spec) for spec in specs], ignore_index=True)
 
 

@@ -97,7 +97,7 @@ def made_with() -> dict[str, Any]:
 
 @cache
 def environment() -> dict[str, Any]:
-    """Where a run was made: commit, versions, hardware (of this process: asked once)."""
+    """Where a run was made: commit, versions, hardware (of this process)."""
     return made_with() | {
         "platform": platform.platform(),
         "processor": hardware.processor(),

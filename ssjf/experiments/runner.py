@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from multiprocessing import get_context, parent_process
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,8 +19,6 @@ from ssjf.experiments import draws, store
 from ssjf.experiments.grid import experiment, experiments
 from ssjf.experiments.runs import alise, published, server, steady, training, vllm
 from ssjf.experiments.specs import Run, TrainingRun
-
-T = TypeVar("T")
 
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "published": published.rows,
@@ -83,7 +81,7 @@ def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[
 
 
 def _on_gpu(spec: Run) -> bool:
-    """Runs on a GPU are asked for by the name of their experiment."""
+    """Runs on a GPU start only by the name of their experiment."""
     if isinstance(spec, TrainingRun):
         return spec.proxy.get("config", {}).get("device") == "cuda"
     return str(getattr(spec, "deployment", "")).startswith("gpu-")
@@ -105,11 +103,11 @@ def _do(spec: Run) -> None:
     store.save(spec, rows, time.perf_counter() - started)
 
 
-def _each(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
+def _each(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
     return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
 
 
-def _in_parallel(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
+def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
     """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:

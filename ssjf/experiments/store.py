@@ -71,7 +71,7 @@ def _write(folder: Path, spec: Run, rows: pd.DataFrame, seconds: float) -> None:
 
 
 def load(spec: Run) -> pd.DataFrame:
-    """The rows of a finished run, with its ``run_id``; what was altered by hand is refused."""
+    """The rows of a finished run, with its ``run_id``; what was altered is refused."""
     folder = run_folder(spec)
     if not folder.is_dir():
         raise InputError(
@@ -98,11 +98,6 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is not a whole run ({error}); {mend}") from None
     return spec
-
-
-def stored(experiment: str) -> list[Path]:
-    """The folders of all runs of an experiment that are on disk."""
-    return sorted(p for p in (paths.raw() / experiment).glob("[0-9a-f]*") if p.is_dir())
 
 
 def sweep_temporary(experiments: Iterable[str]) -> None:
@@ -133,34 +128,29 @@ def _encoding(table: pa.Table) -> dict[str, Any]:
     }
 
 
-class Numbers(NamedTuple):
-    """What a column holds: finite numbers of at least ``low``."""
+class Column(NamedTuple):
+    """What a column holds: finite numbers of at least ``low``, or names."""
 
     low: float = 0
     whole: bool = False
     may_be_missing: bool = False
+    names: bool = False
 
-    def fit(self, values: pd.Series) -> pd.Series:
+    def fits(self, values: pd.Series) -> pd.Series:
         """Which values are allowed."""
+        if self.names:
+            return values.map(lambda value: isinstance(value, str) and bool(value))
         if not pd.api.types.is_numeric_dtype(values):
             return pd.Series(False, index=values.index)
         fits = (values >= self.low) & np.isfinite(values) & (not self.whole or values % 1 == 0)
         return fits | (values.isna() & self.may_be_missing)
 
-    def __str__(self) -> str:
+    def words(self) -> str:
+        """What is allowed, in words."""
+        if self.names:
+            return "names, or numbers"
         kind, end = "whole" if self.whole else "finite", " or missing" * self.may_be_missing
         return f"{kind} numbers of at least {self.low:g}{end}"
-
-
-class Names:
-    """A column of texts that are not empty."""
-
-    def fit(self, values: pd.Series) -> pd.Series:
-        """Which values are allowed."""
-        return values.map(lambda value: isinstance(value, str) and bool(value))
-
-    def __str__(self) -> str:
-        return "names, or numbers"
 
 
 def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
@@ -172,31 +162,31 @@ def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
     if rows.empty:
         raise InputError(f"rows of {where}: there are none; at least one is needed")
     for name, allowed in columns.items():
-        wrong = rows[name][~allowed.fit(rows[name])]
+        wrong = rows[name][~allowed.fits(rows[name])]
         if len(wrong):
             raise InputError(
                 f"rows of {where}: column {name}: {wrong.iloc[0]} is not allowed; "
-                f"values must be {allowed}"
+                f"values must be {allowed.words()}"
             )
 
 
-def _columns(rows: pd.DataFrame, detail: str) -> Mapping[str, Numbers | Names]:
+def _columns(rows: pd.DataFrame, detail: str) -> dict[str, Column]:
     """What each column holds: of a request, a prompt, a repetition or a measurement a row.
 
     The stamps of a job that was lost are missing, and so is a metric that is not defined.
     """
-    keys = {"x": Numbers(), "seed": Numbers(whole=True), "run": Numbers(whole=True)}
-    tokens = {"output_tokens": Numbers(low=1, whole=True)}
+    keys = {"x": Column(), "seed": Column(whole=True), "run": Column(whole=True)}
+    tokens = {"output_tokens": Column(low=1, whole=True)}
     stamps = ("scheduled_at", "first_token_at", "finished_at")
     if detail == "requests":
-        times = dict.fromkeys(stamps, Numbers(may_be_missing=True))
-        return keys | tokens | times | {"arrived_at": Numbers()}
+        times = dict.fromkeys(stamps, Column(may_be_missing=True))
+        return keys | tokens | times | {"arrived_at": Column()}
     if detail == "predictions":
         predicted = ["predicted_tokens", *(name for name in rows if name.startswith("q0."))]
-        return keys | tokens | dict.fromkeys(predicted, Numbers(low=1))
+        return keys | tokens | dict.fromkeys(predicted, Column(low=1))
     if detail == "runs":
         metrics = rows.columns.difference([*keys])
-        return keys | dict.fromkeys(metrics, Numbers(may_be_missing=True)) | {"jct_mean": Numbers()}
+        return keys | dict.fromkeys(metrics, Column(may_be_missing=True)) | {"jct_mean": Column()}
     numeric = pd.api.types.is_numeric_dtype
-    anything = Numbers(low=-np.inf, may_be_missing=True)
-    return keys | {name: anything if numeric(rows[name]) else Names() for name in rows}
+    anything = Column(low=-np.inf, may_be_missing=True)
+    return keys | {name: anything if numeric(rows[name]) else Column(names=True) for name in rows}

@@ -32,15 +32,26 @@ COUNTED = ("preemptions", "swaps_out", "swaps_in", "swapped_out_tokens", "recomp
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What serves: step times, slots and KV memory, the host tier."""
+class Load:
+    """Requests of one seed at one a second, what is predicted of them, and what serves them."""
 
+    spec: AliseRun
     profile: Profile
     server: Server
     memory: Memory
+    requests: Requests
+    predicted: FloatArray | None = None
+
+    def served(self, rate: float) -> SimulatedCompletions:
+        """The same requests, gaps and order at so many a second."""
+        arriving = self.requests.arriving(self.requests.arrived_at / rate)
+        order, seconds = policy(self.spec.policy), self.spec.predictor_seconds
+        return simulate(
+            arriving, order, self.profile, self.server, self.predicted, seconds, self.memory
+        )
 
 
-def machine(spec: AliseRun) -> Machine:
+def machine(spec: AliseRun) -> tuple[Profile, Server, Memory]:
     """The machine of a run: its shape on its device, with what the system makes of memory."""
     profile, server, memory = deployed(spec.shape, spec.device)
     if spec.kv_share != 1.0:
@@ -50,37 +61,17 @@ def machine(spec: AliseRun) -> Machine:
         out_bytes_per_second=memory.out_bytes_per_second * spec.link_share,
         in_bytes_per_second=memory.in_bytes_per_second * spec.link_share,
     )
-    return Machine(profile, server, replace(memory, **spec.memory))
-
-
-@dataclass(frozen=True)
-class Load:
-    """Requests of one seed at one a second, what is predicted of them, and what serves them."""
-
-    spec: AliseRun
-    machine: Machine
-    requests: Requests
-    predicted: FloatArray | None
-
-    def served(self, rate: float) -> SimulatedCompletions:
-        """The same requests, gaps and order at so many a second."""
-        spec, machine = self.spec, self.machine
-        arriving = self.requests.arriving(self.requests.arrived_at / rate)
-        return simulate(
-            arriving, policy(spec.policy), machine.profile, machine.server, self.predicted,
-            spec.predictor_seconds, machine.memory,
-        )  # fmt: skip
+    return profile, server, replace(memory, **spec.memory)
 
 
 def load_of(spec: AliseRun, seed: int) -> Load:
     """Poisson arrivals at one a second of requests drawn from the pool."""
-    workload = spec.workload
-    pool = to_requests(draw({"draw": "prompted", **workload.pool.as_json()}))
-    n = workload.requests
+    pool = to_requests(draw({"draw": "prompted", **spec.workload.pool.as_json()}))
+    n = spec.workload.requests
     rows = np.random.default_rng([seed, STREAMS["lengths"]]).integers(0, len(pool), n)
     gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1.0, n)
     requests = pool.take(rows).arriving(np.cumsum(gaps))
-    return Load(spec, machine(spec), requests, predicted_for(spec, requests, seed))
+    return Load(spec, *machine(spec), requests, predicted_for(spec, requests, seed))
 
 
 def curve(spec: AliseRun) -> pd.DataFrame:
@@ -94,19 +85,21 @@ def limits(spec: AliseRun) -> pd.DataFrame:
     ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
     the run at that rate, which is ``WIDEST`` times FCFS's saturation rate where there is none.
     """
-    return _rows(
-        spec, spec.bounds, lambda load, x, top: min(highest_rate(load, x, top), top * WIDEST)
-    )
+
+    def rate(load: Load, bound: float, saturation: float) -> float:
+        return min(highest_rate(load, bound, saturation), saturation * WIDEST)
+
+    return _rows(spec, spec.bounds, rate)
 
 
 def _rows(
     spec: AliseRun, xs: list[float], rate_of: Callable[[Load, float, float], float]
 ) -> pd.DataFrame:
-    """Runs at the rate of every x (of which FCFS's saturation rate is told), for every seed."""
+    """Runs at the rate of every x, for every seed; a rate may depend on where FCFS saturates."""
     rows = []
     for seed in spec.workload.seeds:
         load = load_of(spec, seed)
-        saturation = saturation_rate(load.requests, load.machine.profile, load.machine.server)
+        saturation = saturation_rate(load.requests, load.profile, load.server)
         for x in xs:
             rate = rate_of(load, x, saturation)
             rows.append({"x": x, "seed": seed, "run": 0, "rate": rate, **_measured(load, rate)})
@@ -154,7 +147,7 @@ def _keeps_up(done: SimulatedCompletions) -> bool:
 
 def _measured(load: Load, rate: float) -> dict[str, float]:
     done, requests = load.served(rate), load.requests
-    alone = load.machine.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
+    alone = load.profile.alone_seconds(requests.prompt_tokens, requests.output_tokens)
     values = metrics.summarise(done, alone)
     counted = {f"{name}_per_request": done.counters[name] / len(done) for name in COUNTED}
     return {name: values[name] for name in KEPT} | counted | {

@@ -20,13 +20,11 @@ from ssjf.experiments import bench, paths, train
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.experiments.store import digest
-from ssjf.experiments.workloads import Texts
 from ssjf.files import writable
 from ssjf.proxy import io as proxies
 from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
-from ssjf.workload.texts import Texts as Prompts
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import Texts, load_texts
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
@@ -42,7 +40,9 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
     """Train (unless that was done) and predict the test split, or the fold that is given."""
     proxy, workload, out = _proxy_spec(spec), spec.workload, proxy_folder(spec)
     texts = load_texts(workload.data, label=train.label_to_load(proxy))
-    split = _split(texts, workload)
+    split, folds, fold = texts.splits(), workload.folds, workload.fold
+    if folds is not None and fold is not None:
+        split = np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
     if not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,15 +51,8 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
     return rows.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
 
 
-def _split(texts: Prompts, workload: Texts) -> NDArray[np.str_]:
-    folds, fold = workload.folds, workload.fold
-    if folds is None or fold is None:
-        return texts.splits()
-    return np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
-
-
 def rows_of(
-    proxy: Any, spec: ProxySpec, texts: Prompts, split: NDArray[np.str_], seed: int
+    proxy: Any, spec: ProxySpec, texts: Texts, split: NDArray[np.str_], seed: int
 ) -> pd.DataFrame:
     """One row per labelled prompt of the test split.
 
@@ -72,29 +65,27 @@ def rows_of(
     llms = [texts.model[i] for i in test] if texts.model else None
     predicted = proxy.predict([prompts[i] for i in test], llms)
     edges = np.percentile(lengths[(split == "train") & known, 0], CLASS_PERCENTILES)
-    columns = {
-        "prompt_hash": [prompt_hash(texts.prompts[i]) for i in test],
-        "conversation": [prompt_hash(texts.first_prompts[i]) for i in test],
-        "turn": texts.turn[test].astype(np.int16),
-        "output_tokens": lengths[test, 0].astype(np.int32),
-    }
+    rows = pd.DataFrame(
+        {
+            "prompt_hash": [prompt_hash(texts.prompts[i]) for i in test],
+            "conversation": [prompt_hash(texts.first_prompts[i]) for i in test],
+            "turn": texts.turn[test].astype(np.int16),
+            "output_tokens": lengths[test, 0].astype(np.int32),
+        }
+    )
     for i in range(1, lengths.shape[1]):
-        columns[f"draw_{i}"] = lengths[test, i].astype(np.int32)
-    columns["true_class"] = _classes(edges, lengths[test, 0])
-    columns["predicted_class"] = _classes(edges, predicted.tokens)
-    columns["predicted_tokens"] = predicted.tokens.astype(np.float32)
+        rows[f"draw_{i}"] = lengths[test, i].astype(np.int32)
+    for name, tokens in (("true", lengths[test, 0]), ("predicted", predicted.tokens)):
+        rows[f"{name}_class"] = np.searchsorted(edges, tokens, side="right").astype(np.int8)
+    rows["predicted_tokens"] = predicted.tokens.astype(np.float32)
     for level, values in zip(predicted.levels, predicted.quantiles.T, strict=True):
-        columns[f"q{level:g}"] = values.astype(np.float32)
-    return _keyed(pd.DataFrame(columns), seed)
+        rows[f"q{level:g}"] = values.astype(np.float32)
+    return _keyed(rows, seed)
 
 
 def _keyed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     keys = {"x": np.float32(0), "seed": np.int32(seed), "run": np.int32(0)}
     return pd.DataFrame(keys, index=rows.index).join(rows)
-
-
-def _classes(edges: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    return np.searchsorted(edges, tokens, side="right").astype(np.int8)
 
 
 def _proxy_spec(spec: TrainingRun) -> ProxySpec:
