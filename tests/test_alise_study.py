@@ -11,57 +11,51 @@ from ssjf.experiments.runs import alise
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, memory_of
 
-HERE = alise.Machine(Profile("plain", 0.01), Server(slots=4), Memory())
+HERE = Profile("plain", 0.01), Server(slots=4), Memory()
 SPEC = changed(grid.experiment("alise-limit").specs()[0], keeps_up=False)  # FCFS
 
 
-def arriving(n=400, seed=0):
-    rng = np.random.default_rng(seed)
+def load(n=400, **values):
+    rng = np.random.default_rng(0)
     gaps = np.cumsum(rng.exponential(1.0, n))
-    return alise.Stream(Requests(gaps, np.ones(n), rng.integers(1, 60, n)), None)
+    requests = Requests(gaps, np.ones(n), rng.integers(1, 60, n))
+    return alise.Load(changed(SPEC, **values), *HERE, requests)
+
+
+def latency(done):
+    return np.mean((done.finished_at - done.requests.arrived_at) / done.requests.output_tokens)
 
 
 @pytest.mark.parametrize("bound", [0.012, 0.02, 0.1])
 def test_the_highest_rate_keeps_the_bound_and_a_little_more_breaks_it(bound):
-    stream = arriving()
-    rate = alise.highest_rate(SPEC, HERE, stream, bound, start=5.0)
-    latency = [alise._latency(alise._served(SPEC, HERE, stream, r)) for r in (rate, 1.021 * rate)]
-    assert latency[0] <= bound < latency[1]
+    rate = alise.highest_rate(load(), bound, start=5.0)
+    assert latency(load().served(rate)) <= bound < latency(load().served(1.021 * rate))
 
 
 def test_a_wider_bound_allows_no_lower_rate_and_where_one_starts_changes_little():
-    stream = arriving()
-    rates = [alise.highest_rate(SPEC, HERE, stream, b, 5.0) for b in (0.011, 0.015, 0.03, 0.1)]
+    rates = [alise.highest_rate(load(), b, 5.0) for b in (0.011, 0.015, 0.03, 0.1)]
     assert rates == sorted(rates)
     for start in (0.5, 50.0):
-        again = alise.highest_rate(SPEC, HERE, stream, 0.015, start)
-        assert again == pytest.approx(rates[1], rel=0.03)
+        assert alise.highest_rate(load(), 0.015, start) == pytest.approx(rates[1], rel=0.03)
 
 
 def test_a_bound_below_what_one_request_takes_alone_is_refused():
     with pytest.raises(InputError, match=r"a request alone takes longer than 0\.001 s a token"):
-        alise.highest_rate(SPEC, HERE, arriving(), 0.001, 5.0)
+        alise.highest_rate(load(), 0.001, 5.0)
 
 
 def test_a_server_that_must_keep_up_is_given_no_more_than_it_can_serve():
     """SJF keeps a low mean in an overload that ends; keeping up allows what a server can do."""
-    stream = arriving(800)
-    spec = changed(SPEC, policy="sjf", keeps_up=False)
-    alone, kept = (
-        alise.highest_rate(changed(spec, keeps_up=keeps), HERE, stream, 1.0, 5.0)
-        for keeps in (False, True)
-    )
-    capacity = HERE.server.slots / (0.01 * stream.requests.output_tokens.mean())
+    loads = [load(800, policy="sjf", keeps_up=keeps) for keeps in (False, True)]
+    alone, kept = (alise.highest_rate(each, 1.0, 5.0) for each in loads)
+    capacity = HERE[1].slots / (0.01 * loads[0].requests.output_tokens.mean())
     assert kept <= 1.15 * capacity < alone
 
 
 def test_the_highest_rate_of_shorter_jobs_first_is_no_lower_than_that_of_fcfs():
     """Short answers weigh most in a mean over tokens, and SJF serves them first."""
-    stream = arriving(800)
-    fcfs, sjf = (
-        alise.highest_rate(changed(SPEC, policy=name), HERE, stream, 0.05, 5.0)
-        for name in ("fcfs", "sjf")
-    )
+    loads = [load(800, policy=name) for name in ("fcfs", "sjf")]
+    fcfs, sjf = (alise.highest_rate(each, 0.05, 5.0) for each in loads)
     assert sjf > fcfs
 
 

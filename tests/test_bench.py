@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from commands import refused, ssjf
-from ssjf.experiments import bench, bench_proxy
+from ssjf.experiments import bench
 from ssjf.scheduler import policy
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
@@ -47,8 +47,8 @@ def test_a_workload_is_the_same_each_time():
 
 
 def test_a_proxy_is_measured_in_every_case(monkeypatch):
-    few = bench_proxy.proxy(repeats=2)
-    monkeypatch.setattr(bench_proxy, "proxy", lambda name: few)
+    few = bench.proxy(calls=2)
+    monkeypatch.setattr(bench, "proxy", lambda name: few)
     result = ssjf("bench", "proxy", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout) == few
     cases = [(each["prompt_tokens"], each["batch"]) for each in few]
@@ -65,7 +65,7 @@ def test_what_is_no_proxy_is_not_measured(tmp_path):
 
 
 def test_prompts_have_their_words_and_are_the_same_each_time():
-    first, second = (bench_proxy.prompts(3, 64, np.random.default_rng(0)) for _ in range(2))
+    first, second = (bench.prompts(3, 64, np.random.default_rng(0)) for _ in range(2))
     assert first == second and len(set(first)) == 3
     assert all(len(prompt.split()) == 64 for prompt in first)
-    assert len(set(bench_proxy.WORDS)) == len(bench_proxy.WORDS)
+    assert len(set(bench.WORDS)) == len(bench.WORDS)

@@ -14,7 +14,7 @@ from ssjf.analysis import bootstrap
 from ssjf.analysis.estimates import against, captured, means, replicates
 from ssjf.analysis.predictions import coverage, judged
 from ssjf.errors import InputError
-from ssjf.experiments.agreement import authors_predictions
+from ssjf.experiments.draws import authors_predictions
 from ssjf.report import ablation
 from ssjf.simulator.published import quirk_names
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ssjf import hardware
-from ssjf.experiments.provenance import environment
+from ssjf.experiments.paths import environment
 
 X86 = "model name\t: A Processor\nflags\t\t: fpu avx2 avx512f amx_bf16\nflags\t\t: fpu avx2\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd bf16 sve\n"

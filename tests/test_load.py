@@ -14,8 +14,8 @@ from ssjf.analysis.bootstrap import Estimate
 from ssjf.analysis.server_load import GOAL_OVERHEAD_MS, LABELS, verdict
 from ssjf.errors import InputError
 from ssjf.experiments import store
-from ssjf.experiments.bench_serve import SIGMA, made_up, sampled
 from ssjf.experiments.grid import experiment
+from ssjf.experiments.runs.server import SIGMA, made_up, sampled
 from ssjf.harness import bench_client as load_client
 from ssjf.harness.bench_client import Load
 from ssjf.harness.deployment import deployment

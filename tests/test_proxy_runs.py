@@ -16,7 +16,7 @@ from sklearn.metrics import (
 from commands import changed
 from ssjf.analysis import predictions as judged
 from ssjf.errors import InputError
-from ssjf.experiments import draws, grid, paths, pools, runner, store
+from ssjf.experiments import draws, grid, paths, pools, runner, store, sweep_draws
 from ssjf.experiments.grid import Experiment, experiment
 from ssjf.experiments.runs import training as proxy_runs
 from ssjf.workload.splits import SPLITS, fold_of, split_of
@@ -60,8 +60,8 @@ def here(tmp_path_factory):
         patch.setenv("SSJF_RESULTS", str(folder))
         patch.setitem(grid.experiments(), "trial", asked)
         patch.setitem(grid.experiments(), "crossed", crossed)
-        runner.run("trial", progress=False)
-        runner.run("crossed", progress=False)
+        runner.run("trial")
+        runner.run("crossed")
         draws._live.cache_clear()
         yield folder
     draws._live.cache_clear()
@@ -135,7 +135,7 @@ def test_a_sweep_over_a_pool_is_drawn_as_the_authors_draw(here):
     expected = []
     for rate in (1, 2):
         for _ in range(3):
-            arrived = draws.whole_second_poisson(state, rate, 20)
+            arrived = sweep_draws.whole_second_poisson(state, rate, 20)
             rows = state.choice(len(pool), 20, replace=False)
             expected += [] if rate == 1 else [(arrived, pool["output_tokens"].to_numpy()[rows])]
     assert found["arrived_at"].tolist() == np.concatenate([a for a, _ in expected]).tolist()
@@ -179,7 +179,7 @@ def test_a_series_that_another_needs_must_be_trained(here):
     spec = experiment("trial").specs()[0]
     lacking = changed(spec, config={"encoder": "proxy:nowhere"})
     with pytest.raises(InputError, match="needs the proxy nowhere"):
-        proxy_runs._asked(lacking)
+        proxy_runs._proxy_spec(lacking)
     there = proxy_runs._resolved(spec, "proxy:light")
     assert Path(there).name.startswith("light-") and (Path(there) / "proxy.json").is_file()
 

@@ -10,7 +10,7 @@ import pytest
 from reference_published import authors_arrivals, finish_times
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, store
-from ssjf.experiments.execute import execute
+from ssjf.experiments.runner import execute
 from ssjf.experiments.runs import published as published_runs
 from ssjf.report import claims
 from ssjf.request import Requests

@@ -6,7 +6,7 @@ import pytest
 
 from commands import refused
 from ssjf.errors import InputError
-from ssjf.experiments import grid, paths, store
+from ssjf.experiments import grid, paths, runner, store
 from ssjf.experiments.specs import KINDS, spec_of
 
 EXPERIMENT = """
@@ -56,9 +56,7 @@ def test_every_committed_run_is_one_that_an_experiment_asks_for():
 
 
 def test_every_engine_has_its_class_and_is_executed():
-    from ssjf.experiments.execute import ROWS
-
-    assert KINDS.keys() == ROWS.keys()
+    assert KINDS.keys() == runner.ROWS.keys()
 
 
 def test_an_experiment_expands_to_every_series_at_every_point(tmp_path):

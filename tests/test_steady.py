@@ -10,7 +10,7 @@ from commands import changed
 from ssjf.analysis import estimates
 from ssjf.errors import InputError
 from ssjf.experiments import grid
-from ssjf.experiments.execute import execute
+from ssjf.experiments.runner import execute
 from ssjf.experiments.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]

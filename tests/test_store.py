@@ -14,7 +14,7 @@ import pytest
 from commands import changed, contents
 from ssjf.errors import InputError
 from ssjf.experiments import draws, paths, store
-from ssjf.experiments.execute import execute
+from ssjf.experiments.runner import execute
 from ssjf.experiments.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]

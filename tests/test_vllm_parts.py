@@ -12,7 +12,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import fidelity as measured
 from ssjf.experiments import runner
 from ssjf.experiments.grid import experiment, experiments
-from ssjf.experiments.open_loop import saturation_rate
+from ssjf.experiments.runs.steady import saturation_rate
 from ssjf.harness import post_install as mend
 from ssjf.harness.deployment import deployment, deployments
 from ssjf.harness.engine import Engine

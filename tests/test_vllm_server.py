@@ -15,7 +15,7 @@ import vllm_engine
 from serving_tools import until
 from ssjf.analysis.server_load import WORDS
 from ssjf.errors import InputError
-from ssjf.experiments import bench_serve
+from ssjf.experiments.runs import server as server_runs
 from ssjf.harness.bench_client import measured
 from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import python
@@ -183,8 +183,8 @@ def test_one_command_measures_plain_vllm_and_ours_on_the_same_requests(servers, 
         rows.append(measured(server, prompts, tokens, *more))
         return rows[-1]
 
-    monkeypatch.setattr(bench_serve, "LiveServer", live)
-    monkeypatch.setattr(bench_serve, "measured", recorded)
+    monkeypatch.setattr(server_runs, "LiveServer", live)
+    monkeypatch.setattr(server_runs, "measured", recorded)
     done = commands.ssjf("bench", "serve", model, "--requests", 6, "--rate", 50, "--json", *options)
     assert done.exit_code == 0, done.stderr
     assert re.findall(r"starting (\w+ serve)", done.stderr) == ["vllm serve", "ssjf serve"]

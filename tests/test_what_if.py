@@ -1,12 +1,14 @@
-"""One sentence about a trace, and the numbers that it rests on."""
+"""What to do with a trace: switch it on, leave it off, or cap it; and the numbers behind that."""
 
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ssjf.errors import InputError
 from ssjf.experiments import what_if
+from ssjf.experiments.what_if import CAPS_SECONDS, recommend
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.scheduler.orderings import fcfs
@@ -25,9 +27,9 @@ def workload(rate, n=1_500, output=None, seed=0):
     return Requests(arrivals.poisson(n, rate, rng), np.ones(n), output)
 
 
-def compared(requests, *names, server=ONE, predictor="oracle", **options):
-    chosen = [policy(name) for name in names]
-    return what_if.compare(requests, chosen, PAPER, server, predictor, **options)
+def compared(requests, *names, predictor="oracle", **options):
+    served = what_if.WhatIf(requests, PAPER, ONE, predictor, **options)
+    return served.compare([policy(name) for name in names])
 
 
 def test_fcfs_comes_first_and_once():
@@ -38,7 +40,7 @@ def test_fcfs_comes_first_and_once():
 def test_gains_are_paired():
     """The same order on the same requests gains nothing at all, with no uncertainty."""
     same = Policy("same", fcfs, "constant", uses_prediction=False)
-    row = what_if.compare(workload(0.43), [same], PAPER, ONE, "oracle").iloc[1]
+    row = what_if.WhatIf(workload(0.43), PAPER, ONE).compare([same]).iloc[1]
     assert (row.gain_percent, row.gain_low, row.gain_high) == (0, 0, 0)
     assert row.jct_mean > 0
 
@@ -63,20 +65,21 @@ def test_the_same_seed_gives_the_same_table_and_another_other_predictions():
 def test_the_load_of_equal_requests_at_equal_gaps_is_rate_times_service(gap):
     """D/D/1: 100 tokens take 2.1 s alone."""
     requests = Requests(gap * np.arange(50), np.ones(50), np.full(50, 100))
-    assert what_if.offered_load(requests, PAPER, ONE) == pytest.approx(2.1 / gap)
+    assert what_if.WhatIf(requests, PAPER, ONE).offered_load == pytest.approx(2.1 / gap)
 
 
 @pytest.mark.parametrize("slots", [2, 8])
 def test_slots_share_the_load(slots):
     requests = lengths.synthetic(800, np.random.default_rng(0))
     requests = requests.arriving(np.arange(800.0))
-    one, more = (what_if.offered_load(requests, PAPER, Server(s)) for s in (1, slots))
+    one, more = (what_if.WhatIf(requests, PAPER, Server(s)).offered_load for s in (1, slots))
     assert more == pytest.approx(one / slots, rel=0.05)
 
 
 def test_the_load_of_an_instant_is_infinite_and_of_one_request_unknown():
-    assert what_if.offered_load(Requests([1, 1], [1, 1], [1, 1]), PAPER, ONE) == math.inf
-    assert math.isnan(what_if.offered_load(Requests([1], [1], [1]), PAPER, ONE))
+    instant, one = Requests([1, 1], [1, 1], [1, 1]), Requests([1], [1], [1])
+    assert what_if.WhatIf(instant, PAPER, ONE).offered_load == math.inf
+    assert math.isnan(what_if.WhatIf(one, PAPER, ONE).offered_load)
 
 
 @pytest.mark.parametrize("scale", [0, -1, math.nan, math.inf])
@@ -102,3 +105,117 @@ def test_a_token_budget_grows_with_the_slots():
     assert what_if.with_slots(Server(), 10_000).token_budget == 10_000
     with pytest.raises(InputError, match="slots is 0; it must be at least 1"):
         what_if.with_slots(Server(), 0)
+
+
+# What is advised
+
+
+def advised(requests, *names, predictor="oracle"):
+    served = what_if.WhatIf(requests, PAPER, ONE, predictor)
+    table = served.compare([policy(name) for name in names])
+    return recommend(table, served.offered_load, served.capped())
+
+
+def row(name, gain, p99, low=None, **more):
+    """A row of a table in which FCFS's p99 is 100 s and its queue 5 requests deep."""
+    return {"policy": name, "gain_percent": gain, "gain_low": gain - 1 if low is None else low,
+            "gain_high": gain + 1, "jct_p99": p99, "queue_depth_mean": 5.0, **more}  # fmt: skip
+
+
+def table(*rows):
+    return pd.DataFrame([row("fcfs", 0, 100.0, 0), *rows])
+
+
+def test_where_nobody_waits_there_is_nothing_to_reorder():
+    found = advised(workload(0.01), "ssjf")
+    assert found.action == "leave off" and found.policy is None
+    assert found.sentence.startswith("Leave it off: there is hardly a queue to reorder (ρ 0.02, ")
+    assert found.sentence.endswith("under FCFS), so every order is FCFS.")
+
+
+def test_where_lengths_are_equal_it_stays_off():
+    found = advised(workload(0.43, output=100), "ssjf")
+    assert found.sentence.startswith("Leave it off: ssjf leaves mean JCT as it is (95 % interval 0")
+
+
+def test_a_harmful_order_is_said_to_raise_the_mean():
+    requests = workload(0.43)
+    longest = Policy("longest", lambda queue, now: -queue.predicted_tokens, "constant")
+    found = recommend(what_if.WhatIf(requests, PAPER, ONE).compare([longest]), 0.9)
+    assert found.sentence.startswith("Leave it off: longest raises mean JCT by ")
+
+
+def test_a_sure_gain_with_the_tail_kept_is_switched_on():
+    found = recommend(table(row("ssjf", 30, 104)), 0.8)
+    assert (found.action, found.policy, found.overtake_seconds) == ("switch on", "ssjf", None)
+    assert found.sentence == (
+        "Switch it on: ssjf lowers mean JCT by 30 % (95 % interval 29 to 31) and raises its p99 "
+        "by 4 % (ρ 0.80, mean queue depth 5.0 under FCFS)."
+    )
+
+
+def test_a_harmed_tail_is_capped_by_the_best_cap_that_keeps_it():
+    caps = table(
+        row("ssjf", 5, 100, overtake_seconds=1.0),
+        row("ssjf", 12, 104, overtake_seconds=3.0),
+        row("ssjf", 20, 106, overtake_seconds=10.0),
+        row("ssjf", 15, 100, low=-1, overtake_seconds=30.0),
+    )[1:]
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, caps)
+    assert (found.action, found.policy, found.overtake_seconds) == ("cap", "ssjf", 3.0)
+    assert "`ssjf serve --overtake-seconds 3`: ssjf lowers mean JCT by 12 %" in found.sentence
+    assert "without it ssjf lowers mean JCT by 30 %" in found.sentence
+
+
+def test_another_policy_that_keeps_the_tail_is_preferred_to_a_cap_that_gains_less():
+    caps = table(row("ssjf", 5, 100, overtake_seconds=1.0))[1:]
+    found = recommend(table(row("ssjf", 30, 137), row("hrrn", 20, 103)), 0.8, caps)
+    assert (found.action, found.policy) == ("switch on", "hrrn")
+
+
+def test_where_no_cap_keeps_the_tail_it_stays_off():
+    caps = table(row("ssjf", 5, 120, overtake_seconds=1.0))[1:]
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, caps)
+    assert found.action == "leave off" and "unless the mean alone matters" in found.sentence
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_cap_that_is_advised_keeps_the_tail_of_the_trace_itself(seed):
+    requests = workload(0.43, seed=seed)
+    found = advised(requests, "ssjf", predictor="noise:0.5")
+    assert found.action == "cap" and found.overtake_seconds in CAPS_SECONDS
+    served = what_if.WhatIf(requests, PAPER, ONE, "noise:0.5")
+    rows = served.capped().set_index("overtake_seconds")
+    limit = 1.05 * np.percentile(served.fcfs.finished_at - requests.arrived_at, 99)
+    assert rows.loc[found.overtake_seconds, "jct_p99"] <= limit
+
+
+def test_classes_that_reach_0_are_not_capped():
+    requests = workload(0.43, n=50)
+    classes = {"predicted_tokens": np.zeros(50)}
+    with_classes = Requests(requests.arrived_at, requests.prompt_tokens, requests.output_tokens,
+                            classes)  # fmt: skip
+    assert what_if.WhatIf(with_classes, PAPER, ONE, "column:predicted_tokens").capped().empty
+
+
+def test_overload_is_named():
+    assert (
+        "overloaded, so waits grow for as long as the trace lasts)."
+        in advised(workload(1.0), "ssjf").sentence
+    )
+
+
+def test_too_few_requests_give_no_interval_and_no_advice_to_switch_on():
+    found = advised(workload(1.0, n=15), "ssjf")
+    assert found.action == "leave off"
+    assert "(too few requests for an interval)" in found.sentence
+
+
+def test_only_fcfs_was_asked_for():
+    assert advised(workload(0.4), "fcfs").sentence.startswith("Only FCFS was asked for (ρ 0.")
+
+
+def test_the_oracle_is_advised_only_where_nothing_else_was_asked():
+    """Nobody has its knowledge: it bounds what the others can gain."""
+    assert "ssjf lowers" in advised(workload(0.43), "sjf", "ssjf", predictor="noise:1.0").sentence
+    assert "sjf lowers" in advised(workload(0.43), "sjf").sentence

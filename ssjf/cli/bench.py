@@ -26,7 +26,7 @@ def bench_simulator(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def bench_proxy(name: str, as_json: bool) -> None:
     """Milliseconds per prompt of a proxy model, by size of prompt and batch."""
-    from ssjf.experiments import bench_proxy as measured
+    from ssjf.experiments import bench as measured
 
     print_records(measured.proxy(name), as_json)
 
@@ -52,14 +52,14 @@ def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, req
     proxy's predictions: they show what the order does, not how good the proxy is.
     """
     from ssjf.analysis import server_load as load_summary
-    from ssjf.experiments import bench_serve as load_bench
+    from ssjf.experiments.runs import server
     from ssjf.serving.options import ServeOptions
 
-    chosen = ServeOptions.from_environment(load_bench.IGNORING | ENVIRONMENT | variables(own))
-    rows = load_bench.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
-                               seeds, lambda words: click.echo(words, err=True))  # fmt: skip
+    chosen = ServeOptions.from_environment(server.IGNORING | ENVIRONMENT | variables(own))
+    rows = server.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
+                           seeds, lambda words: click.echo(words, err=True))  # fmt: skip
     if as_json:
         click.echo(load_summary.estimates(rows).to_json(orient="records", indent=1))
         return
-    click.echo(load_summary.table(rows, load_bench.LABELS).T.to_string(header=False))
+    click.echo(load_summary.table(rows, server.LABELS).T.to_string(header=False))
     click.echo(load_summary.sentence(rows, "ssjf"))

@@ -1,6 +1,6 @@
 """``ssjf simulate``."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -34,30 +34,26 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
     """
     from ssjf.experiments import what_if
-    from ssjf.experiments.recommend import capped, recommend
     from ssjf.scheduler import policy
     from ssjf.simulator.profile import profile
     from ssjf.simulator.server import Server, memory_of
     from ssjf.workload.traces import load_trace
 
-    asked = [name.strip() for name in policies.split(",")]
-    chosen = [replace(policy(name), name=name) for name in asked]
+    names = [name.strip() for name in policies.split(",")]
+    chosen = [replace(policy(name), name=name) for name in names]
     model = profile(profile_name)
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
     requests = what_if.rescaled(load_trace(trace), scale)
     predictor = what_if.predictor_for(requests, predictor)
     memory = memory_of(memory_text) if memory_text else None
-    table = what_if.compare(
-        requests, chosen, model, server, predictor, seed, predictor_seconds, memory
-    )
-    rho = what_if.offered_load(requests, model, server)
-    caps = capped(requests, model, server, predictor, seed, predictor_seconds)
-    advice = recommend(table, rho, caps)
+    served = what_if.WhatIf(requests, model, server, predictor, seed, predictor_seconds, memory)
+    table, rho = served.compare(chosen), served.offered_load
+    advice = what_if.recommend(table, rho, served.capped())
     equal = int((requests.arrived_at[1:] == requests.arrived_at[:-1]).sum())
     if as_json:
         print_json({"rho": rho, "predictor": predictor, "profile": model.name,
                     "equal_arrivals": equal, "policies": table.to_dict("records"),
-                    "recommendation": advice.as_json()})  # fmt: skip
+                    "recommendation": asdict(advice)})  # fmt: skip
         return
     click.echo(f"{len(requests)} requests, profile {model.name}, {server.running_slots} slots, "
                f"ρ {rho:.3f}, predictor {predictor}; times in seconds")  # fmt: skip

@@ -35,6 +35,6 @@ def calibrate(deployment: str, out: Path | None) -> None:
     DEPLOYMENT is cpu-tiny, cpu-mid, gpu-1b, gpu-8b or a .toml file. What was recorded stays as a
     raw run; the profile serves every --profile, by its name or its path.
     """
-    from ssjf.experiments import calibration as calibrating
+    from ssjf.experiments import fidelity
 
-    click.echo(calibrating.calibrate(deployment, out))
+    click.echo(fidelity.calibrate(deployment, out))

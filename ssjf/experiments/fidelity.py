@@ -1,8 +1,9 @@
-"""Runs measured on vLLM beside the same runs simulated: metrics, and how far they are apart."""
+"""From vLLM's steps to a step-time profile, and runs measured on vLLM beside the same simulated."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,40 @@ from ssjf.analysis import bootstrap
 from ssjf.analysis.estimates import against
 from ssjf.analysis.metrics import run_metrics
 from ssjf.errors import InputError
-from ssjf.experiments import grid, store
+from ssjf.experiments import grid, runner, store
 from ssjf.experiments.grid import experiment
-from ssjf.experiments.open_loop import open_loop
-from ssjf.experiments.specs import Run, SteadyRun
+from ssjf.experiments.runs.steady import open_loop
+from ssjf.experiments.specs import SteadyRun
+from ssjf.files import whole_file
 from ssjf.harness.deployment import deployment
 from ssjf.scheduler import policy
-from ssjf.simulator.profile import COEFFICIENTS, profile
+from ssjf.simulator.profile import COEFFICIENTS, fit, profile
 from ssjf.simulator.simulate import simulate
 
+CALIBRATION = "vllm-calibration"
 KEYS = ("experiment", "engine", "slots", "rho", "workload", "series", "seed", "run", "run_id")
 METRICS = ("jct_mean", "jct_p99", "ttft_mean", "tpot_mean", "completed_per_second")
 REDUCTIONS = {"jct_mean": "mean JCT", "jct_p99": "p99 JCT"}
+
+
+def calibrate(name: str, out: Path | None = None) -> str:
+    """Record steps (once; they are a raw run) and write the profile; its errors, in words."""
+    known = deployment(name).name
+    out = out or Path(f"{known}.toml")
+    if out.suffix != ".toml":
+        raise InputError(f"{out} must end in .toml: profiles are found by that")
+    runner.run(CALIBRATION, deployment=name)
+    recorded = grid.rows(CALIBRATION, deployment=name)
+    (run_id,) = recorded["run_id"].unique()
+    steps = {key: column.to_numpy() for key, column in recorded.select_dtypes("number").items()}
+    fitted = fit(known, steps, f"fitted to {CALIBRATION}/{run_id} (env.json there says where)")
+    with whole_file(out) as temporary:
+        temporary.write_text(fitted.to_toml())
+    return (
+        f"{out}: {fitted.profile.step_seconds * 1e3:.3g} ms a step; {fitted.steps} steps, "
+        f"median error of one {100 * fitted.relative_error:.1f} %, "
+        f"of all {100 * fitted.total_error:+.1f} %"
+    )
 
 
 def runs(*names: str, deployment: str | None = None) -> pd.DataFrame:
@@ -36,51 +59,44 @@ def runs(*names: str, deployment: str | None = None) -> pd.DataFrame:
 
 def _runs(name: str, deployment: str | None) -> pd.DataFrame:
     rows = grid.rows(name, deployment=deployment).assign(experiment=name)
-    for key, value in _fixed(name).items():
+    common = experiment(name).common
+    same = {"workload": "Poisson"} | {key: common[key] for key in ("slots", "rho") if key in common}
+    for key, value in same.items():
         rows[key] = value if key not in rows else rows[key].fillna(value)
     keys = [key for key in KEYS if key in rows]
     if "jct_mean" in rows:
         return rows[[*keys, *METRICS]]
-    found = rows.groupby(keys, sort=False)[list(rows.columns.difference(keys))].apply(_summary)
-    return found.reset_index()
-
-
-def _fixed(name: str) -> dict[str, object]:
-    common = experiment(name).common
-    return {"workload": "Poisson"} | {key: common[key] for key in ("slots", "rho") if key in common}
+    by_run = rows.groupby(keys, sort=False)[list(rows.columns.difference(keys))]
+    return by_run.apply(_summary).reset_index()
 
 
 def _summary(rows: pd.DataFrame) -> pd.Series:
+    several = rows[rows["output_tokens"] > 1]
+    decoding = several["finished_at"] - several["first_token_at"]
     more = {
         "ttft_mean": (rows["first_token_at"] - rows["arrived_at"]).mean(),
-        "tpot_mean": _time_per_token(rows),
+        "tpot_mean": float((decoding / (several["output_tokens"] - 1)).mean()),
     }
     return pd.concat([run_metrics(rows), pd.Series(more)])[list(METRICS)]
 
 
-def _time_per_token(rows: pd.DataFrame) -> float:
-    several = rows[rows["output_tokens"] > 1]
-    decoding = several["finished_at"] - several["first_token_at"]
-    return float((decoding / (several["output_tokens"] - 1)).mean())
-
-
-def gains(found: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def gains(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Reduction (%) of FCFS's mean and p99 JCT by engine and ``by``; 95 % intervals over seeds.
 
     Columns ``by``, engine, metric, series, value, low, high.
     """
-    parts = [against(found, [*by, "engine"], metric).assign(metric=metric) for metric in REDUCTIONS]
+    parts = [against(runs, [*by, "engine"], metric).assign(metric=metric) for metric in REDUCTIONS]
     return pd.concat(parts, ignore_index=True)
 
 
-def pairs(found: pd.DataFrame) -> pd.DataFrame:
+def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     """Each measured run beside its simulated twin, a row per metric of ``REDUCTIONS``.
 
     Columns of ``KEYS`` but engine and run_id, metric, measured, simulated (s), error: simulated
     over measured less 1.
     """
-    keys = [key for key in KEYS if key in found and key not in ("engine", "run_id")]
-    long = found.melt([*keys, "engine"], list(REDUCTIONS), "metric")
+    keys = [key for key in KEYS if key in runs and key not in ("engine", "run_id")]
+    long = runs.melt([*keys, "engine"], list(REDUCTIONS), "metric")
     wide = long.pivot_table("value", [*keys, "metric"], "engine", sort=False).reset_index()
     if not {"vllm", "simulator"} <= set(wide):
         raise InputError("there is no run of both engines: run them with `ssjf run measurements`")
@@ -88,46 +104,40 @@ def pairs(found: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(error=wide["simulated"] / wide["measured"] - 1)
 
 
-def at_equal_speed(found: pd.DataFrame) -> pd.DataFrame:
+def at_equal_speed(runs: pd.DataFrame) -> pd.DataFrame:
     """``pairs``, the measured runs simulated anew at the speed that the machine had in each.
 
     Speed is one factor a run: measured over simulated mean time per output token, by which all of
     the profile's times are multiplied (column ``speed``). What remains is not the machine's. Not
     for runs that preempt: there the time between tokens is waiting, too.
     """
-    twins = {_twin(spec): spec for name in found["experiment"].unique()
-             for spec in experiment(name).specs() if isinstance(spec, SteadyRun)
-             and spec.engine == "simulator"}  # fmt: skip
+    specs = [spec for name in runs["experiment"].unique() for spec in experiment(name).specs()]
+    steady = [spec for spec in specs if isinstance(spec, SteadyRun)]
+    by_id = {store.digest(spec): spec for spec in steady}
+    twins = {_twin(spec): spec for spec in steady if spec.engine == "simulator"}
     parts = []
-    for row in found[found["engine"] == "vllm"].itertuples():
-        spec = twins[_twin(_spec_of(row.experiment, row.run_id))]
-        slow = found[(found["run_id"] == store.digest(spec)) & (found["seed"] == row.seed)]
-        speed = row.tpot_mean / slow["tpot_mean"].item()
-        done = _simulated(spec, int(row.seed), speed)
+    for row in runs[runs["engine"] == "vllm"].itertuples():
+        spec = twins[_twin(by_id[row.run_id])]
+        twin = runs[(runs["run_id"] == store.digest(spec)) & (runs["seed"] == row.seed)]
+        speed = row.tpot_mean / twin["tpot_mean"].item()
         shared = {key: getattr(row, key) for key in KEYS if hasattr(row, key)}
-        for metric, value in done.items():
+        for metric, value in _simulated(spec, int(row.seed), speed).items():
             parts.append(shared | {"metric": metric, "measured": getattr(row, metric),
                                    "simulated": value, "speed": speed})  # fmt: skip
     table = pd.DataFrame(parts).drop(columns=["engine", "run_id"])
     return table.assign(error=table["simulated"] / table["measured"] - 1)
 
 
-def _twin(spec: Run) -> str:
+def _twin(spec: SteadyRun) -> str:
     return store.digest(spec.as_json() | {"engine": ""})
-
-
-def _spec_of(name: str, run_id: str) -> Run:
-    return next(spec for spec in experiment(name).specs() if store.digest(spec) == run_id)
 
 
 def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
     """Metrics of ``REDUCTIONS`` of one seed of a run, every step so many times as long."""
     model = profile(spec.profile)
-    times = {name: getattr(model, name) * speed for name in COEFFICIENTS}
+    model = replace(model, **{name: getattr(model, name) * speed for name in COEFFICIENTS})
     requests, server, predicted = open_loop(spec, seed)
-    charged = spec.predictor_seconds
-    done = simulate(requests, policy(spec.policy), replace(model, **times), server, predicted,
-                    charged)  # fmt: skip
+    done = simulate(requests, policy(spec.policy), model, server, predicted, spec.predictor_seconds)
     jct = done.finished_at - requests.arrived_at
     return {"jct_mean": float(jct.mean()), "jct_p99": float(np.quantile(jct, 0.99))}
 
@@ -150,12 +160,12 @@ def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def conditions(found: pd.DataFrame) -> pd.Series:
+def conditions(runs: pd.DataFrame) -> pd.Series:
     """What sets a run apart, in words."""
-    words = found["slots"].map("{:.0f} slots".format)
-    words = words.where(found["workload"] == "Poisson", found["workload"])
-    words = words.where(found["experiment"] != "vllm-predictors", words + ", predictors")
-    return words.where(found["experiment"] != "vllm-kv", words + ", short KV memory")
+    words = runs["slots"].map("{:.0f} slots".format)
+    words = words.where(runs["workload"] == "Poisson", runs["workload"])
+    words = words.where(runs["experiment"] != "vllm-predictors", words + ", predictors")
+    return words.where(runs["experiment"] != "vllm-kv", words + ", short KV memory")
 
 
 def devices(names: Sequence[str]) -> pd.DataFrame:
@@ -167,26 +177,13 @@ def _device(name: str) -> dict[str, str]:
     of = "vllm-gpu" if name.startswith("gpu-") else "vllm-gain"
     command = f"ssjf calibrate {name} && ssjf run {of} --profile {name}"
     row = {"deployment": name, "model": deployment(name).shape, "command": command}
-    if not exist(of, name):
+    specs = experiment(of).specs(deployment=name)
+    if not all(store.is_finished(spec) for spec in specs):
         return row | {"measured": "not attempted: no run is committed", "hardware": ""}
-    return row | {"measured": f"{of}: yes", "hardware": hardware(of, name)}
-
-
-def exist(name: str, deployment: str) -> bool:
-    """Have all runs of an experiment been made on a deployment?"""
-    specs = experiment(name).specs(deployment=deployment)
-    return all(store.is_finished(spec) for spec in specs)
-
-
-def hardware(name: str, deployment: str) -> str:
-    """What the measured runs of an experiment ran on, as their ``env.json`` has it."""
-    folders = [
-        store.run_folder(spec)
-        for spec in experiment(name).specs(deployment=deployment)
-        if spec.engine != "simulator"
-    ]
-    found = [json.loads((folder / "env.json").read_text()) for folder in folders]
-    return "; ".join(sorted({
-        f"{each['accelerator'] or each['processor']}, vLLM {each['vllm']}, torch {each['torch']}"
-        for each in found
-    }))  # fmt: skip
+    folders = [store.run_folder(spec) for spec in specs if spec.engine != "simulator"]
+    envs = [json.loads((folder / "env.json").read_text()) for folder in folders]
+    hardware = {
+        f"{env['accelerator'] or env['processor']}, vLLM {env['vllm']}, torch {env['torch']}"
+        for env in envs
+    }
+    return row | {"measured": f"{of}: yes", "hardware": "; ".join(sorted(hardware))}

@@ -1,7 +1,7 @@
 """Experiments are data: tables of TOML files in ``grids/`` that expand to specifications."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -34,7 +34,7 @@ class Experiment:
     protocol: str
     common: Mapping[str, Any]
     workload: Mapping[str, Any]
-    series: tuple[Mapping[str, Any], ...]
+    series: Sequence[Mapping[str, Any]]
     grid: Mapping[str, list[Any]]
 
     def specs(self, seeds: int | None = None, deployment: str | None = None) -> list[Run]:
@@ -56,23 +56,17 @@ class Experiment:
                 raise InputError(
                     f"experiment {self.name} is not run on vLLM; it takes no deployment"
                 )
-            profiled = "profile" in self.common
-            chosen = {"deployment": deployment} | ({"profile": deployment} if profiled else {})
-        return [spec_of(values | chosen, self.where) for values in self._values(seeds)]
-
-    def _values(self, seeds: int | None) -> Iterator[dict[str, Any]]:
+            named = self.common.keys() & {"deployment", "profile"}
+            chosen = dict.fromkeys(named, deployment)
+        shared = {"experiment": self.name, "protocol": self.protocol}
+        specs = []
         for point in itertools.product(*self.grid.values()):
             at = dict(zip(self.grid, point, strict=True))
             workload = self._with_seeds({**self.workload, **at.pop("workload", {})}, seeds)
             for series in self.series:
-                yield {
-                    "experiment": self.name,
-                    "protocol": self.protocol,
-                    "workload": workload,
-                    **self.common,
-                    **at,
-                    **series,
-                }
+                values = {"workload": workload, **self.common, **at, **series}
+                specs.append(spec_of(shared | values | chosen, self.where))
+        return specs
 
     def _with_seeds(self, workload: dict[str, Any], seeds: int | None) -> dict[str, Any]:
         """``seeds = {first, count}`` in a workload becomes a list."""
@@ -102,21 +96,18 @@ def read(path: Path) -> list[Experiment]:
     ------
     InputError: for what is missing or not allowed, naming file, experiment and key.
     """
-    found = []
+    experiments = []
     for name, table in read_toml("grid", path).items():
         where = f"{path.name}, experiment {name}"
         for key in KEYS:
             if not isinstance(table, dict) or key not in table:
                 raise InputError(f"{where}: {key} is missing")
-        rest = {key: value for key, value in table.items() if key not in (*KEYS, "grid")}
-        found.append(
-            Experiment(
-                name, where, table["title"], table["protocol"], rest, table["workload"],
-                tuple(table["series"]), table.get("grid", {}),
-            )
-        )  # fmt: skip
-        found[-1].specs()
-    return found
+        named = {key: table[key] for key in KEYS}
+        common = {key: value for key, value in table.items() if key not in (*KEYS, "grid")}
+        each = Experiment(name, where, common=common, grid=table.get("grid", {}), **named)
+        each.specs()
+        experiments.append(each)
+    return experiments
 
 
 def experiment(name: str) -> Experiment:
@@ -137,7 +128,7 @@ def rows(
     specs = experiment(name).specs(deployment=deployment)
     specs = [spec for spec in specs if keep is None or keep(spec)]
     if not specs:
-        raise InputError(f"no run of experiment {name} is as asked")
+        raise InputError(f"no run of experiment {name} is left by that choice")
     return pd.concat([_labelled(name, spec) for spec in specs], ignore_index=True)
 
 

@@ -1,4 +1,4 @@
-"""Where everything lies: all paths of the project in one place, from the repository root.
+"""Where everything lies, from the repository root, and where a result was made.
 
 The root is ``$SSJF_ROOT`` or the nearest folder at or above the working directory that
 holds ``papers/`` and ``notebooks/`` (JupyterLab starts in ``notebooks/``, papermill in the
@@ -6,7 +6,14 @@ root), else the working directory.
 """
 
 import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from ssjf import hardware
 
 
 def root() -> Path:
@@ -76,3 +83,42 @@ def notebooks() -> Path:
 def papers() -> Path:
     """Each paper as data."""
     return root() / "papers"
+
+
+def made_with() -> dict[str, Any]:
+    """The commit of the repository (None where unknown), and versions."""
+    commit = _git("rev-parse", "HEAD")
+    # Results are what is being written: they must not make the code that writes them dirty.
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    versions = {name: _version(name) for name in ("numpy", "matplotlib", "ssjf")}
+    dirty = bool(changes) if commit else None
+    return {"commit": commit, "dirty": dirty, "python": platform.python_version(), **versions}
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Where a run was made: commit, versions, hardware (of this process)."""
+    return made_with() | {
+        "platform": platform.platform(),
+        "processor": hardware.processor(),
+        "instruction_sets": hardware.instruction_sets(),
+        "cores": os.cpu_count(),
+        "numba": _version("numba"),
+        "pyarrow": _version("pyarrow"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(root()), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,15 +1,19 @@
-"""Pools of requests made of what proxies said: true lengths, and a column per proxy.
+"""Pools of requests with true lengths and what proxies predict: a row per prompt, no text.
 
-They come from raw runs of trainings alone, so that scheduling with any proxy needs neither the
+Those of trainings come from raw runs alone, so that scheduling with any proxy needs neither the
 texts nor the proxy.
 """
 
+import numpy as np
 import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
+from ssjf.experiments.sweep_draws import part
+from ssjf.workload import lengths
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
+LONGEST_PROMPT = 512
 
 
 def predicted(
@@ -17,43 +21,79 @@ def predicted(
 ) -> pd.DataFrame:
     """One row per prompt that every series of the experiments ``of`` predicted.
 
-    Columns x, seed, run, arrived_at (0), output_tokens, prompt_hash, one per series (tokens),
+    Columns x, seed, run, arrived_at (0), prompt_hash, output_tokens, one per series (tokens),
     and, where there are several draws of an answer, ``draw_1``… and their mean ``other_draws``.
     ``label`` and ``turn`` keep a workload and a round of conversation.
     """
-    parts = [_wide(name, seed, label, turn) for name in of]
-    pool = parts[0]
-    for other in parts[1:]:
+    pool, *others = (_wide(name, seed, label, turn) for name in of)
+    for other in others:
         pool = pool.join(other.drop(columns=["output_tokens", *_drawn(other)]), how="inner")
     if pool.empty:
         raise InputError(f"experiments {', '.join(of)} have no prompt in common")
-    drawn = _drawn(pool)
-    if drawn:
-        pool["other_draws"] = pool[drawn].mean(axis=1)
-    numbers = pool.drop(columns="output_tokens").astype("float32")
-    keys = {"x": 0.0, "seed": 0, "run": 0, "arrived_at": 0.0}
-    found = (
-        pool[["output_tokens"]].join(numbers).reset_index().rename(columns={"key": "prompt_hash"})
-    )
-    return pd.DataFrame(keys, index=found.index).join(found)
+    if _drawn(pool):
+        pool["other_draws"] = pool[_drawn(pool)].mean(axis=1)
+    numbers = pool.columns.drop("output_tokens")
+    pool = pool.astype(dict.fromkeys(numbers, np.float32)).rename_axis("prompt_hash").reset_index()
+    return part(pool, slice(None), np.zeros(len(pool)))
 
 
 def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataFrame:
     """A row per prompt: output_tokens, its further draws, and what each series predicted."""
-    told = rows(name, lambda spec: getattr(spec, "seed", 0) == seed)
-    told = told if label is None else told[told["workload"] == label]
-    told = told if turn is None else told[told["turn"] == turn]
-    if told.empty:
+    stored = rows(name, lambda spec: getattr(spec, "seed", 0) == seed)
+    stored = stored if label is None else stored[stored["workload"] == label]
+    stored = stored if turn is None else stored[stored["turn"] == turn]
+    if stored.empty:
         raise InputError(f"experiment {name} has no rows of {label}, turn {turn}")
-    # A turn is named by its conversation too: people open with the same words.
-    keys = told["conversation"] + "-" + told["turn"].astype(str) + "-" + told["prompt_hash"]
-    alone = told["conversation"].eq(told["prompt_hash"]).all()
-    told = told.assign(key=told["prompt_hash"] if alone else keys)
-    shared = ["output_tokens", *_drawn(told)]
-    truth = told.groupby("key", sort=True)[shared].first()
-    said = told.pivot_table("predicted_tokens", "key", "series", "first")
-    return truth.join(said.dropna(), how="inner")  # a series may lack prompts that others have
+    key, conversation = stored["prompt_hash"], stored["conversation"]
+    if not conversation.eq(key).all():
+        # A turn is named by its conversation too: people open with the same words.
+        key = conversation + "-" + stored["turn"].astype(str) + "-" + key
+    stored = stored.assign(key=key)
+    truth = stored.groupby("key", sort=True)[["output_tokens", *_drawn(stored)]].first()
+    predictions = stored.pivot_table("predicted_tokens", "key", "series", "first")
+    return truth.join(predictions.dropna(), how="inner")  # a series may lack others' prompts
 
 
 def _drawn(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame if str(name).startswith(DRAWN)]
+
+
+def prompt_tokens(data: str) -> pd.DataFrame:
+    """Tokens of the prompts of a test split, by MiniLM's word pieces, beside their hashes."""
+    from tokenizers import Tokenizer
+
+    from ssjf.proxy.encoder.network import backbone
+    from ssjf.workload.splits import prompt_hash
+    from ssjf.workload.texts import load_texts
+
+    texts = load_texts(data).split("test")
+    tokenizer = Tokenizer.from_str(backbone("minilm")[0])
+    tokenizer.no_truncation()
+    encoded = (tokenizer.encode(prompt, add_special_tokens=False) for prompt in texts.prompts)
+    counts = np.clip([len(each.ids) for each in encoded], 1, LONGEST_PROMPT)
+    hashes = [prompt_hash(prompt) for prompt in texts.prompts]
+    return pd.DataFrame({"prompt_hash": hashes, "prompt_tokens": counts.astype(np.int16)})
+
+
+def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
+    """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
+    output = lengths.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
+    return part(pd.DataFrame({"output_tokens": output}), slice(None), np.zeros(requests))
+
+
+def proxy_test(proxy: str, data: str, column: str) -> pd.DataFrame:
+    """A proxy's predictions on the test split of a text data set."""
+    from ssjf.proxy import io as proxy_folder
+    from ssjf.workload.splits import prompt_hash
+    from ssjf.workload.texts import load_texts
+
+    texts = load_texts(data, label=column).split("test")
+    pool = pd.DataFrame(
+        {
+            "output_tokens": texts.output_tokens.astype(np.int16),
+            "predicted_tokens": proxy_folder.load(proxy).predict(texts.prompts).tokens,
+            "prompt_hash": [prompt_hash(prompt) for prompt in texts.prompts],
+        }
+    )
+    pool = pool.astype({"predicted_tokens": np.float32})
+    return part(pool, slice(None), np.zeros(len(pool)))

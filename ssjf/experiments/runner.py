@@ -1,4 +1,4 @@
-"""Running experiments: what is finished is skipped, what was killed starts anew."""
+"""From specifications to rows: what is finished is skipped, what was killed starts anew."""
 
 import os
 import signal
@@ -7,20 +7,34 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
 from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.experiments import draws, store
-from ssjf.experiments.execute import execute
 from ssjf.experiments.grid import experiment, experiments
+from ssjf.experiments.runs import alise, published, server, steady, training, vllm
 from ssjf.experiments.specs import Run, TrainingRun
 
-T = TypeVar("T")
-
+ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
+    "published": published.rows,
+    "simulator": steady.rows,
+    "training": training.predictions,
+    "cost": training.costs,
+    "latency": training.latencies,
+    "vllm": vllm.rows,
+    "vllm-steps": vllm.steps,
+    "vllm-anatomy": vllm.anatomy,
+    "vllm-swap": vllm.swapping,
+    "serve-load": server.rows,
+    "alise-curve": alise.curve,
+    "alise-limit": alise.limits,
+}
+"""What makes the rows of an engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
 ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
@@ -33,12 +47,13 @@ GROUPS = {
 what needs the texts, and what needs vLLM."""
 
 
+def execute(spec: Run) -> pd.DataFrame:
+    """All rows of a run: one per repetition, or one per request where ``detail`` says so."""
+    return ROWS[spec.engine](spec)
+
+
 def run(
-    name: str,
-    jobs: int = 1,
-    seeds: int | None = None,
-    progress: bool = True,
-    deployment: str | None = None,
+    name: str, jobs: int = 1, seeds: int | None = None, deployment: str | None = None
 ) -> list[str]:
     """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids.
 
@@ -48,12 +63,11 @@ def run(
     store.sweep_temporary({spec.experiment for spec in specs})
     missing = [spec for spec in specs if not store.is_finished(spec)]
     _prepare(missing)
-    with tqdm(total=len(specs), desc=name, unit="run", disable=None if progress else True) as bar:
+    alone = [spec for spec in missing if spec.engine in ONE_BY_ONE]
+    others = [spec for spec in missing if spec.engine not in ONE_BY_ONE]
+    with tqdm(total=len(specs), desc=name, unit="run", disable=None) as bar:
         bar.update(len(specs) - len(missing))
-        alone = [spec for spec in missing if spec.engine in ONE_BY_ONE]
-        for _ in _each(_do, [spec for spec in missing if spec not in alone], jobs):
-            bar.update()
-        for _ in _each(_do, alone, jobs=1):
+        for _ in chain(_each(_do, others, jobs), map(_do, alone)):
             bar.update()
     return [store.digest(spec) for spec in missing]
 
@@ -67,7 +81,7 @@ def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[
 
 
 def _on_gpu(spec: Run) -> bool:
-    """Runs on a GPU are asked for by the name of their experiment."""
+    """Runs on a GPU start only by the name of their experiment."""
     if isinstance(spec, TrainingRun):
         return spec.proxy.get("config", {}).get("device") == "cuda"
     return str(getattr(spec, "deployment", "")).startswith("gpu-")
@@ -89,11 +103,11 @@ def _do(spec: Run) -> None:
     store.save(spec, rows, time.perf_counter() - started)
 
 
-def _each(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
+def _each(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
     return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
 
 
-def _in_parallel(work: Callable[[Run], T], specs: list[Run], jobs: int) -> Iterator[T]:
+def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
     """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
@@ -123,26 +137,21 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def simulate_again(
-    name: str, jobs: int = 1, seeds: int | None = None, progress: bool = True
-) -> list[str]:
+def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:
     """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
     specs = _specs(name, seeds)
-    found = _each(_differs, specs, jobs)
-    bar = tqdm(found, f"{name} again", len(specs), unit="run", disable=None if progress else True)
-    return sorted(run_id for run_id in bar if run_id)
+    ids = _each(_differs, specs, jobs)
+    return sorted(filter(None, tqdm(ids, f"{name} again", len(specs), unit="run", disable=None)))
 
 
 def _differs(spec: Run) -> str | None:
-    """The id of a stored run that is not what its specification gives."""
-    before = store.load(spec).drop(columns="run_id")
-    return None if _same(before, execute(spec)) else store.digest(spec)
+    """The id of a stored run that is not what its specification gives.
 
-
-def _same(before: pd.DataFrame, after: pd.DataFrame) -> bool:
-    """Equal up to the rounding in which processors and library versions may differ."""
+    Equal up to the rounding in which processors and library versions may differ.
+    """
+    stored = store.load(spec).drop(columns="run_id")
     try:
-        pd.testing.assert_frame_equal(before, after, rtol=1e-5, atol=1e-6)
+        pd.testing.assert_frame_equal(stored, execute(spec), rtol=1e-5, atol=1e-6)
     except AssertionError:
-        return False
-    return True
+        return store.digest(spec)
+    return None

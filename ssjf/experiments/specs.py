@@ -1,9 +1,9 @@
-"""Specifications of runs: one class per kind of run, told apart by ``engine``.
+"""Specifications of runs: one class per kind of run, which ``engine`` names.
 
 A specification is checked when it is read; its canonical JSON names the run (see ``store``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -29,34 +29,32 @@ from ssjf.simulator.published import Quirks
 from ssjf.simulator.server import Memory
 
 
-def _known_policy(name: str) -> str:
-    policy(name)
-    return name
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """Take a value as it is unless ``check`` raises."""
+
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
 
 
-def _known_predictor(spec: str) -> str:
+def _known_predictor(spec: str) -> None:
     names = {form.partition(":")[0] for form in known_predictors()}
     if spec.partition(":")[0] not in names:
         raise unknown("predictor", spec, known_predictors())
-    return spec
 
 
-def _known_quirks(names: list[str]) -> list[str]:
-    Quirks().without(names)
-    return names
-
-
-def _known_memory(options: dict[str, Any]) -> dict[str, Any]:
+def _known_memory(options: dict[str, Any]) -> None:
     known = [field.name for field in fields(Memory)]
     for name in options:
         if name not in known:
             raise unknown("option of memory", name, known)
     Memory(**options)
-    return options
 
 
-PolicyName = Annotated[str, AfterValidator(_known_policy)]
-Predictor = Annotated[str, AfterValidator(_known_predictor)]
+PolicyName = Annotated[str, _checked(policy)]
+Predictor = Annotated[str, _checked(_known_predictor)]
 Share = Annotated[int, Field(ge=0, lt=1)] | Annotated[float, Field(ge=0, lt=1)]
 Seconds = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
 Utilisation = Annotated[int, Field(gt=0, le=2)] | Annotated[float, Field(gt=0, le=2)]
@@ -95,17 +93,14 @@ class PublishedRun(Queued):
     mode: Literal["none", "dynamic", "continuous"]
     slots: Count | None = None
     expected: Predictor | None = None
-    quirks_off: Annotated[list[str], AfterValidator(_known_quirks)] = Field(default_factory=list)
+    quirks_off: Annotated[list[str], _checked(Quirks().without)] = Field(default_factory=list)
 
 
 class ServerTable(Table):
-    """What a simulated server has besides its slots; see ``ssjf.simulator.server.Server``."""
+    """What a simulated server has besides its slots."""
 
     token_budget: Count | None = None
     kv_tokens: Count | None = None
-    block_tokens: Count | None = None
-    chunked_prefill: bool | None = None
-    watermark: Share | None = None
 
 
 class SteadyRun(Queued):
@@ -149,7 +144,7 @@ class AliseRun(Queued):
     keeps_up: bool = False
     kv_share: Positive = 1.0
     link_share: Positive = 1.0
-    memory: Annotated[dict[str, Any], AfterValidator(_known_memory)] = Field(default_factory=dict)
+    memory: Annotated[dict[str, Any], _checked(_known_memory)] = Field(default_factory=dict)
 
 
 class TrainingRun(Run):

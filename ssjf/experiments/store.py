@@ -10,16 +10,16 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssjf.errors import InputError
 from ssjf.experiments import paths
-from ssjf.experiments.provenance import environment
-from ssjf.experiments.run_rows import check_rows
+from ssjf.experiments.paths import environment
 from ssjf.experiments.specs import Run
 from ssjf.experiments.workloads import Table
 from ssjf.files import sha256, whole_file, whole_folder
@@ -64,20 +64,14 @@ def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
 
 def _write(folder: Path, spec: Run, rows: pd.DataFrame, seconds: float) -> None:
     write_parquet(rows, folder / "rows.parquet")
-    env = (
-        environment()
-        | rows.attrs.get("environment", {})
-        | {
-            "seconds": round(seconds, 3),
-            "rows_sha256": sha256(folder / "rows.parquet"),
-        }
-    )
+    env = environment() | rows.attrs.get("environment", {})
+    env |= {"seconds": round(seconds, 3), "rows_sha256": sha256(folder / "rows.parquet")}
     (folder / "spec.json").write_text(json.dumps(spec.as_json(), indent=1, sort_keys=True) + "\n")
     (folder / "env.json").write_text(json.dumps(env, indent=1, sort_keys=True) + "\n")
 
 
 def load(spec: Run) -> pd.DataFrame:
-    """The rows of a finished run, with its ``run_id``; what was altered by hand is refused."""
+    """The rows of a finished run, with its ``run_id``; what was altered is refused."""
     folder = run_folder(spec)
     if not folder.is_dir():
         raise InputError(
@@ -106,11 +100,6 @@ def verify(folder: Path) -> dict[str, Any]:
     return spec
 
 
-def stored(experiment: str) -> list[Path]:
-    """The folders of all runs of an experiment that are on disk."""
-    return sorted(p for p in (paths.raw() / experiment).glob("[0-9a-f]*") if p.is_dir())
-
-
 def sweep_temporary(experiments: Iterable[str]) -> None:
     """Remove what killed runs of these experiments left half-written."""
     for experiment in experiments:
@@ -137,3 +126,67 @@ def _encoding(table: pa.Table) -> dict[str, Any]:
         "use_dictionary": [name for name in table.column_names if name not in metrics],
         "column_encoding": dict.fromkeys(metrics, "BYTE_STREAM_SPLIT"),
     }
+
+
+class Column(NamedTuple):
+    """What a column holds: finite numbers of at least ``low``, or names."""
+
+    low: float = 0
+    whole: bool = False
+    may_be_missing: bool = False
+    names: bool = False
+
+    def fits(self, values: pd.Series) -> pd.Series:
+        """Which values are allowed."""
+        if self.names:
+            return values.map(lambda value: isinstance(value, str) and bool(value))
+        if not pd.api.types.is_numeric_dtype(values):
+            return pd.Series(False, index=values.index)
+        fits = (values >= self.low) & np.isfinite(values) & (not self.whole or values % 1 == 0)
+        return fits | (values.isna() & self.may_be_missing)
+
+    def words(self) -> str:
+        """What is allowed, in words."""
+        if self.names:
+            return "names, or numbers"
+        kind, end = "whole" if self.whole else "finite", " or missing" * self.may_be_missing
+        return f"{kind} numbers of at least {self.low:g}{end}"
+
+
+def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
+    """Raise InputError, naming the column, where rows are not what the detail promises."""
+    columns = _columns(rows, detail)
+    for name in columns:
+        if name not in rows:
+            raise InputError(f"rows of {where}: column {name} is missing")
+    if rows.empty:
+        raise InputError(f"rows of {where}: there are none; at least one is needed")
+    for name, allowed in columns.items():
+        wrong = rows[name][~allowed.fits(rows[name])]
+        if len(wrong):
+            raise InputError(
+                f"rows of {where}: column {name}: {wrong.iloc[0]} is not allowed; "
+                f"values must be {allowed.words()}"
+            )
+
+
+def _columns(rows: pd.DataFrame, detail: str) -> dict[str, Column]:
+    """What each column holds: of a request, a prompt, a repetition or a measurement a row.
+
+    The stamps of a job that was lost are missing, and so is a metric that is not defined.
+    """
+    keys = {"x": Column(), "seed": Column(whole=True), "run": Column(whole=True)}
+    tokens = {"output_tokens": Column(low=1, whole=True)}
+    stamps = ("scheduled_at", "first_token_at", "finished_at")
+    if detail == "requests":
+        times = dict.fromkeys(stamps, Column(may_be_missing=True))
+        return keys | tokens | times | {"arrived_at": Column()}
+    if detail == "predictions":
+        predicted = ["predicted_tokens", *(name for name in rows if name.startswith("q0."))]
+        return keys | tokens | dict.fromkeys(predicted, Column(low=1))
+    if detail == "runs":
+        metrics = rows.columns.difference([*keys])
+        return keys | dict.fromkeys(metrics, Column(may_be_missing=True)) | {"jct_mean": Column()}
+    numeric = pd.api.types.is_numeric_dtype
+    anything = Column(low=-np.inf, may_be_missing=True)
+    return keys | {name: anything if numeric(rows[name]) else Column(names=True) for name in rows}

@@ -1,4 +1,4 @@
-"""Draws of the authors' sweeps: many runs of few jobs, out of one stream of random numbers."""
+"""Draws from the SSJF authors' data: sweeps, out of one stream of random numbers, and pools."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -6,11 +6,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssjf.request import Requests
 from ssjf.workload import datasets
 
 Times = Callable[[np.random.RandomState, Any], np.ndarray]
 """When the jobs of one run at one swept value come."""
+
+
+def authors_rows() -> pd.DataFrame:
+    """Output tokens and predicted classes of the authors' test rows."""
+    data = datasets.load("ssjf-lmsys")
+    classes = {name: data.predictions[name].astype(np.int8) for name in ("cls3", "cls5")}
+    return pd.DataFrame({"output_tokens": data.output_tokens.astype(np.int16), **classes})
+
+
+def part(pool: pd.DataFrame, rows, times, x=0, seed=0, run=0, column="arrived_at") -> pd.DataFrame:
+    """The rows of one run, drawn from a pool, with ``times`` under the name ``column``."""
+    keys = {"x": np.float32(x), "seed": np.int32(seed), "run": np.int16(run), column: times}
+    return pd.DataFrame(keys).join(pool.iloc[rows].reset_index(drop=True))
 
 
 def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -> np.ndarray:
@@ -21,10 +33,11 @@ def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -
     return np.repeat(np.arange(len(counts)), counts)[:jobs].astype(np.float64)
 
 
-def rate_sweep(rates, keep, runs, jobs, seed) -> pd.DataFrame:
-    """Poisson arrivals over the rate."""
+def rate_sweep(rates, keep, runs, jobs, seed, pool: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Poisson arrivals over the rate, of the authors' rows or of another pool."""
+    pool = authors_rows() if pool is None else pool
     state = np.random.RandomState(seed)
-    return _sweep(_runs(state, rates, runs, _poisson(jobs)), keep, seed, "arrived_at")
+    return _kept(pool, keep, seed, _runs(state, len(pool), rates, runs, _poisson(jobs)))
 
 
 def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
@@ -33,18 +46,21 @@ def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
     The gaps are kept, not their sums, in whose rounding the smallest, 1e-20 s and less, would
     drown. The authors' script goes on with the stream of its rate sweep: ``after_rates``.
     """
-    state = np.random.RandomState(seed)
-    for _ in _runs(state, after_rates, runs, _poisson(jobs)):
+    pool, state = authors_rows(), np.random.RandomState(seed)
+    for _ in _runs(state, len(pool), after_rates, runs, _poisson(jobs)):
         pass  # only the state it leaves behind matters
-    drawn = _runs(state, cvs, runs, lambda s, cv: s.gamma((1 / cv) ** 2, cv**2 / rate, jobs))
-    return _sweep(drawn, keep, seed, "gap_seconds")
+
+    def gaps(state: np.random.RandomState, cv: float) -> np.ndarray:
+        return state.gamma((1 / cv) ** 2, cv**2 / rate, jobs)
+
+    return _kept(pool, keep, seed, _runs(state, len(pool), cvs, runs, gaps), "gap_seconds")
 
 
 def jobs_sweep(rate, jobs, keep, runs, seed) -> pd.DataFrame:
     """Poisson arrivals over the number of jobs."""
-    state = np.random.RandomState(seed)
-    drawn = _runs(state, jobs, runs, lambda s, n: whole_second_poisson(s, rate, n))
-    return _sweep(drawn, keep, seed, "arrived_at")
+    pool, state = authors_rows(), np.random.RandomState(seed)
+    drawn = _runs(state, len(pool), jobs, runs, lambda s, n: whole_second_poisson(s, rate, n))
+    return _kept(pool, keep, seed, drawn)
 
 
 def _poisson(jobs: int) -> Times:
@@ -52,40 +68,49 @@ def _poisson(jobs: int) -> Times:
 
 
 def _runs(
-    state: np.random.RandomState, values: Iterable[float], runs: int, come: Times
+    state: np.random.RandomState, total: int, values: Iterable[float], runs: int, times: Times
 ) -> Iterator[tuple[float, int, np.ndarray, np.ndarray]]:
-    """Of every run: swept value, number, times, and rows of the data.
+    """Of every run: swept value, number, times, and rows of the ``total`` in the pool.
 
     One stream of random numbers goes through all values, as in the authors' script. The order
     of the draws (times, then rows without replacement) is theirs, so that seed 42 gives their
     published runs.
     """
-    total = len(datasets.load("ssjf-lmsys"))
     for x in values:
         for run in range(runs):
-            times = come(state, x)
-            yield x, run, times, state.choice(total, len(times), replace=False)
+            at = times(state, x)
+            yield x, run, at, state.choice(total, len(at), replace=False)
 
 
-def _sweep(drawn, keep: list[float], seed: int, column: str) -> pd.DataFrame:
-    """The runs at the values to keep, their times under the name ``column``."""
-    data = datasets.load("ssjf-lmsys")
-    parts = [
-        part(data, rows, times, x, seed, run, column) for x, run, times, rows in drawn if x in keep
-    ]
+def _kept(pool: pd.DataFrame, keep, seed, drawn, column="arrived_at") -> pd.DataFrame:
+    """The runs at the values to keep."""
+    parts = [part(pool, rows, at, x, seed, run, column) for x, run, at, rows in drawn if x in keep]
     return pd.concat(parts, ignore_index=True)
 
 
-def part(data: Requests, rows, times, x, seed, run, column="arrived_at") -> pd.DataFrame:
-    """The rows of one run, ``times`` under the name ``column``."""
-    return pd.DataFrame(
-        {
-            "x": np.float32(x),
-            "seed": np.int32(seed),
-            "run": np.int16(run),
-            column: times,
-            "output_tokens": data.output_tokens[rows].astype(np.int16),
-            "cls3": data.predictions["cls3"][rows].astype(np.int8),
-            "cls5": data.predictions["cls5"][rows].astype(np.int8),
-        }
-    )
+def trace_windows(trace, windows, jobs, seed) -> pd.DataFrame:
+    """Windows of consecutive arrivals of a trace, offsets in whole milliseconds, own lengths."""
+    pool, arrived_at = authors_rows(), datasets.load(trace).arrived_at
+    state = np.random.RandomState(seed)
+    parts = []
+    for run in range(windows):
+        start = state.randint(0, len(arrived_at) - jobs + 1)
+        offsets = np.floor(arrived_at[start : start + jobs] * 1000)
+        rows = state.choice(len(pool), jobs, replace=False)
+        parts.append(part(pool, rows, offsets - offsets[0], seed=seed, run=run))
+    return pd.concat(parts, ignore_index=True)
+
+
+def length_pool(requests, seed) -> pd.DataFrame:
+    """Lengths and predictions of so many requests, drawn with replacement; no arrivals."""
+    pool = authors_rows()
+    rows = np.random.RandomState(seed).choice(len(pool), requests, replace=True)
+    return part(pool, rows, np.zeros(requests), seed=seed)
+
+
+def trace_gaps(name, requests, seed) -> pd.DataFrame:
+    """So many consecutive arrivals of a trace from a random one on, scaled to one a second."""
+    arrived_at = datasets.load(name).arrived_at
+    start = np.random.default_rng(seed).integers(0, len(arrived_at) - requests)
+    window = arrived_at[start : start + requests + 1]
+    return pd.DataFrame({"arrived_at": (window[1:] - window[0]) * requests / np.ptp(window)})

@@ -14,7 +14,7 @@ from ssjf.analysis.intervals import with_intervals
 from ssjf.analysis.quality import interval_coverage
 from ssjf.analysis.ranks import noise_ceiling
 from ssjf.errors import InputError, unknown
-from ssjf.experiments.provenance import made_with
+from ssjf.experiments.paths import made_with
 from ssjf.experiments.store import digest
 from ssjf.proxy import io as proxy_folder
 from ssjf.proxy.base import Prediction, Proxy, TrainingRows
@@ -53,17 +53,23 @@ def fit(
 ) -> tuple[Proxy, dict[str, Any]]:
     """A trained proxy and its card; ``keep`` is for checkpoints."""
     check_trainable(texts)
-    rows, masks = _training_rows(spec, texts, split)
+    draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
+    main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
+    targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
+    masks = {name: split == name for name in ("train", "val", "test")}
+    prompts = texts.text(turn_only=spec.text == "turn")
+    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], texts.model)
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
     _check_rows(data, counts)
-    _check_columns(data, rows.targets[masks["train"]], (spec.labels[0], *spec.also))
+    _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
     data_hash = _data_hash(texts, spec, split)
+    # the same spec on the same rows is the same training
+    checkpoints = keep / digest({"spec": spec.model_dump(), "data": data_hash})
     started = time.perf_counter()
-    proxy = KINDS[spec.kind].train(rows, spec.config, keep / digest_of(spec, data_hash))
+    proxy = KINDS[spec.kind].train(rows, spec.config, checkpoints)
     seconds = time.perf_counter() - started
     test = rows.known(masks["test"])
-    prompts = [rows.prompts[i] for i in test]
-    llms = None if rows.llms is None else [rows.llms[i] for i in test]
+    llms = None if texts.model is None else [texts.model[i] for i in test]
     card = {
         "data": data,
         "data_hash": data_hash,
@@ -73,28 +79,11 @@ def fit(
         "config": spec.config.model_dump(),
         "rows": counts,
         "train_seconds": round(seconds, 1),
-        "test": judge(proxy.predict(prompts, llms), np.exp(rows.draws[test])),
+        "test": judge(proxy.predict([prompts[i] for i in test], llms), np.exp(draws[test])),
         "made_with": made_with(),
     }
     card |= proxy.metadata() if hasattr(proxy, "metadata") else {}
     return proxy, card
-
-
-def digest_of(spec: ProxySpec, data_hash: str) -> str:
-    """What tells one training from another: the same spec on the same rows."""
-    return digest({"spec": spec.model_dump(), "data": data_hash})
-
-
-def _training_rows(
-    spec: ProxySpec, texts: Texts, split: NDArray[np.str_]
-) -> tuple[TrainingRows, dict[str, np.ndarray]]:
-    """The rows, and the mask of each split."""
-    draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
-    main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
-    targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
-    masks = {name: split == name for name in ("train", "val", "test")}
-    read = texts.text(turn_only=spec.text == "turn")
-    return TrainingRows(read, targets, draws, masks["train"], masks["val"], texts.model), masks
 
 
 def label_to_load(spec: ProxySpec) -> str | None:
@@ -105,13 +94,13 @@ def label_to_load(spec: ProxySpec) -> str | None:
 def lengths(texts: Texts, name: str) -> FloatArray:
     """A column of lengths in tokens, NaN where it is missing."""
     if name == "output_tokens":
-        found = texts.output_tokens.astype(np.float64)
+        tokens = texts.output_tokens.astype(np.float64)
     elif name in texts.extra:
         texts.labelled(name)  # refuses lengths that are none
-        found = texts.extra[name]
+        tokens = texts.extra[name]
     else:
         raise unknown("label", name, ["output_tokens", *texts.extra])
-    return np.where(found >= 1, found, np.nan)
+    return np.where(tokens >= 1, tokens, np.nan)
 
 
 def _logs(texts: Texts, name: str) -> FloatArray:
@@ -145,9 +134,10 @@ def _data_hash(texts: Texts, spec: ProxySpec, split: NDArray[np.str_]) -> str:
     """A hash of the prompts and labels trained on, whatever file they came from."""
     names = (*spec.labels, *spec.also)
     columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in names]
-    told = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns}
-    ours = np.array_equal(split, texts.splits())
-    return digest(told if ours else told | {"split": split.tolist()})
+    learned = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns}
+    if not np.array_equal(split, texts.splits()):
+        learned["split"] = split.tolist()
+    return digest(learned)
 
 
 def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
@@ -157,16 +147,16 @@ def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
     """
     names = ["mae", "rmse", "r2", "accuracy", "macro_f1", "within_one_class", "kendall_tau_b",
              "spearman", "pairs_2x"]  # fmt: skip
-    found = _intervals(np.rint(draws[:, 0]), predicted.tokens, names)
+    quality = _intervals(np.rint(draws[:, 0]), predicted.tokens, names)
     if draws.shape[1] > 1:
         mean = _intervals(draws.mean(axis=1), predicted.tokens, ["kendall_tau_b", "spearman"])
-        found |= {f"{name}_of_mean": value for name, value in mean.items()}
+        quality |= {f"{name}_of_mean": value for name, value in mean.items()}
         differ = np.ptp(draws, axis=0).all()
         ceiling = noise_ceiling(draws)["others_spearman"] if differ else np.nan
-        found["noise_ceiling_spearman"] = [ceiling]
+        quality["noise_ceiling_spearman"] = [ceiling]
     low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
-    found["coverage_80"] = [interval_coverage(draws[:, 0], low, high)]
-    return {name: [*map(_rounded, values)] for name, values in found.items()}
+    quality["coverage_80"] = [interval_coverage(draws[:, 0], low, high)]
+    return {name: [*map(_rounded, values)] for name, values in quality.items()}
 
 
 def _rounded(value: float) -> float | None:

@@ -1,6 +1,8 @@
-"""What would length-aware scheduling do to this trace? One table."""
+"""What would length-aware scheduling do to this trace? One table, and one sentence of advice."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,21 @@ from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
+from ssjf.serving.options import ServeOptions
+from ssjf.serving.priority import Keys
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
+DEFAULT_PREDICTOR = "noise:0.5"
+CAPS_SECONDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Bounds of ``ssjf serve --overtake-seconds`` that are tried where pure order harms the tail."""
+TAIL_PERCENT = 5.0  # how much higher than FCFS's the p99 of an advised order may be
+NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
+ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
+METRICS = ("jct_mean", "jct_p99", "ttft_mean", "ttft_p99", "slowdown_mean", "slowdown_p99",
+           "queue_depth_mean", "queue_depth_max", "completed_per_second")  # fmt: skip
 
 
 def rescaled(requests: Requests, scale: float) -> Requests:
@@ -25,96 +37,6 @@ def rescaled(requests: Requests, scale: float) -> Requests:
     return requests.arriving(requests.arrived_at / scale)
 
 
-def offered_load(requests: Requests, model: Profile, server: Server) -> float:
-    """ρ: the trace's rate over the throughput of the same requests arriving all at once.
-
-    Infinite where all arrive at one instant; NaN for one request, which has no rate.
-    """
-    burst = requests.arriving(np.zeros(len(requests)))
-    flat_out = simulate(burst, policy("fcfs"), model, server)
-    span = requests.arrived_at[-1] - requests.arrived_at[0]
-    if span == 0:
-        return float("inf") if len(requests) > 1 else float("nan")
-    rate = (len(requests) - 1) / span
-    return float(rate * flat_out.finished_at.max() / len(requests))
-
-
-def compare(
-    requests: Requests,
-    policies: list[Policy],
-    model: Profile,
-    server: Server,
-    predictor: str,
-    seed: int = 0,
-    predictor_seconds: float = 0.0,
-    memory: Memory | None = None,
-) -> pd.DataFrame:
-    """One row per policy; FCFS with recomputation, the baseline of every gain, comes first.
-
-    ``memory`` says what becomes of requests that the other policies preempt.
-
-    Columns: policy; jct_mean, jct_p99, ttft_mean, ttft_p99 (seconds), slowdown_mean,
-    slowdown_p99, queue_depth_mean, queue_depth_max, preemptions, and gain_percent with
-    gain_low and gain_high, the fall of the mean JCT against FCFS.
-    """
-    predicted = predict(predictor, requests, np.random.default_rng(seed))
-    baseline = fcfs(requests, model, server)
-    rows = [row("fcfs", baseline, baseline, model)]
-    for each in policies:
-        if each.name == "fcfs":
-            continue
-        cost = 0.0 if isinstance(each, OraclePolicy) else predictor_seconds
-        served = serve(requests, each, model, server, predicted, cost, memory)
-        rows.append(row(each.name, served, baseline, model))
-    return pd.DataFrame(rows)
-
-
-def fcfs(requests: Requests, model: Profile, server: Server) -> Completions:
-    """The baseline of every gain: first come, first served."""
-    return serve(requests, policy("fcfs"), model, server, None, 0.0)
-
-
-def serve(
-    requests: Requests,
-    each: Policy,
-    model: Profile,
-    server: Server,
-    predicted: FloatArray | None,
-    cost: float,
-    memory: Memory | None = None,
-) -> Completions:
-    """One policy's run; ``cost`` seconds are charged to each request whose length is predicted."""
-    seconds = cost if each.uses_prediction else 0.0
-    return simulate(requests, each, model, server, predicted, seconds, memory)
-
-
-def row(name: str, served: Completions, baseline: Completions, model: Profile) -> dict[str, Any]:
-    """A row of ``compare``'s table."""
-    requests = served.requests
-    alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens)
-    found = metrics.summarise(served, alone)
-    kept = [f"{q}_{s}" for q in ("jct", "ttft", "slowdown") for s in ("mean", "p99")]
-    gain = _gain(served, baseline)
-    return {
-        "policy": name,
-        **{key: found[key] for key in (*kept, "queue_depth_mean", "queue_depth_max")},
-        "completed_per_second": found["completed_per_second"],
-        "preemptions": served.counters["preemptions"],
-        "gain_percent": gain.value,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-    }
-
-
-def _gain(served: Completions, baseline: Completions) -> bootstrap.Estimate:
-    """Paired over consecutive stretches of the trace: neighbours in a queue are not independent."""
-    arrived = served.requests.arrived_at
-    batches = max(1, min(BATCHES, len(arrived) // 10))
-    means = [bootstrap.batch_means(s.finished_at - arrived, batches) for s in (baseline, served)]
-    before, after = (np.mean(s.finished_at - arrived) for s in (baseline, served))
-    return bootstrap.reduction(*means)._replace(value=float(100 * (1 - after / before)))
-
-
 def with_slots(server: Server, slots: int | None) -> Server:
     """The server with so many slots, and a token budget that covers them."""
     if slots is None:
@@ -122,16 +44,188 @@ def with_slots(server: Server, slots: int | None) -> Server:
     return replace(server, slots=slots, token_budget=max(server.token_budget, slots))
 
 
-DEFAULT_PREDICTOR = "noise:0.5"
-
-
-def predictor_for(requests: Requests, asked: str | None) -> str:
-    """The predictor asked for; by default the trace's own column, else noise about the truth."""
+def predictor_for(requests: Requests, name: str | None) -> str:
+    """The predictor of this name; by default the trace's own column, else noise about the truth."""
     own = "column:predicted_tokens"
-    if asked is None:
+    if name is None:
         return own if "predicted_tokens" in requests.predictions else DEFAULT_PREDICTOR
-    if asked == "column" and "predicted_tokens" not in requests.predictions:
+    if name == "column" and "predicted_tokens" not in requests.predictions:
         raise InputError(
             "predictor `column` needs a column predicted_tokens, and the trace has none"
         )
-    return own if asked == "column" else asked
+    return own if name == "column" else name
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A trace on a server, under one policy or another.
+
+    predictor_seconds: charged to each request whose length is predicted. memory: what becomes of
+    requests that a policy preempts.
+    """
+
+    requests: Requests
+    model: Profile
+    server: Server
+    predictor: str = "oracle"
+    seed: int = 0
+    predictor_seconds: float = 0.0
+    memory: Memory | None = None
+
+    @cached_property
+    def predicted(self) -> FloatArray:
+        """Of every request, tokens or classes."""
+        return predict(self.predictor, self.requests, np.random.default_rng(self.seed))
+
+    @cached_property
+    def fcfs(self) -> Completions:
+        """The baseline of every gain: first come, first served, with recomputation."""
+        return simulate(self.requests, policy("fcfs"), self.model, self.server)
+
+    @cached_property
+    def offered_load(self) -> float:
+        """ρ: the trace's rate over the throughput of the same requests arriving all at once.
+
+        Infinite where all arrive at one instant; NaN for one request, which has no rate.
+        """
+        n, arrived_at = len(self.requests), self.requests.arrived_at
+        burst = self.requests.arriving(np.zeros(n))
+        flat_out = simulate(burst, policy("fcfs"), self.model, self.server)
+        span = arrived_at[-1] - arrived_at[0]
+        if span == 0:
+            return float("inf") if n > 1 else float("nan")
+        return float((n - 1) / span * flat_out.finished_at.max() / n)
+
+    def compare(self, policies: Sequence[Policy]) -> pd.DataFrame:
+        """One row per policy, FCFS first.
+
+        Columns: policy; jct_mean, jct_p99, ttft_mean, ttft_p99 (seconds), slowdown_mean,
+        slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second, preemptions, and
+        gain_percent with gain_low and gain_high, the fall of the mean JCT against FCFS.
+        """
+        predicted = self.predicted  # refused if it is wrong, even where no policy needs it
+        rows = [self._row("fcfs", self.fcfs)]
+        for each in policies:
+            if each.name != "fcfs":
+                free = isinstance(each, OraclePolicy) or not each.uses_prediction
+                seconds = 0.0 if free else self.predictor_seconds
+                served = simulate(self.requests, each, self.model, self.server, predicted,
+                                  seconds, self.memory)  # fmt: skip
+                rows.append(self._row(each.name, served))
+        return pd.DataFrame(rows)
+
+    def capped(self) -> pd.DataFrame:
+        """Rows as of ``compare`` for ``ssjf serve`` under each cap, and ``overtake_seconds``.
+
+        Predictions must be tokens; there are no rows where they are classes or ranks that reach 0.
+        """
+        rows = []
+        for cap in CAPS_SECONDS if self.predicted.min() > 0 else ():
+            options = ServeOptions(overtake_seconds=cap)
+            tokens = np.clip(self.predicted, 1, options.longest_tokens)
+            served = simulate(self.requests, Keys(options).policy, self.model, self.server,
+                              tokens, self.predictor_seconds)  # fmt: skip
+            rows.append(self._row("ssjf", served) | {"overtake_seconds": cap})
+        return pd.DataFrame(rows)
+
+    def _row(self, name: str, served: Completions) -> dict[str, Any]:
+        prompt_tokens, output_tokens = self.requests.prompt_tokens, self.requests.output_tokens
+        values = metrics.summarise(served, self.model.alone_seconds(prompt_tokens, output_tokens))
+        gain = self._gain(served)
+        return {
+            "policy": name,
+            **{key: values[key] for key in METRICS},
+            "preemptions": served.counters["preemptions"],
+            "gain_percent": gain.value,
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+        }
+
+    def _gain(self, served: Completions) -> bootstrap.Estimate:
+        """Paired over stretches of the trace: neighbours in a queue are not independent."""
+        arrived = self.requests.arrived_at
+        batches = max(1, min(BATCHES, len(arrived) // 10))
+        times = [done.finished_at - arrived for done in (self.fcfs, served)]
+        means = [bootstrap.batch_means(each, batches) for each in times]
+        before, after = map(np.mean, times)
+        return bootstrap.reduction(*means)._replace(value=float(100 * (1 - after / before)))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do with this traffic.
+
+    action: ``switch on``, ``cap`` or ``leave off``. policy: the order that is meant, None where
+        none helps. overtake_seconds: the cap, for ``ssjf serve``. sentence: the same in words,
+        with gain, interval and tail.
+    """
+
+    action: str
+    policy: str | None
+    overtake_seconds: float | None
+    sentence: str
+
+
+def recommend(table: pd.DataFrame, rho: float, caps: pd.DataFrame | None = None) -> Recommendation:
+    """Advise from a table of ``compare``, the load, and what ``capped`` gave.
+
+    An order is advised whose gain is sure (its interval above 0) and whose p99 is at most
+    ``TAIL_PERCENT`` above FCFS's: the one of lowest mean JCT. What no server can know (an oracle)
+    is advised only where nothing else was asked for.
+    """
+    fcfs = table.iloc[0]
+    load = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
+    load += "; overloaded, so waits grow for as long as the trace lasts" if rho >= 1 else ""
+    others = table[~table["policy"].isin(["fcfs", *ORACLES])]
+    others = others if len(others) else table.iloc[1:]
+    if others.empty:
+        return Recommendation("leave off", None, None, f"Only FCFS was asked for ({load}).")
+    if fcfs.queue_depth_mean < NO_QUEUE:
+        why = f"there is hardly a queue to reorder ({load}), so every order is FCFS"
+        return Recommendation("leave off", None, None, f"Leave it off: {why}.")
+    best = others.loc[others["gain_percent"].idxmax()]
+    effect = _effect(best, fcfs)
+    if not best.gain_low > 0:
+        return Recommendation("leave off", None, None, f"Leave it off: {effect} ({load}).")
+    if _tail(best, fcfs) <= TAIL_PERCENT:
+        sentence = f"Switch it on: {effect} ({load})."
+        return Recommendation("switch on", best.policy, None, sentence)
+    rest = others if caps is None else pd.concat([others, caps], ignore_index=True)
+    kept = rest[(rest["gain_low"] > 0) & (_tail(rest, fcfs) <= TAIL_PERCENT)]
+    if kept.empty:
+        return Recommendation(
+            "leave off", None, None,
+            f"Leave it off, unless the mean alone matters: {effect}, and no cap on overtaking "
+            f"gains surely with a p99 within {TAIL_PERCENT:.0f} % of FCFS's ({load}).",
+        )  # fmt: skip
+    chosen = kept.loc[kept["gain_percent"].idxmax()]
+    seconds = chosen.get("overtake_seconds", np.nan)
+    if np.isnan(seconds):
+        mean = f"{best.policy}, best by mean, {_moves('its p99', _tail(best, fcfs))}"
+        sentence = f"Switch it on: {_effect(chosen, fcfs)}; {mean} ({load})."
+        return Recommendation("switch on", chosen.policy, None, sentence)
+    return Recommendation(
+        "cap", "ssjf", float(seconds),
+        f"Switch it on with a cap, `ssjf serve --overtake-seconds {seconds:g}`: "
+        f"{_effect(chosen, fcfs)}; without it {effect} ({load}).",
+    )  # fmt: skip
+
+
+def _effect(row: pd.Series, fcfs: pd.Series) -> str:
+    low, high = row.gain_low, row.gain_high
+    interval = "too few requests for an interval"
+    if not np.isnan(low):
+        interval = f"95 % interval {round(low)} to {round(high)}"
+    mean, tail = _moves("mean JCT", -row.gain_percent), _moves("its p99", _tail(row, fcfs))
+    return f"{row.policy} {mean} ({interval}) and {tail}"
+
+
+def _tail(row, fcfs: pd.Series):
+    """By how many percent the p99 is above FCFS's."""
+    return 100 * (row["jct_p99"] / fcfs["jct_p99"] - 1)
+
+
+def _moves(what: str, percent: float) -> str:
+    if abs(percent) < 0.5:
+        return f"leaves {what} as it is"
+    return f"{'raises' if percent > 0 else 'lowers'} {what} by {abs(percent):.0f} %"

@@ -1,7 +1,7 @@
-"""What arrives in a run, as its specification says it: one table per kind of workload.
+"""What arrives in a run, as its specification has it: one table per kind of workload.
 
-A table is stored as it was written: ``as_json`` gives the keys that were set and no others, so
-that the hash of a specification does not change when a new option with a default comes.
+A table is stored as it was written, only with the keys that were set, so that the hash of a
+specification does not change when a new option with a default comes.
 """
 
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ class Table(BaseModel):
     model_config = STRICT
 
     def as_json(self) -> dict[str, Any]:
-        """The keys that were set, with their values as they were written."""
+        """The keys that were set, as they were written."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -79,51 +79,50 @@ class Workload(Table):
         return {k: v for k, v in self.as_json().items() if k not in ("label", "round", "scales")}
 
 
-class RateSweep(Workload):
+class Repeated(Workload):
+    """So many runs a seed, out of one stream of random numbers."""
+
+    runs: Count
+    seeds: Seeds
+
+
+class RateSweep(Repeated):
     """The SSJF authors' Poisson counts per second, over the rate (1/s)."""
 
     draw: Literal["rate-sweep"]
     rates: list[Positive]
     keep: list[Positive]
-    runs: Count
     jobs: Count
-    seeds: Seeds
 
 
-class CvSweep(Workload):
+class CvSweep(Repeated):
     """The SSJF authors' Gamma gaps, over their coefficient of variation."""
 
     draw: Literal["cv-sweep"]
     rate: Positive
     cvs: list[Positive]
     keep: list[Positive]
-    runs: Count
     jobs: Count
-    seeds: Seeds
     after_rates: list[Positive] | None = None
 
 
-class JobsSweep(Workload):
+class JobsSweep(Repeated):
     """The SSJF authors' Poisson counts per second, over the number of jobs."""
 
     draw: Literal["jobs-sweep"]
     rate: Positive
     jobs: list[Count]
     keep: list[Count]
-    runs: Count
-    seeds: Seeds
 
 
-class PredictedSweep(Workload):
+class PredictedSweep(Repeated):
     """The rate sweep over a pool of requests that proxies predicted."""
 
     draw: Literal["predicted-sweep"]
     pool: Pool
     rates: list[Positive]
     keep: list[Positive]
-    runs: Count
     jobs: Count
-    seeds: Seeds
 
 
 class TraceWindows(Workload):
@@ -137,15 +136,13 @@ class TraceWindows(Workload):
     scales: list[Positive]
 
 
-class LlmBoxes(Workload):
+class LlmBoxes(Repeated):
     """Lengths drawn from the box-plot statistics of one LLM."""
 
     draw: Literal["llm-boxes"]
     llm: str
     rate: Positive
     jobs: Count
-    runs: Count
-    seeds: Seeds
 
 
 Sweep = Annotated[

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
-from ssjf.experiments.provenance import made_with
+from ssjf.experiments.paths import made_with
 from ssjf.files import whole_file
 from ssjf.report import notebookfile, style
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.experiments import paths
-from ssjf.experiments.provenance import made_with
+from ssjf.experiments.paths import made_with
 from ssjf.files import whole_folder
 from ssjf.report.claims import claims
 from ssjf.report.figures import PROTOCOLS, cell

@@ -1,40 +1,34 @@
 """The published protocol: many small runs of the SSJF authors' simulation."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssjf.experiments import run_rows
-from ssjf.experiments.draws import draw, small_runs, whole_second_poisson
-from ssjf.experiments.open_loop import STREAMS
+from ssjf.experiments.draws import draw, small_runs
+from ssjf.experiments.runs.steady import STREAMS, row, table
 from ssjf.experiments.specs import PublishedRun
+from ssjf.experiments.sweep_draws import whole_second_poisson
 from ssjf.experiments.workloads import LlmBoxes, Sweep, TraceWindows
 from ssjf.proxy import predict
 from ssjf.request import Requests
 from ssjf.simulator.published import Quirks, duration_seconds, serve
 from ssjf.workload import lengths
-from ssjf.workload.lengths import llm_boxes
 
 SmallRun = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 
 
 def rows(spec: PublishedRun) -> pd.DataFrame:
     """All rows of a run, one per repetition or per request."""
-    return run_rows.table(spec, list(_published(spec)))
-
-
-def _published(spec: PublishedRun) -> Iterator[Any]:
-    quirks = Quirks().without(spec.quirks_off)
+    quirks, parts = Quirks().without(spec.quirks_off), []
     for x, seed, run, requests in _small_runs(spec.workload, quirks):
         rng = np.random.default_rng([seed, run, STREAMS["predictor"]])
         predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
         expected = predict(spec.expected, requests, rng) if spec.expected else None
         slots = int(x) if spec.slots is None else spec.slots
-        measured = serve(requests, spec.policy, spec.mode, slots, predicted, expected, quirks)
-        alone = duration_seconds(requests.output_tokens)
-        yield run_rows.row(spec, x, seed, run, measured, alone)
+        done = serve(requests, spec.policy, spec.mode, slots, predicted, expected, quirks)
+        parts.append(row(spec, x, seed, run, done, duration_seconds(requests.output_tokens)))
+    return table(spec, parts)
 
 
 def _small_runs(workload: Sweep, quirks: Quirks) -> Iterator[SmallRun]:
@@ -80,7 +74,7 @@ def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
 
 def _box_runs(workload: LlmBoxes, quirks: Quirks) -> Iterator[SmallRun]:
     """Runs whose lengths are drawn from the box-plot statistics of one LLM."""
-    low, q1, median, q3, high = llm_boxes().loc[workload.llm]
+    low, q1, median, q3, high = lengths.llm_boxes().loc[workload.llm]
     n, rate = workload.jobs, workload.rate
     for seed in workload.seeds:
         for run in range(workload.runs):

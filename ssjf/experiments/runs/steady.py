@@ -1,45 +1,174 @@
-"""The steady-state protocol: long runs of the iteration-level simulator, or of what serves as it
-does."""
+"""The steady-state protocol: an open loop at a utilisation, simulated or served as if it were.
+
+Its rows, one per repetition or one per request, are those of the published protocol too.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ssjf.analysis import metrics
-from ssjf.experiments import run_rows
-from ssjf.experiments.open_loop import open_loop
-from ssjf.experiments.specs import SteadyRun
-from ssjf.request import Completions, Requests
+from ssjf.errors import InputError
+from ssjf.experiments.draws import draw, to_requests
+from ssjf.experiments.specs import Queued, SteadyRun
+from ssjf.experiments.workloads import Arrivals, OpenLoop
+from ssjf.harness.deployment import deployment
+from ssjf.proxy import predict
+from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import policy
-from ssjf.simulator.profile import profile
+from ssjf.simulator.profile import Profile, profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
+from ssjf.workload import arrivals, lengths
 
 Serve = Callable[[SteadyRun, Requests, Server, Any, int], Completions]
+STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
+"""Of random numbers, for each seed."""
+SATURATING = 5000  # requests that the saturation rate is simulated with
 
 
 def simulated(
     spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int
 ) -> Completions:
     """A run by the simulator."""
-    seconds = spec.predictor_seconds
     model = profile(spec.profile)
-    return simulate(requests, policy(spec.policy), model, server, predicted, seconds)
+    return simulate(requests, policy(spec.policy), model, server, predicted, spec.predictor_seconds)
 
 
 def rows(spec: SteadyRun, serve: Serve = simulated) -> pd.DataFrame:
     """The rows of an open-loop run, a repetition per seed, served by ``serve``."""
-    return run_rows.table(spec, [_repetition(spec, seed, serve)
-                                 for seed in spec.workload.seeds])  # fmt: skip
+    return table(spec, [_repetition(spec, seed, serve) for seed in spec.workload.seeds])
 
 
 def _repetition(spec: SteadyRun, seed: int, serve: Serve) -> Any:
     requests, server, predicted = open_loop(spec, seed)
-    measured = serve(spec, requests, server, predicted, seed)
+    done = serve(spec, requests, server, predicted, seed)
     alone = profile(spec.profile).alone_seconds(requests.prompt_tokens, requests.output_tokens)
-    row = run_rows.row(spec, spec.rho, seed, 0, measured, alone)
+    values = row(spec, spec.rho, seed, 0, done, alone)
     if spec.slowdown_quantiles:
-        grid, values = metrics.slowdown_quantiles(measured, alone, spec.warmup_fraction)
-        row |= {f"slowdown_q{p:.6f}": v for p, v in zip(grid, values, strict=True)}
-    return row
+        grid, quantiles = metrics.slowdown_quantiles(done, alone, spec.warmup_fraction)
+        values |= {f"slowdown_q{p:.6f}": v for p, v in zip(grid, quantiles, strict=True)}
+    return values
+
+
+def row(spec: Queued, x, seed, run, done: Completions, alone: FloatArray) -> Any:
+    """One repetition: its metrics, or a table of its requests where ``detail`` says so."""
+    if spec.detail == "requests":
+        requests = done.requests
+        return pd.DataFrame({
+            "x": np.float32(x), "seed": np.int32(seed), "run": np.int32(run),
+            "arrived_at": requests.arrived_at,
+            "output_tokens": requests.output_tokens.astype(np.int32),
+            "scheduled_at": done.scheduled_at, "first_token_at": done.first_token_at,
+            "finished_at": done.finished_at,
+        })  # fmt: skip
+    values = metrics.summarise(done, alone, spec.warmup_fraction)
+    if spec.columns is not None:
+        values["preemptions"] = float(done.preemptions.sum())
+        values = {name: values[name] for name in spec.columns}
+    return {"x": x, "seed": seed, "run": run, **values}
+
+
+def table(spec: Queued, parts: list[Any]) -> pd.DataFrame:
+    """All rows of a run from what ``row`` gave of each repetition."""
+    if spec.detail == "requests":
+        return pd.concat(parts, ignore_index=True)
+    return typed(parts)
+
+
+def typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of numbers as they are stored: 32 bits each."""
+    frame = pd.DataFrame(rows)
+    floats = dict.fromkeys(frame.columns.difference(["seed", "run"]), np.float32)
+    return frame.astype(floats | {"seed": np.int32, "run": np.int32})
+
+
+def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
+    """What arrives at utilisation ``rho``, the server, and what is predicted (None without).
+
+    The same requests and gaps at every load: a Poisson stream, or what ``arrivals`` of the
+    workload says.
+    """
+    workload, model, server = spec.workload, profile(spec.profile), server_of(spec)
+    rng = np.random.default_rng([seed, STREAMS["lengths"]])
+    n = workload.requests or (workload.requests_per_slot or 1) * server.slots
+    if workload.draw == "synthetic":
+        requests = lengths.synthetic(n, rng)
+    else:
+        pool = pool_of(workload)
+        requests = pool.take(rng.integers(0, len(pool), n))
+    if workload.rho_of == "saturation":
+        rate = spec.rho * saturation_rate(pool, model, server)
+    else:
+        alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
+        rate = _steady_rate(spec.rho, float(alone), server.running_slots)
+    arriving = requests.arriving(_gaps(workload.arrivals, n, seed) / rate)
+    return arriving, server, predicted_for(spec, arriving, seed)
+
+
+def predicted_for(spec: Queued, requests: Requests, seed: int) -> FloatArray | None:
+    """What the predictor of a run says of the requests, None where it has none."""
+    rng = np.random.default_rng([seed, STREAMS["predictor"]])
+    return predict(spec.predictor, requests, rng) if spec.predictor else None
+
+
+def pool_of(workload: OpenLoop) -> Requests:
+    """What is drawn from, its prompts all of one length where the workload says so."""
+    if workload.pool is None:
+        raise InputError("a workload that draws from a pool must name it")
+    pool = to_requests(draw(workload.pool.as_json()))
+    if workload.prompt_tokens is None:
+        return pool
+    return replace(pool, prompt_tokens=np.full(len(pool), workload.prompt_tokens))
+
+
+def server_of(spec: SteadyRun) -> Server:
+    """The server of a run; what it leaves open is the deployment's, where there is one."""
+    given = spec.server.as_json()
+    if spec.deployment is not None:
+        return server_on(spec.deployment, spec.slots, **given)
+    return Server(slots=spec.slots, **given)
+
+
+def server_on(deployment_name: str, slots: int, **given: Any) -> Server:
+    """A server of so many slots on a deployment; ``given`` beats what the deployment has."""
+    has = deployment(deployment_name)
+    names = ("kv_tokens", "block_tokens", "token_budget")
+    return Server(slots=slots, **{name: getattr(has, name) for name in names} | given)
+
+
+def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
+    """Requests/s that the server completes when all are there from the start, FCFS, simulated.
+
+    Unlike slots / mean service time alone it counts what a larger batch, prefills and short KV
+    memory cost. ``SATURATING`` requests are drawn from the pool, always the same.
+    """
+    drawn = np.random.default_rng(0).integers(0, len(pool), SATURATING)
+    requests = pool.take(drawn).arriving(np.zeros(SATURATING))
+    done = simulate(requests, policy("fcfs"), model, server)
+    return SATURATING / float(done.finished_at.max())
+
+
+def _gaps(options: Arrivals, n: int, seed: int) -> np.ndarray:
+    """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's."""
+    rng = np.random.default_rng([seed, STREAMS["arrivals"]])
+    if options.trace is not None:
+        drawn = draw({"draw": "trace-gaps", "name": options.trace, "requests": n, "seed": seed})
+        return drawn["arrived_at"].to_numpy()
+    if options.cv is not None:
+        return arrivals.gamma(n, 1.0, options.cv, rng)
+    return np.cumsum(rng.exponential(1.0, n))
+
+
+def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
+    """The arrival rate that gives ``rho``, which must leave the queue a steady state."""
+    if not 0 < rho < 1:
+        limit = arrivals.rate_for(1.0, alone_seconds, slots)
+        raise InputError(
+            f"rho is {rho:g}; a steady state needs one above 0 and below 1, here a rate below "
+            f"{limit:.6g} requests/s"
+        )
+    return arrivals.rate_for(rho, alone_seconds, slots)

@@ -1,4 +1,5 @@
-"""Training as an experiment: a run is a proxy trained, its rows are what it says of the test split.
+"""Training as an experiment: a run is a proxy trained, its rows are its predictions of the test
+split; and what trained proxies cost on this machine.
 
 Rows hold a hash, true lengths and predictions, no text, so that whatever follows (quality,
 scheduling, calibration) needs neither the texts nor a training. The proxy itself, megabytes, is
@@ -6,6 +7,7 @@ left in ``results/proxies``, which is not committed.
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ssjf.errors import InputError
-from ssjf.experiments import paths, train
-from ssjf.experiments.specs import TrainingRun
+from ssjf.experiments import bench, paths, train
+from ssjf.experiments.grid import experiment
+from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.experiments.store import digest
-from ssjf.experiments.workloads import Texts
 from ssjf.files import writable
-from ssjf.proxy import io as folder
+from ssjf.proxy import io as proxies
 from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.splits import fold_of, prompt_hash
-from ssjf.workload.texts import Texts as Prompts
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import Texts, load_texts
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
+WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
 
 
 def proxy_folder(spec: TrainingRun) -> Path:
@@ -35,75 +37,64 @@ def proxy_folder(spec: TrainingRun) -> Path:
 
 
 def predictions(spec: TrainingRun) -> pd.DataFrame:
-    """Train (unless that was done) and predict the test split, or the fold that is asked for."""
-    asked, workload = _asked(spec), spec.workload
-    texts = load_texts(workload.data, label=train.label_to_load(asked))
-    split = _split(texts, workload)
-    out = proxy_folder(spec)
+    """Train (unless that was done) and predict the test split, or the fold that is given."""
+    proxy, workload, out = _proxy_spec(spec), spec.workload, proxy_folder(spec)
+    texts = load_texts(workload.data, label=train.label_to_load(proxy))
+    split, folds, fold = texts.splits(), workload.folds, workload.fold
+    if folds is not None and fold is not None:
+        split = np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
     if not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
-        train.train(asked, workload.data, out, texts, split)
-    told = rows_of(folder.load(out), asked, texts, split, spec.seed)
-    return told.assign(train_seconds=np.float32(folder.card(out)["train_seconds"]))
-
-
-def _split(texts: Prompts, workload: Texts) -> NDArray[np.str_]:
-    folds, fold = workload.folds, workload.fold
-    if folds is None or fold is None:
-        return texts.splits()
-    return np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
+        train.train(proxy, workload.data, out, texts, split)
+    rows = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
+    return rows.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
 
 
 def rows_of(
-    proxy: Any, asked: ProxySpec, texts: Prompts, split: NDArray[np.str_], seed: int
+    proxy: Any, spec: ProxySpec, texts: Texts, split: NDArray[np.str_], seed: int
 ) -> pd.DataFrame:
     """One row per labelled prompt of the test split.
 
     Classes part at the paper's percentiles of the training split's lengths.
     """
-    lengths = np.stack([train.lengths(texts, name) for name in asked.labels], axis=1)
+    lengths = np.stack([train.lengths(texts, name) for name in spec.labels], axis=1)
     known = ~np.isnan(lengths).any(axis=1)
     test = np.flatnonzero((split == "test") & known)
-    read = texts.text(turn_only=asked.text == "turn")
+    prompts = texts.text(turn_only=spec.text == "turn")
     llms = [texts.model[i] for i in test] if texts.model else None
-    said = proxy.predict([read[i] for i in test], llms)
+    predicted = proxy.predict([prompts[i] for i in test], llms)
     edges = np.percentile(lengths[(split == "train") & known, 0], CLASS_PERCENTILES)
-    draws = {f"draw_{i}": lengths[test, i].astype(np.int32) for i in range(1, lengths.shape[1])}
-    quantiles = {
-        f"q{level:g}": said.quantiles[:, i].astype(np.float32)
-        for i, level in enumerate(said.levels)
-    }
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
-            "x": np.float32(0),
-            "seed": np.int32(seed),
-            "run": np.int32(0),
             "prompt_hash": [prompt_hash(texts.prompts[i]) for i in test],
             "conversation": [prompt_hash(texts.first_prompts[i]) for i in test],
             "turn": texts.turn[test].astype(np.int16),
             "output_tokens": lengths[test, 0].astype(np.int32),
-            **draws,
-            "true_class": _classes(edges, lengths[test, 0]),
-            "predicted_class": _classes(edges, said.tokens),
-            "predicted_tokens": said.tokens.astype(np.float32),
-            **quantiles,
         }
     )
+    for i in range(1, lengths.shape[1]):
+        rows[f"draw_{i}"] = lengths[test, i].astype(np.int32)
+    for name, tokens in (("true", lengths[test, 0]), ("predicted", predicted.tokens)):
+        rows[f"{name}_class"] = np.searchsorted(edges, tokens, side="right").astype(np.int8)
+    rows["predicted_tokens"] = predicted.tokens.astype(np.float32)
+    for level, values in zip(predicted.levels, predicted.quantiles.T, strict=True):
+        rows[f"q{level:g}"] = values.astype(np.float32)
+    return _keyed(rows, seed)
 
 
-def _classes(edges: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    return np.searchsorted(edges, tokens, side="right").astype(np.int8)
+def _keyed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    keys = {"x": np.float32(0), "seed": np.int32(seed), "run": np.int32(0)}
+    return pd.DataFrame(keys, index=rows.index).join(rows)
 
 
-def _asked(spec: TrainingRun) -> ProxySpec:
+def _proxy_spec(spec: TrainingRun) -> ProxySpec:
     """The proxy's spec with the run's seed, where its kind draws at random."""
-    given = dict(spec.proxy)
-    chosen = given.get("config", {}) | spec.config
-    config = {key: _resolved(spec, value) for key, value in chosen.items()}
-    if "seed" in KINDS[given["kind"]].config.model_fields:
+    config = spec.proxy.get("config", {}) | spec.config
+    config = {key: _resolved(spec, value) for key, value in config.items()}
+    if "seed" in KINDS[spec.proxy["kind"]].config.model_fields:
         config["seed"] = spec.seed
-    return spec_of(given | {"config": config}, f"experiment {spec.experiment}")
+    return spec_of(spec.proxy | {"config": config}, f"experiment {spec.experiment}")
 
 
 def _resolved(spec: TrainingRun, value: Any) -> Any:
@@ -111,10 +102,48 @@ def _resolved(spec: TrainingRun, value: Any) -> Any:
     named = TRAINED.fullmatch(value) if isinstance(value, str) else None
     if not named:
         return value
-    found = sorted((paths.proxies() / spec.experiment).glob(f"{named[1]}-*"))
-    if not found:
+    folders = sorted((paths.proxies() / spec.experiment).glob(f"{named[1]}-*"))
+    if not folders:
         raise InputError(
             f"{spec.series} of {spec.experiment} needs the proxy {named[1]}, which is not in "
             f"{paths.proxies()}; delete its run and run the experiment again"
         )
-    return str(found[0])
+    return str(folders[0])
+
+
+def costs(spec: CostRun) -> pd.DataFrame:
+    """One row per size of prompt and batch: see ``bench.proxy``."""
+    return _keyed(pd.DataFrame(bench.proxy(str(_trained(spec)))).drop(columns="proxy"))
+
+
+def latencies(spec: CostRun) -> pd.DataFrame:
+    """One row per prompt of the test split: milliseconds from text to prediction, one by one."""
+    workload = spec.workload
+    prompts = load_texts(workload.data).split("test").prompts[: workload.prompts]
+    predict = proxies.load(_trained(spec)).predict
+    for prompt in prompts[:WARM_UP]:
+        predict([prompt])
+    milliseconds = []
+    for prompt in prompts:
+        started = time.perf_counter()
+        predict([prompt])
+        milliseconds.append(1e3 * (time.perf_counter() - started))
+    columns = {
+        "prompt_hash": [prompt_hash(prompt) for prompt in prompts],
+        "characters": np.array([len(prompt) for prompt in prompts], np.int32),
+        "latency_ms": np.array(milliseconds, np.float32),
+    }
+    return _keyed(pd.DataFrame(columns))
+
+
+def _trained(spec: CostRun) -> Path:
+    """The proxy's folder of the same series in the experiment that trained it."""
+    of = str(spec.workload.of)
+    trainings = [each for each in experiment(of).specs() if isinstance(each, TrainingRun)]
+    for each in trainings:
+        if each.series == spec.series and each.seed == 0 and proxy_folder(each).is_dir():
+            return proxy_folder(each)
+    raise InputError(
+        f"the proxy {spec.series} is not in results/proxies; `ssjf run {of}` trains it once its "
+        "run is deleted"
+    )

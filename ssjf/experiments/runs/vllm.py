@@ -5,12 +5,12 @@ One engine per deployment is kept for the runs that follow, in a process of its 
 
 import atexit
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssjf.experiments.open_loop import open_loop, server_on
 from ssjf.experiments.runs import steady
 from ssjf.experiments.specs import SteadyRun, StepsRun, VllmRun
 from ssjf.harness.deployment import deployment
@@ -30,69 +30,47 @@ def engine(name: str, **options: Any) -> Engine:
 
     ``options`` replace fields of the deployment.
     """
-    found = Engine(deployment(name).replace(**options))
-    atexit.register(found.close)
-    return found
+    live = Engine(deployment(name).replace(**options))
+    atexit.register(live.close)
+    return live
 
 
-def serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
+def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
     """What ``Engine.serve`` gives of one run."""
+    seconds = spec.predictor_seconds
     return engine(str(spec.deployment)).serve(
-        requests, spec.policy, server, predicted, spec.predictor_seconds, seed=seed
+        requests, spec.policy, server, predicted, seconds, seed=seed
     )
+
+
+def _with_hardware(spec: VllmRun | StepsRun, rows: pd.DataFrame) -> pd.DataFrame:
+    live = engine(str(spec.deployment))
+    rows.attrs["environment"] = live.hardware | {"deployment": live.deployment.as_json()}
+    return rows
 
 
 def rows(spec: VllmRun) -> pd.DataFrame:
     """As the simulator's rows of this specification, with what it ran on as ``environment``."""
-    return _with_hardware(spec, steady.rows(spec, _measured))
-
-
-def _measured(
-    spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int
-) -> Completions:
-    return serve(spec, requests, server, predicted, seed)[0]
+    return _with_hardware(spec, steady.rows(spec, lambda *run: _serve(*run)[0]))
 
 
 def anatomy(spec: VllmRun) -> pd.DataFrame:
     """Requests and steps of one run in one table; ``of`` tells which a row is."""
-    found = []
+    parts = []
     for seed in spec.workload.seeds:
-        requests, server, predicted = open_loop(spec, seed)
-        measured, recorded, _ = serve(spec, requests, server, predicted, seed)
-        for of, part in (("request", _requests(measured)), ("step", _steps(recorded))):
-            found.append(part.assign(of=of, x=np.float32(spec.rho), seed=seed, run=0))
-    return _with_hardware(spec, pd.concat(found, ignore_index=True))
+        requests, server, predicted = steady.open_loop(spec, seed)
+        done, recorded, _ = _serve(spec, requests, server, predicted, seed)
+        for of, part in (("request", _requests(done)), ("step", _steps(recorded))):
+            parts.append(part.assign(of=of, x=np.float32(spec.rho), seed=seed, run=0))
+    return _with_hardware(spec, pd.concat(parts, ignore_index=True))
 
 
-def steps(spec: StepsRun) -> pd.DataFrame:
-    """The record of steps of bursts: a row per step, ``x`` the slots that it ran with."""
-    found = []
-    for seed in spec.workload.seeds:
-        for slots in spec.slots:
-            rng = np.random.default_rng([seed, slots])
-            n = spec.workload.per_slot * slots
-            prompt, output = (_between(rng, n, *getattr(spec.workload, key))
-                              for key in ("prompt_tokens", "output_tokens"))  # fmt: skip
-            requests = Requests(arrivals.burst(n), prompt, output)
-            server = server_on(spec.deployment, slots)
-            _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
-            found.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
-    return _with_hardware(spec, pd.concat(found, ignore_index=True))
-
-
-def _between(rng: np.random.Generator, n: int, low: int, high: int) -> np.ndarray:
-    """Log-uniform whole numbers."""
-    return np.exp(rng.uniform(np.log(low), np.log(high + 1), n)).astype(np.int64)
-
-
-def _requests(measured: Completions) -> pd.DataFrame:
-    asked = measured.requests
-    return pd.DataFrame({
-        "arrived_at": asked.arrived_at, "prompt_tokens": asked.prompt_tokens,
-        "output_tokens": asked.output_tokens, "scheduled_at": measured.scheduled_at,
-        "first_token_at": measured.first_token_at, "finished_at": measured.finished_at,
-        "preempted": measured.preemptions,
-    })  # fmt: skip
+def _requests(done: Completions) -> pd.DataFrame:
+    times = ("scheduled_at", "first_token_at", "finished_at")
+    columns = {name: getattr(done.requests, name)
+               for name in ("arrived_at", "prompt_tokens", "output_tokens")}  # fmt: skip
+    columns |= {name: getattr(done, name) for name in times} | {"preempted": done.preemptions}
+    return pd.DataFrame(columns)
 
 
 def _steps(recorded: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -101,10 +79,23 @@ def _steps(recorded: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(times | counts)
 
 
-def _with_hardware(spec: VllmRun | StepsRun, found: pd.DataFrame) -> pd.DataFrame:
-    live = engine(str(spec.deployment))
-    found.attrs["environment"] = live.hardware | {"deployment": live.deployment.as_json()}
-    return found
+def steps(spec: StepsRun) -> pd.DataFrame:
+    """The record of steps of bursts: a row per step, ``x`` the slots that it ran with."""
+    parts, bursts = [], spec.workload
+    for seed, slots in product(bursts.seeds, spec.slots):
+        rng = np.random.default_rng([seed, slots])
+        n = bursts.per_slot * slots
+        prompt = _log_uniform(rng, n, *bursts.prompt_tokens)
+        output = _log_uniform(rng, n, *bursts.output_tokens)
+        requests = Requests(arrivals.burst(n), prompt, output)
+        server = steady.server_on(spec.deployment, slots)
+        _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
+        parts.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
+    return _with_hardware(spec, pd.concat(parts, ignore_index=True))
+
+
+def _log_uniform(rng: np.random.Generator, n: int, low: int, high: int) -> np.ndarray:
+    return np.exp(rng.uniform(np.log(low), np.log(high + 1), n)).astype(np.int64)
 
 
 def swapping(spec: VllmRun) -> pd.DataFrame:
@@ -112,19 +103,18 @@ def swapping(spec: VllmRun) -> pd.DataFrame:
 
     Without ``keeps`` vLLM computes again what it preempted.
     """
-    found = []
-    ours = engine(str(spec.deployment), **spec.keeps)
+    rows = []
+    live = engine(str(spec.deployment), **spec.keeps)
     for seed in spec.workload.seeds:
-        requests, server, predicted = open_loop(spec, seed)
-        asked = requests, spec.policy, server, predicted
-        measured, recorded, more = ours.serve(*asked, seed=seed)
-        jct = measured.finished_at - requests.arrived_at
-        found.append({
-            "x": np.float32(spec.rho), "seed": seed, "run": 0, "jct_mean": jct.mean(),
-            "busy_seconds": measured.counters["busy_seconds"],
-            "preemptions": int(measured.preemptions.sum()),
+        requests, server, predicted = steady.open_loop(spec, seed)
+        done, recorded, more = live.serve(requests, spec.policy, server, predicted, seed=seed)
+        rows.append({
+            "x": np.float32(spec.rho), "seed": seed, "run": 0,
+            "jct_mean": (done.finished_at - requests.arrived_at).mean(),
+            "busy_seconds": done.counters["busy_seconds"],
+            "preemptions": int(done.preemptions.sum()),
             "prefill_tokens": int(recorded["prefill_tokens"].sum()),
             "prompt_tokens": int(requests.prompt_tokens.sum()),
             **{name: float(more.get(f"swap_{name}", 0.0)) for name in SWAP_COLUMNS},
         })  # fmt: skip
-    return _with_hardware(spec, pd.DataFrame(found))
+    return _with_hardware(spec, pd.DataFrame(rows))
