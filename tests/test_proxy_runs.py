@@ -19,7 +19,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, paths, pools, runner, store
 from ssjf.experiments.grid import Experiment, experiment
 from ssjf.experiments.runs import training as proxy_runs
-from ssjf.workload.splits import SPLITS, fold_of, split_of
+from ssjf.workload.texts import SPLITS, fold_of, split_of
 
 LIGHT = {"kind": "light", "labels": ["output_tokens", "again"],
          "config": {"buckets": 1024, "dimensions": 4, "most_trees": 40,

@@ -10,7 +10,7 @@ from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
-from ssjf.workload import arrivals, lengths
+from ssjf.workload import synthetic
 
 PAPER = profile("ssjf-paper")
 ONE = Server(slots=1)
@@ -19,8 +19,8 @@ ONE = Server(slots=1)
 def workload(rate, n=1_500, output=None, seed=0):
     """Poisson arrivals of answers of 100 tokens on average (2.1 s alone), or of the given ones."""
     rng = np.random.default_rng(seed)
-    output = lengths.lognormal(n, 100, 0.8, rng) if output is None else np.full(n, output)
-    return Requests(arrivals.poisson(n, rate, rng), np.ones(n), output)
+    output = synthetic.lognormal(n, 100, 0.8, rng) if output is None else np.full(n, output)
+    return Requests(synthetic.arrivals("poisson", n, rate, rng), np.ones(n), output)
 
 
 def advised(requests, *names, predictor="oracle", caps=True):

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ssjf import tour
 from ssjf.errors import InputError
+from ssjf.workload.synthetic import PROCESSES
 
 matplotlib.use("Agg")
 
@@ -29,7 +30,7 @@ def test_fcfs_against_itself_gains_nothing():
     assert "gain 0.0 %" in tour.summary(tour.play(policy="fcfs"))
 
 
-@pytest.mark.parametrize("process", tour.PROCESSES)
+@pytest.mark.parametrize("process", PROCESSES)
 def test_every_process_is_drawn(process):
     assert isinstance(tour.draw(process=process, requests=20), Figure)
 

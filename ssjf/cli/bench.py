@@ -2,9 +2,8 @@
 
 import click
 
-from ssjf.cli.group import Group
-from ssjf.cli.output import print_records
-from ssjf.cli.serve import ENVIRONMENT, ServeCommand, variables
+from ssjf.cli.common import Group, print_records
+from ssjf.cli.vllm import ENVIRONMENT, ServeCommand, variables
 
 
 @click.group(cls=Group)
@@ -42,7 +41,7 @@ def bench_proxy(name: str, as_json: bool) -> None:
               help="At most so many tokens of prompt and answer.")  # fmt: skip
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Repetitions.")
 @click.option("--json", "as_json", is_flag=True)
-def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, requests: int,
+def bench_servers(model: str, vllm_options: tuple[str, ...], data: str | None, requests: int,
                 rate: float | None, context_tokens: int, seeds: int, as_json: bool,
                 **own: str | None) -> None:  # fmt: skip
     """Serve MODEL with `vllm serve`, then with `ssjf serve`, and compare the same requests.
@@ -51,15 +50,15 @@ def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, req
     `vllm bench serve`; the lengths of answers are forced. Made-up prompts have lengths around the
     proxy's predictions: they show what the order does, not how good the proxy is.
     """
-    from ssjf.analysis import server_load as load_summary
-    from ssjf.experiments import bench_serve as load_bench
+    from ssjf.analysis import server_load
+    from ssjf.experiments import bench_serve
     from ssjf.serving.options import ServeOptions
 
-    chosen = ServeOptions.from_environment(load_bench.IGNORING | ENVIRONMENT | variables(own))
-    rows = load_bench.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
+    chosen = ServeOptions.from_environment(bench_serve.IGNORING | ENVIRONMENT | variables(own))
+    rows = bench_serve.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
                                seeds, lambda words: click.echo(words, err=True))  # fmt: skip
     if as_json:
-        click.echo(load_summary.estimates(rows).to_json(orient="records", indent=1))
+        click.echo(server_load.estimates(rows).to_json(orient="records", indent=1))
         return
-    click.echo(load_summary.table(rows, load_bench.LABELS).T.to_string(header=False))
-    click.echo(load_summary.sentence(rows, "ssjf"))
+    click.echo(server_load.table(rows, bench_serve.LABELS).T.to_string(header=False))
+    click.echo(server_load.sentence(rows, "ssjf"))

@@ -5,19 +5,17 @@ from pathlib import Path
 
 import click
 
-from ssjf.cli.output import print_json, print_table
+from ssjf.cli.common import print_json, print_table
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
 @click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
-@click.option(
-    "--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256)."
-)
-@click.option(
-    "--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited)."
-)
+@click.option("--slots", type=click.IntRange(max=10**6),
+              help="Requests running at a time (default 256).")  # fmt: skip
+@click.option("--kv-tokens", type=click.IntRange(max=10**12),
+              help="KV memory in tokens (default: unlimited).")  # fmt: skip
 @click.option(
     "--memory", "memory_text", metavar="WHAT[,NAME=VALUE…]",
     help="Of a preempted request: recompute, swap, ewt or defer, then host_tokens=N, quantise=8, …",
@@ -40,8 +38,8 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     from ssjf.simulator.server import Server, memory_of
     from ssjf.workload.traces import load_trace
 
-    asked = [name.strip() for name in policies.split(",")]
-    chosen = [replace(policy(name), name=name) for name in asked]
+    names = [name.strip() for name in policies.split(",")]
+    chosen = [replace(policy(name), name=name) for name in names]
     model = profile(profile_name)
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
     requests = what_if.rescaled(load_trace(trace), scale)

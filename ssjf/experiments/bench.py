@@ -12,7 +12,7 @@ from ssjf.scheduler import Policy, Queue, orderings, policy
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
+from ssjf.workload import synthetic
 
 REPEATS = 15
 SWAP = Memory("swap", host_tokens=10**8, bytes_per_token=8e5,
@@ -63,7 +63,7 @@ def _case(
 def workload(n: int, rho: float, seed: int = 0, slots: int = 256) -> Requests:
     """Poisson arrivals at ``rho`` of what a full batch of ``slots`` gets done."""
     rng = np.random.default_rng(seed)
-    requests = lengths.synthetic(n, rng)
+    requests = synthetic.requests(n, rng)
     model, batch = profile("illustrative-gpu"), slots
     prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
     step = model.step_seconds + batch * model.per_sequence_seconds

@@ -23,7 +23,7 @@ from ssjf.experiments.pools import predicted
 from ssjf.experiments.store import canonical, digest, write_parquet
 from ssjf.experiments.sweep_draws import part, whole_second_poisson
 from ssjf.request import Requests
-from ssjf.workload import datasets, lengths
+from ssjf.workload import datasets, synthetic
 
 Options = dict[str, Any]
 
@@ -103,8 +103,7 @@ def _prompt_tokens(data) -> pd.DataFrame:
     from tokenizers import Tokenizer
 
     from ssjf.proxy.encoder.network import backbone
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
+    from ssjf.workload.texts import load_texts, prompt_hash
 
     texts = load_texts(data).split("test")
     tokenizer = Tokenizer.from_str(backbone("minilm")[0])
@@ -132,7 +131,7 @@ PROMPTED = {"alpaca-davinci": "alpaca-vicuna", "sharegpt": "sharegpt"}
 def _log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
     """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
     rng = np.random.default_rng(seed)
-    output = lengths.lognormal(requests, mean, sigma, rng, high=most)
+    output = synthetic.lognormal(requests, mean, sigma, rng, high=most)
     keys = {"x": np.float32(0), "seed": np.int32(0), "run": np.int16(0), "arrived_at": 0.0}
     return pd.DataFrame({"output_tokens": output}).assign(**keys)
 
@@ -140,8 +139,7 @@ def _log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
 def _proxy_test(proxy, data, column) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set: hashes and numbers, no text."""
     from ssjf.proxy import io as folder
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
+    from ssjf.workload.texts import load_texts, prompt_hash
 
     texts = load_texts(data, label=column).split("test")
     predicted = folder.load(proxy).predict(texts.prompts)

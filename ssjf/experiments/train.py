@@ -20,8 +20,7 @@ from ssjf.proxy import io as proxy_folder
 from ssjf.proxy.base import Prediction, Proxy, TrainingRows
 from ssjf.proxy.io import KINDS, ProxySpec
 from ssjf.request import FloatArray
-from ssjf.workload.splits import prompt_hash
-from ssjf.workload.texts import Texts, check_trainable, load_texts
+from ssjf.workload.texts import Texts, check_trainable, load_texts, prompt_hash
 
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 

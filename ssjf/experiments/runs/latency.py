@@ -12,8 +12,7 @@ from ssjf.experiments.grid import experiment
 from ssjf.experiments.runs.training import proxy_folder
 from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.proxy import io as folder
-from ssjf.workload.splits import prompt_hash
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import load_texts, prompt_hash
 
 WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
 

@@ -21,9 +21,8 @@ from ssjf.experiments.workloads import Texts
 from ssjf.files import writable
 from ssjf.proxy import io as folder
 from ssjf.proxy.io import KINDS, ProxySpec, spec_of
-from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts as Prompts
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import fold_of, load_texts, prompt_hash
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series

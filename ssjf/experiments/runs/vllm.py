@@ -17,7 +17,6 @@ from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import Engine
 from ssjf.request import Completions, Requests
 from ssjf.simulator.server import Server
-from ssjf.workload import arrivals
 
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
                 "kv_blocks", "preemptions")  # fmt: skip
@@ -73,7 +72,7 @@ def steps(spec: StepsRun) -> pd.DataFrame:
             n = spec.workload.per_slot * slots
             prompt, output = (_between(rng, n, *getattr(spec.workload, key))
                               for key in ("prompt_tokens", "output_tokens"))  # fmt: skip
-            requests = Requests(arrivals.burst(n), prompt, output)
+            requests = Requests(np.zeros(n), prompt, output)
             server = server_on(spec.deployment, slots)
             _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
             found.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
