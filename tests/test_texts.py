@@ -412,7 +412,7 @@ def test_a_published_file_is_found_but_not_another_under_a_known_name(home):
 @pytest.mark.parametrize("name", sorted({*TEXTS} - {"halueval", "codealpaca"}))
 def test_texts_without_one_published_file_are_not_downloaded(name, home):
     each = TEXTS[name]
-    for function in (datasets.get, datasets.find):
+    for function in (datasets.get, catalogue.find):
         with pytest.raises(InputError, match=f"text data set {name} is not here") as error:
             function(name)
         assert each.source is None and "ssjf data get" not in str(error.value)

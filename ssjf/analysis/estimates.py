@@ -44,11 +44,8 @@ def against(
     Columns ``by``, series, value, low, high.
     """
     compare = COMPARISONS[how]
-
-    def estimate(wide: pd.DataFrame, series: str) -> Estimate:
-        return compare(wide[baseline], wide[series])
-
-    return _each(frame, by, metric, estimate, leave_out=baseline)
+    return _each(frame, by, metric, lambda wide, series: compare(wide[baseline], wide[series]),
+                 leave_out=baseline)  # fmt: skip
 
 
 def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.DataFrame:
@@ -96,11 +93,11 @@ def _each(
 ) -> pd.DataFrame:
     """``estimate(replicates, series)`` for every series at every value of the keys ``by``."""
     measured = replicates(frame, metric, by)
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for values in frame[by].drop_duplicates().itertuples(index=False, name=None):
         wide = measured.loc[values].dropna(axis=1, how="all")
         keys = dict(zip(by, values, strict=True))
         for series in frame["series"].unique():
             if series in wide and series != leave_out:
-                found.append(keys | {"series": series} | estimate(wide, series)._asdict())
-    return pd.DataFrame(found)
+                rows.append(keys | {"series": series} | estimate(wide, series)._asdict())
+    return pd.DataFrame(rows)

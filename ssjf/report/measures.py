@@ -10,7 +10,7 @@ from ssjf.analysis import bootstrap
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.analysis.estimates import COMPARISONS, replicates
 from ssjf.analysis.metrics import run_metrics
-from ssjf.analysis.predictions import judged
+from ssjf.analysis.predictions import quality_of
 from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
 
@@ -23,7 +23,7 @@ def runs_of(experiment: str, keep: Callable[[Any], bool] | None = None) -> pd.Da
 
 
 def per_run(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows per request as rows per run, with the metrics that the replay is judged by."""
+    """Rows per request as rows per run, with the metrics that the replay is quality_of by."""
     if "jct_mean" in frame:
         return frame
     keys = ("mode", "engine", "rho", "series", "protocol", "run_id", "x", "seed", "run")
@@ -46,7 +46,7 @@ def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = ""
     part = frame[frame["series"] == series]
     if mean:
         return bootstrap.interval(part[mean])
-    found = judged(part, metrics=[quality]).set_index("metric").loc[quality]
+    found = quality_of(part, metrics=[quality]).set_index("metric").loc[quality]
     return Estimate(*map(float, found[["value", "low", "high"]]))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 from ssjf.analysis.estimates import against, spread_over_seeds, with_columns
-from ssjf.analysis.predictions import WORDS, judged
+from ssjf.analysis.predictions import WORDS, quality_of
 from ssjf.errors import InputError, unknown
 from ssjf.report.drawing import named, with_interval
 from ssjf.simulator import shapes
@@ -50,7 +50,7 @@ def quality(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
     ``predictions`` are rows per prompt of a training; intervals are over prompts.
     """
-    estimates = judged(predictions, metrics=metrics)
+    estimates = quality_of(predictions, metrics=metrics)
     cells = estimates.assign(text=with_interval(estimates))
     wide = cells.pivot_table("text", "series", "metric", "first", sort=False)
     kept = [metric for metric in metrics if metric in wide]
