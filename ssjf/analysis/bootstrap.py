@@ -41,25 +41,22 @@ class Estimate(NamedTuple):
 
 def interval(values: ArrayLike, **options: Any) -> Estimate:
     """The mean of ``values``, shape (n,), one per run."""
-    return _of_means(lambda x: x, {"values": values}, **options)
+    return _of_means(lambda x: x, options, values=values)
 
 
 def reduction(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """100 (1 - mean(treated) / mean(baseline)), in percent."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: 100 * (1 - t / b), columns, **options)
+    return _of_means(lambda b, t: 100 * (1 - t / b), options, baseline=baseline, treated=treated)
 
 
 def factor(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """mean(treated) / mean(baseline)."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: t / b, columns, **options)
+    return _of_means(lambda b, t: t / b, options, baseline=baseline, treated=treated)
 
 
 def difference(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """mean(treated - baseline), in the values' unit."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: t - b, columns, **options)
+    return _of_means(lambda b, t: t - b, options, baseline=baseline, treated=treated)
 
 
 def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike, **options: Any) -> Estimate:
@@ -67,8 +64,9 @@ def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike, **options: A
 
     (mean(fcfs) - mean(policy)) / (mean(fcfs) - mean(oracle)).
     """
-    columns = {"fcfs": fcfs, "policy": policy, "oracle": oracle}
-    return _of_means(lambda f, p, o: (f - p) / (f - o), columns, **options)
+    return _of_means(
+        lambda f, p, o: (f - p) / (f - o), options, fcfs=fcfs, policy=policy, oracle=oracle
+    )
 
 
 def statistic(
@@ -149,7 +147,7 @@ def _draws(labels: NDArray, resamples: int, rng: Generator) -> Iterator[IntArray
 
 
 def _of_means(
-    combine: Callable[..., FloatArray], columns: dict[str, ArrayLike], **options: Any
+    combine: Callable[..., FloatArray], options: dict[str, Any], **columns: ArrayLike
 ) -> Estimate:
     """``statistic`` of the columns' means."""
     arrays = [_finite(name, values) for name, values in columns.items()]

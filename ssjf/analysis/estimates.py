@@ -53,15 +53,12 @@ def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.Da
 
     Columns ``by``, series, value, low, high.
     """
-    rows = []
-    for values, part in frame.groupby([*by], sort=False):
-        wide = replicates(part, "jct_mean")
-        for series in frame["series"].unique():
-            if series != "fcfs":
-                share = bootstrap.captured(wide["fcfs"], wide[series], wide["sjf"])
-                percent = {key: 100 * value for key, value in share._asdict().items()}
-                rows.append(dict(zip(by, values, strict=True)) | {"series": series} | percent)
-    return pd.DataFrame(rows)
+
+    def percent(wide: pd.DataFrame, series: str) -> Estimate:
+        share = bootstrap.captured(wide["fcfs"], wide[series], wide["sjf"])
+        return Estimate(*(100 * each for each in share))
+
+    return _each(frame, [*by], "jct_mean", percent, leave_out="fcfs")
 
 
 def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
