@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.analysis import bootstrap
@@ -51,7 +51,6 @@ def test_a_difference_of_equals_is_nothing():
     assert bootstrap.difference(RUNS, RUNS + 2) == pytest.approx((2, 2, 2))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=40), st.integers(0, 99))
 def test_a_seed_repeats_and_an_interval_is_ordered(values, seed):
     values = np.array(values)

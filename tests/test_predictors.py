@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
@@ -47,7 +47,6 @@ def test_classes_are_the_papers_training_labels():
     assert of("classes:10,100", [9, 10, 99, 100]).tolist() == [0, 1, 1, 2]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=30))
 def test_classes_never_contradict_the_truth(tokens):
     order = np.argsort(tokens, kind="stable")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -78,7 +78,6 @@ def test_binning_is_that_of_the_class_predictor():
     assert quality(tokens, just_below)["accuracy"] == 0.6
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_correlations_are_scipys(pair):
     truth, score = (np.array(column, float) for column in pair)
@@ -99,7 +98,6 @@ def naive_pairs_2x(truth, score):
     return points / pairs if pairs else NAN
 
 
-@settings(deadline=None, max_examples=300)
 @given(COLUMNS)
 def test_pairs_2x_are_exactly_those_of_the_double_loop(pair):
     assert np.array_equal(rank_quality(*pair)["pairs_2x"], naive_pairs_2x(*pair), equal_nan=True)
@@ -124,7 +122,6 @@ def naive_macro_f1(truth, predicted):
     return np.mean(scores)
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_macro_f1_is_the_mean_of_harmonic_means(pair):
     assert class_quality(*pair)["macro_f1"] == pytest.approx(naive_macro_f1(*pair))
@@ -157,7 +154,6 @@ def test_the_wrong_way_round():
     assert found["pairs_2x"] == 0
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_only_the_order_counts_for_ranks_and_not_that_of_the_requests(pair):
     truth, score = (np.array(column) for column in pair)
@@ -167,7 +163,6 @@ def test_only_the_order_counts_for_ranks_and_not_that_of_the_requests(pair):
     assert rank_quality(truth[shuffled], score[shuffled]) == expected
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_pairs_2x_of_a_score_and_of_its_opposite_are_all_pairs(pair):
     truth, score = (np.array(column) for column in pair)

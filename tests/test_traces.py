@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -60,7 +60,6 @@ def test_every_format_gives_the_same_requests(path):
     }
 
 
-@settings(max_examples=25)
 @given(gaps=st.lists(st.floats(1e-3, 1e5), min_size=1, max_size=20))
 def test_times_survive_a_csv_exactly(tmp_path_factory, gaps):
     times = np.cumsum(gaps).tolist()
