@@ -21,18 +21,9 @@ from ssjf.request import Completions
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
-from ssjf.workload.arrivals import arrivals, rate_for
+from ssjf.workload import synthetic
 
 MOST_REQUESTS = 200  # more bars than that cannot be told apart
-PROCESSES = {
-    "poisson": ("rate",),
-    "gamma": ("rate", "cv"),
-    "uniform": ("rate",),
-    "deterministic": ("rate",),
-    "burst": (),
-}
-"""Arrival processes and which of the options they take."""
 PROFILE = "ssjf-paper"
 TOKEN_BUDGET = 1_000_000  # no limit: the profile's prefill costs nothing
 SHOWN = {
@@ -75,12 +66,11 @@ def play(
     if follow < 0:
         raise InputError(f"follow is {follow}; it must be 0 or more")
     rng = np.random.default_rng(seed)
-    drawn = lengths.synthetic(requests, rng)
+    drawn = synthetic.requests(requests, rng)
     model, server = profile(PROFILE), Server(slots=slots, token_budget=TOKEN_BUDGET)
     alone = model.alone_seconds(drawn.prompt_tokens, drawn.output_tokens)
-    given = {"rate": rate_for(rho, float(alone.mean()), slots), "cv": cv}
-    options = {option: given[option] for option in PROCESSES.get(process, ())}
-    drawn = drawn.arriving(arrivals({"process": process, **options}, requests, rng))
+    rate = synthetic.rate_for(rho, float(alone.mean()), slots)
+    drawn = drawn.arriving(synthetic.arrivals(process, requests, rate, rng, cv))
     predicted = predict(f"noise:{noise}", drawn, rng)
     runs = {
         name: simulate(drawn, policies.policy(name), model, server, predicted)
@@ -187,7 +177,7 @@ def _controls(widgets: Any, start: dict[str, Any]) -> dict[str, Any]:
         "follow": (0, MOST_REQUESTS - 1, 1, "follow"),
     }
     choices = {
-        "process": (tuple(PROCESSES), "arrivals"),
+        "process": (synthetic.PROCESSES, "arrivals"),
         "policy": (policies.known_policies(), "policy"),
     }
     made = {name: _slider(widgets, start[name], *slider) for name, slider in sliders.items()}

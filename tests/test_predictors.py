@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 from ssjf.errors import InputError
 from ssjf.proxy import known_predictors, predict
 from ssjf.request import Requests
-from ssjf.workload import lengths
+from ssjf.workload import synthetic
 
 
 def workload(tokens, **columns):
@@ -24,7 +24,7 @@ def of(spec, tokens, seed=0, **columns):
 
 @pytest.fixture(scope="module")
 def chat():
-    return lengths.lognormal(30_000, 200, 0.9, np.random.default_rng(1))
+    return synthetic.lognormal(30_000, 200, 0.9, np.random.default_rng(1))
 
 
 def test_the_oracle_is_the_truth():

@@ -15,7 +15,7 @@ from ssjf.experiments.runs import published as published_runs
 from ssjf.report import claims
 from ssjf.request import Requests
 from ssjf.simulator.published import NO_QUIRKS, Quirks, duration_seconds, quirk_names, serve
-from ssjf.workload import datasets
+from ssjf.workload import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTHORS = {"rate": "ssjf_replay", "cv": "ssjf_cv_replay"}
@@ -46,7 +46,7 @@ def data(monkeypatch):
     monkeypatch.setenv("SSJF_DATA", str(folder))
     try:
         for name in ("ssjf-lmsys", "azure-conv-2023", "azure-code-2023"):
-            datasets.find(name)
+            catalogue.find(name)
     except InputError as error:
         pytest.skip(f"needs the published data sets: {error}")
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ssjf import tour
 from ssjf.errors import InputError
+from ssjf.workload.synthetic import PROCESSES
 
 matplotlib.use("Agg")
 
@@ -38,7 +39,7 @@ def test_a_request_is_followed_and_mean_and_p99_stand_side_by_side():
     assert len(bars.patches) == 4
 
 
-@pytest.mark.parametrize("process", tour.PROCESSES)
+@pytest.mark.parametrize("process", PROCESSES)
 def test_every_process_is_drawn(process):
     assert isinstance(tour.draw(process=process, requests=20), Figure)
 

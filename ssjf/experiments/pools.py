@@ -10,7 +10,7 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
 from ssjf.experiments.sweep_draws import part
-from ssjf.workload import lengths
+from ssjf.workload import synthetic
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 LONGEST_PROMPT = 512
@@ -63,8 +63,7 @@ def prompt_tokens(data: str) -> pd.DataFrame:
     from tokenizers import Tokenizer
 
     from ssjf.proxy.encoder.network import backbone
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
+    from ssjf.workload.texts import load_texts, prompt_hash
 
     texts = load_texts(data).split("test")
     tokenizer = Tokenizer.from_str(backbone("minilm")[0])
@@ -77,15 +76,14 @@ def prompt_tokens(data: str) -> pd.DataFrame:
 
 def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
     """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
-    output = lengths.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
+    output = synthetic.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
     return part(pd.DataFrame({"output_tokens": output}), slice(None), np.zeros(requests))
 
 
 def proxy_test(proxy: str, data: str, column: str) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set."""
     from ssjf.proxy import io as proxy_folder
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
+    from ssjf.workload.texts import load_texts, prompt_hash
 
     texts = load_texts(data, label=column).split("test")
     pool = pd.DataFrame(

@@ -13,7 +13,7 @@ from ssjf.analysis import bootstrap
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.analysis.estimates import COMPARISONS, replicates
 from ssjf.analysis.metrics import run_metrics
-from ssjf.analysis.predictions import judged
+from ssjf.analysis.predictions import quality_of
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
 from ssjf.experiments.grid import rows
@@ -61,7 +61,7 @@ def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = ""
     part = frame[frame["series"] == series]
     if mean:
         return bootstrap.interval(part[mean])
-    estimate = judged(part, metrics=[quality]).set_index("metric").loc[quality]
+    estimate = quality_of(part, metrics=[quality]).set_index("metric").loc[quality]
     return Estimate(*map(float, estimate[["value", "low", "high"]]))
 
 
