@@ -116,14 +116,17 @@ def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
 @click.option("--repository", metavar="URL", help="Notebooks are launched from it (GitHub).")
 def report(jobs: int, pages_only: bool, repository: str | None) -> None:
     """Level A: run every notebook, judge every claim, write the report."""
-    from ssjf.report import make as make_report
-    from ssjf.report import page, readme, site
+    from ssjf.report import claims, notebooks, page, readme, site
 
     site.launchers(repository or "", "")  # a bad address is told before the notebooks run
     if pages_only:
         click.echo(f"report: {page.build(address=repository)}")
         return
-    verdicts, index = make_report.make(jobs, repository)
+    notebooks.run_all(jobs=jobs)
+    verdicts = claims.check()
+    claims.write(verdicts)
+    readme.write(verdicts)
+    index = page.build(verdicts, address=repository)
     print_table(verdicts[VERDICT])
     click.echo(readme.summary(verdicts))
     click.echo(f"report: {index}")
