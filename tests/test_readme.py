@@ -33,8 +33,7 @@ def blocks(page, language=""):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_short_and_its_links_and_pictures_exist(page):
-    most = 260 if page == "structure" else 150  # structure has a line per module
-    assert len(PAGES[page].splitlines()) <= most
+    assert len(PAGES[page].splitlines()) <= 150
     folder = ROOT if page == "README" else ROOT / "docs"
     for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
         assert link.startswith("http") or (folder / link).exists(), link
