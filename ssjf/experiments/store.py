@@ -129,17 +129,14 @@ def _encoding(table: pa.Table) -> dict[str, Any]:
 
 
 class Column(NamedTuple):
-    """What a column holds: finite numbers of at least ``low``, or names."""
+    """What a column holds: finite numbers of at least ``low``."""
 
     low: float = 0
     whole: bool = False
     may_be_missing: bool = False
-    names: bool = False
 
     def fits(self, values: pd.Series) -> pd.Series:
         """Which values are allowed."""
-        if self.names:
-            return values.map(lambda value: isinstance(value, str) and bool(value))
         if not pd.api.types.is_numeric_dtype(values):
             return pd.Series(False, index=values.index)
         fits = (values >= self.low) & np.isfinite(values) & (not self.whole or values % 1 == 0)
@@ -147,8 +144,6 @@ class Column(NamedTuple):
 
     def words(self) -> str:
         """What is allowed, in words."""
-        if self.names:
-            return "names, or numbers"
         kind, end = "whole" if self.whole else "finite", " or missing" * self.may_be_missing
         return f"{kind} numbers of at least {self.low:g}{end}"
 
@@ -187,6 +182,5 @@ def _columns(rows: pd.DataFrame, detail: str) -> dict[str, Column]:
     if detail == "runs":
         metrics = rows.columns.difference([*keys])
         return keys | dict.fromkeys(metrics, Column(may_be_missing=True)) | {"jct_mean": Column()}
-    numeric = pd.api.types.is_numeric_dtype
-    anything = Column(low=-np.inf, may_be_missing=True)
-    return keys | {name: anything if numeric(rows[name]) else Column(names=True) for name in rows}
+    numbers = rows.select_dtypes("number").columns
+    return keys | dict.fromkeys(numbers, Column(low=-np.inf, may_be_missing=True))
