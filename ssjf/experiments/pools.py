@@ -10,7 +10,10 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
 from ssjf.experiments.sweep_draws import part
+from ssjf.proxy import io as proxy_folder
 from ssjf.workload import lengths
+from ssjf.workload.splits import prompt_hash
+from ssjf.workload.texts import load_texts
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 LONGEST_PROMPT = 512
@@ -63,8 +66,6 @@ def prompt_tokens(data: str) -> pd.DataFrame:
     from tokenizers import Tokenizer
 
     from ssjf.proxy.encoder.network import backbone
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
 
     texts = load_texts(data).split("test")
     tokenizer = Tokenizer.from_str(backbone("minilm")[0])
@@ -83,10 +84,6 @@ def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
 
 def proxy_test(proxy: str, data: str, column: str) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set."""
-    from ssjf.proxy import io as proxy_folder
-    from ssjf.workload.splits import prompt_hash
-    from ssjf.workload.texts import load_texts
-
     texts = load_texts(data, label=column).split("test")
     pool = pd.DataFrame(
         {

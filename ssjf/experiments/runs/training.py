@@ -6,7 +6,6 @@ scheduling, calibration) needs neither the texts nor a training. The proxy itsel
 left in ``results/proxies``, which is not committed.
 """
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from ssjf.workload.splits import fold_of, prompt_hash
 from ssjf.workload.texts import Texts, load_texts
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
-TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
 WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
 
 
@@ -99,13 +97,13 @@ def _proxy_spec(spec: TrainingRun) -> ProxySpec:
 
 def _resolved(spec: TrainingRun, value: Any) -> Any:
     """``proxy:SERIES`` as the folder of that series' proxy, trained before in this experiment."""
-    named = TRAINED.fullmatch(value) if isinstance(value, str) else None
-    if not named:
+    if not isinstance(value, str) or not value.startswith("proxy:"):
         return value
-    folders = sorted((paths.proxies() / spec.experiment).glob(f"{named[1]}-*"))
+    series = value.removeprefix("proxy:")
+    folders = sorted((paths.proxies() / spec.experiment).glob(f"{series}-*"))
     if not folders:
         raise InputError(
-            f"{spec.series} of {spec.experiment} needs the proxy {named[1]}, which is not in "
+            f"{spec.series} of {spec.experiment} needs the proxy {series}, which is not in "
             f"{paths.proxies()}; delete its run and run the experiment again"
         )
     return str(folders[0])
