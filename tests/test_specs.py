@@ -80,7 +80,12 @@ WRONG = [
     ('draw = "synthetic"', 'draw = "pol"', "draw", "synthetic"),
     ('policy = "fcfs"', 'policy = "fcfz"', "unknown policy 'fcfz'", "known: alise"),
     ('policy = "fcfs"', 'policy = "fcfs"\npredictor = "noize:1"', "unknown predictor", "noise:"),
-    ('detail = "runs"', 'detail = "run"', "unknown detail 'run'", "known: measurements"),
+    (
+        'detail = "runs"',
+        'detail = "run"',
+        "unknown detail 'run'",
+        "known: measurements, predictions, req",
+    ),
     ("count = 2", "number = 2", "seeds are", "first and count"),
     ('title = "A trial"', "", "title is missing", ""),
 ]

@@ -159,19 +159,14 @@ def refuses(tmp_path, rows=None, text=None, keys="", proxy=None, out="out"):
 SPECS = {
     "no kind": ("", "unknown kind of proxy in", "None; known: constant, encoder"),
     "kind": ('kind = "bert"', "unknown kind of proxy in", "'bert'; known: constant, encoder"),
-    "kind of no name": ('kind = ["light"]', "unknown kind of proxy in", "known: constant, encoder"),
     "key": ('kind = "light"\nspeed = 3', "unknown key of", "'speed'; known: also, config, k"),
     "config key": ('kind = "light"\n[config]\ntrees = 3', "unknown key of config in", "most_trees"),
     "config": ('kind = "light"\nconfig = 3', "config is 3; it must be a table", ""),
     "negative": ('kind = "light"\n[config]\nleaves = -1', "leaves is -1; it must be a whole", ""),
     "text": ('kind = "light"\n[config]\nridge = "a"', "ridge is 'a'; it must be a number", ""),
-    "nan": ('kind = "light"\n[config]\nridge = nan', "ridge is nan; it must be a number", ""),
     "true": ('kind = "light"\n[config]\nthreads = true', "threads is True; it must be a whole", ""),
     "buckets": ('kind = "light"\n[config]\nbuckets = 1000', "it must be a power of two", ""),
     "labels": ('kind = "light"\nlabels = "a"', "labels is 'a'; it must be a list of names", ""),
-    "label": ('kind = "light"\nlabels = [1]', "labels is [1]; it must be a list of names", ""),
-    "no labels": ('kind = "light"\nlabels = []', "labels is []; it must be a list of names", ""),
-    "also": ('kind = "light"\nalso = 3', "also is 3; it must be a list of names", ""),
     "no TOML": ("kind =", "is not TOML: ", "small.toml"),
 }  # fmt: skip
 
@@ -219,8 +214,6 @@ DATA = {
     "few to judge": ([row for row in answered() if split_of(row["prompt"]) == "train"],
                      "0 labelled rows in its val split; training needs at least 10"),
     "length 0": (changed(output_tokens=0), "row 21, column output_tokens: 0 is not a whole number"),
-    "length -3": (changed(output_tokens=-3), "row 21, column output_tokens: -3 is not a whole"),
-    "length 2.5": (changed(output_tokens=2.5), "row 21, column output_tokens: 2.5 is not a whole"),
     "no length": (changed(output_tokens=None), "row 21, column output_tokens: None is not a"),
     "equal lengths": ([row | {"output_tokens": 9} for row in answered()],
                       "every output_tokens is the same; there is nothing to learn"),
@@ -236,10 +229,9 @@ def test_data_that_teach_nothing_are_refused_in_one_sentence(tmp_path, rows, why
     assert why in refuses(tmp_path, rows)
 
 
-@pytest.mark.parametrize("value", [0, -3, 2.5])
-def test_a_length_of_any_column_is_a_whole_number_above_0(tmp_path, value):
-    message = refuses(tmp_path, changed(draw=value), keys='labels = ["output_tokens", "draw"]')
-    assert f"row 21, column draw: {value} is not a whole number of at least 1" in message
+def test_a_length_of_any_column_is_a_whole_number_above_0(tmp_path):
+    message = refuses(tmp_path, changed(draw=2.5), keys='labels = ["output_tokens", "draw"]')
+    assert "row 21, column draw: 2.5 is not a whole number of at least 1" in message
 
 
 def test_another_length_that_is_nearly_never_known(tmp_path):

@@ -129,12 +129,12 @@ def rows(
     specs = [spec for spec in specs if keep is None or keep(spec)]
     if not specs:
         raise InputError(f"no run of experiment {name} is left by that choice")
-    return pd.concat([_labelled(name, spec) for spec in specs], ignore_index=True)
-
-
-def _labelled(name: str, spec: Run) -> pd.DataFrame:
-    loaded = store.load(spec)
     keys = [key for key in experiment(name).grid if key != "workload"]
+    return pd.concat([_labelled(spec, keys) for spec in specs], ignore_index=True)
+
+
+def _labelled(spec: Run, keys: list[str]) -> pd.DataFrame:
+    loaded = store.load(spec)
     for key in (*keys, "series", "protocol"):
         value = getattr(spec, key)
         loaded[key] = "+".join(map(str, value)) if isinstance(value, list) else value

@@ -10,7 +10,9 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
 from ssjf.experiments.sweep_draws import part
+from ssjf.proxy import io as proxy_folder
 from ssjf.workload import synthetic
+from ssjf.workload.texts import load_texts, prompt_hash
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 LONGEST_PROMPT = 512
@@ -63,7 +65,6 @@ def prompt_tokens(data: str) -> pd.DataFrame:
     from tokenizers import Tokenizer
 
     from ssjf.proxy.encoder.network import backbone
-    from ssjf.workload.texts import load_texts, prompt_hash
 
     texts = load_texts(data).split("test")
     tokenizer = Tokenizer.from_str(backbone("minilm")[0])
@@ -82,9 +83,6 @@ def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
 
 def proxy_test(proxy: str, data: str, column: str) -> pd.DataFrame:
     """A proxy's predictions on the test split of a text data set."""
-    from ssjf.proxy import io as proxy_folder
-    from ssjf.workload.texts import load_texts, prompt_hash
-
     texts = load_texts(data, label=column).split("test")
     pool = pd.DataFrame(
         {

@@ -5,7 +5,7 @@ A specification is checked when it is read; its canonical JSON names the run (se
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -175,16 +175,10 @@ class ServerRun(Run):
     serve: dict[str, Number | str] | None = None
 
 
-KINDS: dict[str, type[Run]] = {
-    "published": PublishedRun,
-    "simulator": SteadyRun,
-    **dict.fromkeys(("vllm", "vllm-anatomy", "vllm-swap"), VllmRun),
-    "vllm-steps": StepsRun,
-    **dict.fromkeys(("alise-curve", "alise-limit"), AliseRun),
-    "training": TrainingRun,
-    **dict.fromkeys(("cost", "latency"), CostRun),
-    "serve-load": ServerRun,
-}
+_CLASSES: tuple[type[Run], ...] = (PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun,
+                                   TrainingRun, CostRun, ServerRun)  # fmt: skip
+KINDS = {engine: kind for kind in _CLASSES
+         for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip
 """The class of each engine."""
 
 

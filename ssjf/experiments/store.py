@@ -58,16 +58,13 @@ def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
         return folder
     check_rows(rows, spec.detail, str(folder))
     with whole_folder(folder) as temporary:
-        _write(temporary, spec, rows, seconds)
+        write_parquet(rows, temporary / "rows.parquet")
+        env = environment() | rows.attrs.get("environment", {}) | {"seconds": round(seconds, 3)}
+        env["rows_sha256"] = sha256(temporary / "rows.parquet")
+        for name, values in (("spec", spec.as_json()), ("env", env)):
+            text = json.dumps(values, indent=1, sort_keys=True) + "\n"
+            (temporary / f"{name}.json").write_text(text)
     return folder
-
-
-def _write(folder: Path, spec: Run, rows: pd.DataFrame, seconds: float) -> None:
-    write_parquet(rows, folder / "rows.parquet")
-    env = environment() | rows.attrs.get("environment", {})
-    env |= {"seconds": round(seconds, 3), "rows_sha256": sha256(folder / "rows.parquet")}
-    (folder / "spec.json").write_text(json.dumps(spec.as_json(), indent=1, sort_keys=True) + "\n")
-    (folder / "env.json").write_text(json.dumps(env, indent=1, sort_keys=True) + "\n")
 
 
 def load(spec: Run) -> pd.DataFrame:
@@ -82,8 +79,8 @@ def load(spec: Run) -> pd.DataFrame:
     return pd.read_parquet(folder / "rows.parquet").assign(run_id=folder.name)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The specification of a stored run; InputError if any of its files was altered."""
+def verify(folder: Path) -> None:
+    """Raise InputError if any file of a stored run was altered."""
     mend = f"delete the folder {folder} and run it again"
     try:
         spec = json.loads((folder / "spec.json").read_text())
@@ -97,7 +94,6 @@ def verify(folder: Path) -> dict[str, Any]:
             raise InputError(f"{rows} is truncated or was altered; {mend}")
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is not a whole run ({error}); {mend}") from None
-    return spec
 
 
 def sweep_temporary(experiments: Iterable[str]) -> None:
@@ -112,34 +108,29 @@ def sweep_temporary(experiments: Iterable[str]) -> None:
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:
     """Parquet (zstd), the same bytes for the same rows, under a temporary name until whole."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    with whole_file(path) as temporary:
-        pq.write_table(table, temporary, **_encoding(table))
-
-
-def _encoding(table: pa.Table) -> dict[str, Any]:
-    """Metrics (float32) hardly repeat: split into byte planes they compress a quarter better."""
+    # Metrics hardly repeat: split into byte planes they compress a quarter better.
     metrics = [field.name for field in table.schema if field.type == pa.float32()]
-    return {
-        "compression": "zstd",
-        "compression_level": 9,
-        "write_statistics": False,
-        "use_dictionary": [name for name in table.column_names if name not in metrics],
-        "column_encoding": dict.fromkeys(metrics, "BYTE_STREAM_SPLIT"),
-    }
+    with whole_file(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=9,
+            write_statistics=False,
+            use_dictionary=[name for name in table.column_names if name not in metrics],
+            column_encoding=dict.fromkeys(metrics, "BYTE_STREAM_SPLIT"),
+        )
 
 
 class Column(NamedTuple):
-    """What a column holds: finite numbers of at least ``low``, or names."""
+    """What a column holds: finite numbers of at least ``low``."""
 
     low: float = 0
     whole: bool = False
     may_be_missing: bool = False
-    names: bool = False
 
     def fits(self, values: pd.Series) -> pd.Series:
         """Which values are allowed."""
-        if self.names:
-            return values.map(lambda value: isinstance(value, str) and bool(value))
         if not pd.api.types.is_numeric_dtype(values):
             return pd.Series(False, index=values.index)
         fits = (values >= self.low) & np.isfinite(values) & (not self.whole or values % 1 == 0)
@@ -147,8 +138,6 @@ class Column(NamedTuple):
 
     def words(self) -> str:
         """What is allowed, in words."""
-        if self.names:
-            return "names, or numbers"
         kind, end = "whole" if self.whole else "finite", " or missing" * self.may_be_missing
         return f"{kind} numbers of at least {self.low:g}{end}"
 
@@ -187,6 +176,5 @@ def _columns(rows: pd.DataFrame, detail: str) -> dict[str, Column]:
     if detail == "runs":
         metrics = rows.columns.difference([*keys])
         return keys | dict.fromkeys(metrics, Column(may_be_missing=True)) | {"jct_mean": Column()}
-    numeric = pd.api.types.is_numeric_dtype
-    anything = Column(low=-np.inf, may_be_missing=True)
-    return keys | {name: anything if numeric(rows[name]) else Column(names=True) for name in rows}
+    numbers = rows.select_dtypes("number").columns
+    return keys | dict.fromkeys(numbers, Column(low=-np.inf, may_be_missing=True))

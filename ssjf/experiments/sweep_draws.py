@@ -36,8 +36,7 @@ def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -
 def rate_sweep(rates, keep, runs, jobs, seed, pool: pd.DataFrame | None = None) -> pd.DataFrame:
     """Poisson arrivals over the rate, of the authors' rows or of another pool."""
     pool = authors_rows() if pool is None else pool
-    state = np.random.RandomState(seed)
-    return _kept(pool, keep, seed, _runs(state, len(pool), rates, runs, _poisson(jobs)))
+    return _sweep(pool, _poisson(jobs), rates, keep, runs, seed, np.random.RandomState(seed))
 
 
 def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
@@ -53,14 +52,16 @@ def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
     def gaps(state: np.random.RandomState, cv: float) -> np.ndarray:
         return state.gamma((1 / cv) ** 2, cv**2 / rate, jobs)
 
-    return _kept(pool, keep, seed, _runs(state, len(pool), cvs, runs, gaps), "gap_seconds")
+    return _sweep(pool, gaps, cvs, keep, runs, seed, state, "gap_seconds")
 
 
 def jobs_sweep(rate, jobs, keep, runs, seed) -> pd.DataFrame:
     """Poisson arrivals over the number of jobs."""
-    pool, state = authors_rows(), np.random.RandomState(seed)
-    drawn = _runs(state, len(pool), jobs, runs, lambda s, n: whole_second_poisson(s, rate, n))
-    return _kept(pool, keep, seed, drawn)
+
+    def times(state: np.random.RandomState, n: int) -> np.ndarray:
+        return whole_second_poisson(state, rate, n)
+
+    return _sweep(authors_rows(), times, jobs, keep, runs, seed, np.random.RandomState(seed))
 
 
 def _poisson(jobs: int) -> Times:
@@ -82,8 +83,9 @@ def _runs(
             yield x, run, at, state.choice(total, len(at), replace=False)
 
 
-def _kept(pool: pd.DataFrame, keep, seed, drawn, column="arrived_at") -> pd.DataFrame:
+def _sweep(pool, times, values, keep, runs, seed, state, column="arrived_at") -> pd.DataFrame:
     """The runs at the values to keep."""
+    drawn = _runs(state, len(pool), values, runs, times)
     parts = [part(pool, rows, at, x, seed, run, column) for x, run, at, rows in drawn if x in keep]
     return pd.concat(parts, ignore_index=True)
 

@@ -57,9 +57,11 @@ def fit(
     prompts = texts.text(turn_only=spec.text == "turn")
     rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], texts.model)
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
-    _check_rows(data, counts)
+    for name, count in counts.items():
+        least = LEAST_ROWS if name == "train" else LEAST_ROWS // 5
+        _check_count(data, count, "labelled rows", name, least)
     _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
-    data_hash = _data_hash(texts, spec, split)
+    data_hash = _data_hash(texts, [*draws.T, *targets[:, 1:].T], split)
     # the same spec on the same rows is the same training
     checkpoints = keep / digest({"spec": spec.model_dump(), "data": data_hash})
     started = time.perf_counter()
@@ -104,34 +106,26 @@ def _logs(texts: Texts, name: str) -> FloatArray:
     return np.log(lengths(texts, name))
 
 
-def _check_rows(data: str, rows: dict[str, int]) -> None:
-    least = {"train": LEAST_ROWS, "val": LEAST_ROWS // 5, "test": LEAST_ROWS // 5}
-    for name, count in rows.items():
-        if count < least[name]:
-            raise InputError(
-                f"{data} has {count} labelled rows in its {name} split; "
-                f"training needs at least {least[name]}"
-            )
+def _check_count(data: str, count: int, what: str, split: str, least: int) -> None:
+    if count < least:
+        raise InputError(
+            f"{data} has {count} {what} in its {split} split; training needs at least {least}"
+        )
 
 
 def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None:
     """Each column of lengths must have something to learn in the training split."""
     for name, column in zip(names, targets.T, strict=True):
         known = column[~np.isnan(column)]
-        if len(known) < LEAST_ROWS:
-            raise InputError(
-                f"{data} has {len(known)} rows with {name} in its train split; "
-                f"training needs at least {LEAST_ROWS}"
-            )
+        _check_count(data, len(known), f"rows with {name}", "train", LEAST_ROWS)
         if known.min() == known.max():
             raise InputError(f"{data}: every {name} is the same; there is nothing to learn")
 
 
-def _data_hash(texts: Texts, spec: ProxySpec, split: NDArray[np.str_]) -> str:
-    """A hash of the prompts and labels trained on, whatever file they came from."""
-    names = (*spec.labels, *spec.also)
-    columns = [np.nan_to_num(_logs(texts, name), nan=-1).round(6).tolist() for name in names]
-    learned = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": columns}
+def _data_hash(texts: Texts, columns: list[FloatArray], split: NDArray[np.str_]) -> str:
+    """A hash of the prompts and log lengths trained on, whatever file they came from."""
+    labels = [np.nan_to_num(column, nan=-1).round(6).tolist() for column in columns]
+    learned = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": labels}
     if not np.array_equal(split, texts.splits()):
         learned["split"] = split.tolist()
     return digest(learned)

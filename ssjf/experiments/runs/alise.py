@@ -23,7 +23,7 @@ from ssjf.simulator.simulate import SimulatedCompletions, simulate
 
 PRECISION = 0.02  # of the highest rate
 WIDEST = 2.0**10  # times the saturation rate of FCFS: all at once
-FINISHED_IN_TIME = 0.95
+FINISHED_IN_TIME = 0.95  # of a server that keeps up
 KEPT = ("jct_mean", "jct_p99", "normalised_latency_mean", "normalised_latency_p99",
         "slowdown_mean", "slowdown_p99", "jain_slowdown", "completed_per_second",
         "mean_running")  # fmt: skip
@@ -109,18 +109,19 @@ def _rows(
 def highest_rate(load: Load, bound: float, start: float) -> float:
     """The highest rate (1/s) that keeps the mean normalised latency within ``bound`` s/token.
 
-    With ``keeps_up`` in the specification the server must keep up as well (``_keeps_up``): in an
-    overload that ends, an order that puts the long ones last has a low mean for as long as it
-    lasts. Infinite where even all at once is within the bound. InputError if not even a server
-    that is nearly always idle keeps it.
+    With ``keeps_up`` in the specification ``FINISHED_IN_TIME`` of the requests must be finished
+    when the last one arrives: in an overload that ends, an order that puts the long ones last has
+    a low mean for as long as it lasts. Infinite where even all at once is within the bound.
+    InputError if not even a server that is nearly always idle keeps it.
     """
     spec = load.spec
 
     def within(rate: float) -> bool:
         done = load.served(rate)
         jct = done.finished_at - done.requests.arrived_at
-        latency = float(np.mean(jct / done.requests.output_tokens))
-        return latency <= bound and (not spec.keeps_up or _keeps_up(done))
+        in_time = (done.finished_at <= done.requests.arrived_at[-1]).mean()
+        keeps_up = not spec.keeps_up or in_time >= FINISHED_IN_TIME
+        return bool(keeps_up and np.mean(jct / done.requests.output_tokens) <= bound)
 
     low = start
     while not within(low):
@@ -137,12 +138,6 @@ def highest_rate(load: Load, bound: float, start: float) -> float:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if within(middle) else (low, middle)
     return low
-
-
-def _keeps_up(done: SimulatedCompletions) -> bool:
-    """Are ``FINISHED_IN_TIME`` of the requests finished when the last one arrives?"""
-    last = done.requests.arrived_at[-1]
-    return float((done.finished_at <= last).mean()) >= FINISHED_IN_TIME
 
 
 def _measured(load: Load, rate: float) -> dict[str, float]:

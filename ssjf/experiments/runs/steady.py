@@ -92,7 +92,8 @@ def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
     The same requests and gaps at every load: a Poisson stream, or what ``arrivals`` of the
     workload says.
     """
-    workload, model, server = spec.workload, profile(spec.profile), server_of(spec)
+    workload, model = spec.workload, profile(spec.profile)
+    server = server_on(spec.deployment, spec.slots, **spec.server.as_json())
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
     n = workload.requests or (workload.requests_per_slot or 1) * server.slots
     if workload.draw == "synthetic":
@@ -125,19 +126,13 @@ def pool_of(workload: OpenLoop) -> Requests:
     return replace(pool, prompt_tokens=np.full(len(pool), workload.prompt_tokens))
 
 
-def server_of(spec: SteadyRun) -> Server:
-    """The server of a run; what it leaves open is the deployment's, where there is one."""
-    given = spec.server.as_json()
-    if spec.deployment is not None:
-        return server_on(spec.deployment, spec.slots, **given)
-    return Server(slots=spec.slots, **given)
-
-
-def server_on(deployment_name: str, slots: int, **given: Any) -> Server:
-    """A server of so many slots on a deployment; ``given`` beats what the deployment has."""
-    has = deployment(deployment_name)
-    names = ("kv_tokens", "block_tokens", "token_budget")
-    return Server(slots=slots, **{name: getattr(has, name) for name in names} | given)
+def server_on(deployment_name: str | None, slots: int, **given: Any) -> Server:
+    """A server of so many slots; what is not ``given`` is the deployment's, where there is one."""
+    if deployment_name is not None:
+        has = deployment(deployment_name)
+        names = ("kv_tokens", "block_tokens", "token_budget")
+        given = {name: getattr(has, name) for name in names} | given
+    return Server(slots=slots, **given)
 
 
 def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:

@@ -6,7 +6,6 @@ scheduling, calibration) needs neither the texts nor a training. The proxy itsel
 left in ``results/proxies``, which is not committed.
 """
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.texts import Texts, fold_of, load_texts, prompt_hash
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
-TRAINED = re.compile(r"proxy:(.+)")  # in a configuration: the proxy of another series
 WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
 
 
@@ -98,13 +96,13 @@ def _proxy_spec(spec: TrainingRun) -> ProxySpec:
 
 def _resolved(spec: TrainingRun, value: Any) -> Any:
     """``proxy:SERIES`` as the folder of that series' proxy, trained before in this experiment."""
-    named = TRAINED.fullmatch(value) if isinstance(value, str) else None
-    if not named:
+    if not isinstance(value, str) or not value.startswith("proxy:"):
         return value
-    folders = sorted((paths.proxies() / spec.experiment).glob(f"{named[1]}-*"))
+    series = value.removeprefix("proxy:")
+    folders = sorted((paths.proxies() / spec.experiment).glob(f"{series}-*"))
     if not folders:
         raise InputError(
-            f"{spec.series} of {spec.experiment} needs the proxy {named[1]}, which is not in "
+            f"{spec.series} of {spec.experiment} needs the proxy {series}, which is not in "
             f"{paths.proxies()}; delete its run and run the experiment again"
         )
     return str(folders[0])
