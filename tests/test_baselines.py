@@ -12,7 +12,6 @@ import pytest
 from scipy.stats import spearmanr
 
 from commands import refused, ssjf
-from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
@@ -247,21 +246,6 @@ def test_arrays_that_do_not_fit_are_refused(proxies, change):
     proxy = proxies["prompt-length"]
     with pytest.raises(ValueError, match=r"increase|instead of|finite"):
         type(proxy).from_arrays(proxy.arrays() | change, {})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        (key, end)
-        for key, field in TfidfRidgeConfig.model_json_schema()["properties"].items()
-        if "minimum" in field
-        for end in (field["minimum"] - 1, field["maximum"] + 1)
-    ]
-    + [("ridge", float("nan")), ("most_terms", 9.0), ("bands", True)],
-)
-def test_a_config_has_limits(key, value):
-    with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
-        validated(TfidfRidgeConfig, {key: value})
 
 
 # By the command line

@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import STRICT, validated
 from ssjf.errors import InputError
+from ssjf.proxy.baselines import TfidfRidgeConfig
+from ssjf.proxy.light.training import LightConfig
+from ssjf.proxy.retrieval.proxy import RetrievalConfig
 
 
 class Fast(BaseModel):
@@ -83,3 +86,13 @@ def test_without_a_file_the_sentence_names_the_key_alone():
         validated(Options, {"row": 1})
     with pytest.raises(InputError, match=r"^rows is 0; it must be"):
         validated(Options, {"rows": 0})
+
+
+@pytest.mark.parametrize("model", [LightConfig, RetrievalConfig, TfidfRidgeConfig])
+def test_a_proxys_config_keeps_its_limits(model):
+    limited = {k: s for k, s in model.model_json_schema()["properties"].items() if "minimum" in s}
+    assert limited
+    for key, schema in limited.items():
+        for end in (schema["minimum"] - 1, schema["maximum"] + 1):
+            with pytest.raises(InputError, match=f"{key} is {end}; it must be a"):
+                validated(model, {key: end})

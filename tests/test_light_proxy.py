@@ -296,16 +296,8 @@ def test_arrays_hold_all_of_a_proxy(case, proxy):
     assert np.array_equal(again.predict(case.prompts).tokens, proxy.predict(case.prompts).tokens)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        (key, end)
-        for key, field in LightConfig.model_json_schema()["properties"].items()
-        if "minimum" in field
-        for end in (field["minimum"] - 1, field["maximum"] + 1)
-    ]
-    + [("ridge", float("nan")), ("leaves", 31.0), ("buckets", 1000), ("threads", True)],
-)
-def test_a_config_has_limits(key, value):
-    with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
-        validated(LightConfig, {key: value})
+def test_a_config_takes_numbers_of_their_kind_only():
+    wrong = {"ridge": float("nan"), "leaves": 31.0, "buckets": 1000, "threads": True}
+    for key, value in wrong.items():
+        with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
+            validated(LightConfig, {key: value})

@@ -178,8 +178,6 @@ BAD = {
     "zero bytes": ("p.csv", b"prompt\n\0\n", "the file is not text (it holds zero bytes)"),
     "open quote": ("p.csv", b'prompt\n"a\n', "line 2: not valid CSV"),
     "empty jsonl": ("p.jsonl", b"", "the file is empty"),
-    "blank jsonl": ("p.jsonl", b"\n", "the table has no rows; at least one is needed"),
-    "empty csv": ("p.csv", b"", "the file is empty"),
     "only a header": ("p.csv", b"prompt\n", "the table has no rows; at least one is needed"),
     "empty parquet": ("p.parquet", b"", "the file is empty"),
     "suffix": ("p.txt", b"a\n", "unknown suffix of file"),

@@ -523,20 +523,6 @@ def test_a_wrong_config_is_refused(key, value, why):
     assert str(refusal.value).startswith(why)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        (key, end)
-        for key, field in RetrievalConfig.model_json_schema()["properties"].items()
-        if "minimum" in field
-        for end in (field["minimum"] - 1, field["maximum"] + 1)
-    ],
-)
-def test_a_config_has_limits(key, value):
-    with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
-        validated(RetrievalConfig, {key: value})
-
-
 # The command line
 
 
