@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 
-.PHONY: help report test vllm lab resimulate retrain remeasure lint clean
+.PHONY: help report site test vllm lab resimulate retrain remeasure lint clean
 
 help:
 	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
+	@echo "make site        the same pages anew, from notebooks and verdicts as they are (seconds)"
 	@echo "make test        set up, run all tests"
 	@echo "make vllm        set up vLLM for the CPU in an environment of its own (3 GB)"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
@@ -19,6 +20,9 @@ help:
 
 report: $(VENV)/.notebooks
 	$(BIN)/ssjf report
+
+site: $(VENV)/.notebooks
+	$(BIN)/ssjf report --pages-only
 
 resimulate: $(VENV)/.notebooks
 	$(BIN)/ssjf run all --again

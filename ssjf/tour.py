@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssjf import scheduler as policies
@@ -20,18 +21,9 @@ from ssjf.request import Completions
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
-from ssjf.workload.arrivals import arrivals, rate_for
+from ssjf.workload import synthetic
 
 MOST_REQUESTS = 200  # more bars than that cannot be told apart
-PROCESSES = {
-    "poisson": ("rate",),
-    "gamma": ("rate", "cv"),
-    "uniform": ("rate",),
-    "deterministic": ("rate",),
-    "burst": (),
-}
-"""Arrival processes and which of the options they take."""
 PROFILE = "ssjf-paper"
 TOKEN_BUDGET = 1_000_000  # no limit: the profile's prefill costs nothing
 SHOWN = {
@@ -44,11 +36,12 @@ SHOWN = {
 
 
 class Played(NamedTuple):
-    """One workload served twice, by FCFS and by the policy chosen; metrics of either."""
+    """One workload served twice, by FCFS and by the policy chosen; metrics, and whom to follow."""
 
     policy: str
     runs: Mapping[str, Completions]
     measured: dict[str, dict[str, float]]
+    follow: int
 
 
 def play(
@@ -60,27 +53,31 @@ def play(
     noise: float = 0.5,
     seed: int = 0,
     requests: int = 80,
+    follow: int = 0,
 ) -> Played:
     """Serve ``requests`` (at most 200) at utilisation ``rho`` by FCFS and by a policy.
 
     ``cv`` is the coefficient of variation of Gamma gaps; predictions are the true lengths
-    times exp(``noise`` z), z standard normal. Raises InputError for what is out of range.
+    times exp(``noise`` z), z standard normal; ``follow`` is the request to look at, by arrival
+    from 0 (the last one, if there are not so many). Raises InputError for what is out of range.
     """
     if not 1 <= requests <= MOST_REQUESTS:
         raise InputError(f"requests is {requests}; it must be from 1 to {MOST_REQUESTS}")
+    if follow < 0:
+        raise InputError(f"follow is {follow}; it must be 0 or more")
     rng = np.random.default_rng(seed)
-    drawn = lengths.synthetic(requests, rng)
+    drawn = synthetic.requests(requests, rng)
     model, server = profile(PROFILE), Server(slots=slots, token_budget=TOKEN_BUDGET)
     alone = model.alone_seconds(drawn.prompt_tokens, drawn.output_tokens)
-    given = {"rate": rate_for(rho, float(alone.mean()), slots), "cv": cv}
-    options = {option: given[option] for option in PROCESSES.get(process, ())}
-    drawn = drawn.arriving(arrivals({"process": process, **options}, requests, rng))
+    rate = synthetic.rate_for(rho, float(alone.mean()), slots)
+    drawn = drawn.arriving(synthetic.arrivals(process, requests, rate, rng, cv))
     predicted = predict(f"noise:{noise}", drawn, rng)
     runs = {
         name: simulate(drawn, policies.policy(name), model, server, predicted)
         for name in ("fcfs", policy)
     }
-    return Played(policy, runs, {n: metrics.summarise(run, alone) for n, run in runs.items()})
+    measured = {name: metrics.summarise(run, alone) for name, run in runs.items()}
+    return Played(policy, runs, measured, min(follow, requests - 1))
 
 
 def summary(played: Played) -> str:
@@ -109,22 +106,41 @@ def draw(**scene: Any) -> Figure:
 
 def _picture(played: Played) -> Figure:
     """Not pyplot's figure: a notebook shows it once, where it is named."""
-    fig = Figure(figsize=(drawing.WIDTH_INCHES, 5.4), layout="constrained")
-    axes = fig.subplot_mosaic([[*played.runs], ["shares", "shares"]])
-    shares = axes["shares"]
-    for name, run in played.runs.items():
-        look, arrived = style.look(name), run.requests.arrived_at
-        drawing.gantt(axes[name], arrived, run.scheduled_at, run.finished_at, look["color"])
-        axes[name].set(title=look["label"], xlabel="time (s)")
+    fig = Figure(figsize=(drawing.WIDTH_INCHES, 5.6), layout="constrained")
+    axes = fig.subplot_mosaic([[*played.runs], ["shares", "bars"]])
+    for place, (name, run) in enumerate(played.runs.items()):
+        look = style.look(name)
+        jct = run.finished_at - run.requests.arrived_at
+        _gantt(axes[name], run, played.follow, look)
         axes[name].sharex(axes["fcfs"])
-        line = {"color": look["color"], "linestyle": look["linestyle"], "label": look["label"]}
-        shares.ecdf(run.finished_at - arrived, **line)
+        line = {"color": look["color"], "linestyle": look["linestyle"]}
+        axes["shares"].ecdf(jct, **line, label=look["label"])
+        heights = [played.measured[name][metric] for metric in ("jct_mean", "jct_p99")]
+        at = np.arange(2) + (place - (len(played.runs) - 1) / 2) * 0.4
+        bars = axes["bars"].bar(at, heights, width=0.38, color=look["color"])
+        axes["bars"].bar_label(bars, fmt="{:.1f}", fontsize=8)
     axes["fcfs"].set_ylabel("request, by arrival")
-    shares.set(xlabel="JCT (s)", ylabel="share of requests\nfinished within")
-    shares.set(xlim=(0, None), ylim=(0, 1.02))
-    shares.legend(loc="lower right")
+    axes["shares"].set(xlabel="JCT (s)", ylabel="share of requests\nfinished within")
+    axes["shares"].set(xlim=(0, None), ylim=(0, 1.02))
+    axes["shares"].legend(loc="lower right")
+    axes["bars"].set(ylabel="JCT (s)", ymargin=0.12)
+    axes["bars"].set_xticks([0, 1], ["mean", "p99"])
+    axes["bars"].grid(visible=False, axis="x")
     fig.suptitle(summary(played), fontsize=9)
     return fig
+
+
+def _gantt(ax: Axes, run: Completions, follow: int, look: dict[str, str]) -> None:
+    """All requests, and one of them told apart, with what became of it."""
+    arrived, finished = run.requests.arrived_at, run.finished_at
+    drawing.gantt(ax, arrived, run.scheduled_at, finished, look["color"])
+    ends = arrived[follow], run.scheduled_at[follow], finished[follow]
+    ax.plot(ends, [follow] * 3, color="#CC0000", lw=1, marker="|", ms=9, zorder=5)
+    tokens = run.requests.output_tokens[follow]
+    words = f"request {follow}: {tokens} tokens, JCT {ends[2] - ends[0]:.1f} s"
+    ax.set(title=look["label"], xlabel="time (s)")
+    ax.text(0.98, 0.97, words, color="#CC0000", fontsize=8, ha="right", va="top",
+            transform=ax.transAxes)  # fmt: skip
 
 
 def explore(**scene: Any) -> Any:
@@ -158,9 +174,10 @@ def _controls(widgets: Any, start: dict[str, Any]) -> dict[str, Any]:
         "noise": (0.0, 3.0, 0.1, "noise σ"),
         "seed": (0, 50, 1, "seed"),
         "requests": (10, MOST_REQUESTS, 10, "requests"),
+        "follow": (0, MOST_REQUESTS - 1, 1, "follow"),
     }
     choices = {
-        "process": (tuple(PROCESSES), "arrivals"),
+        "process": (synthetic.PROCESSES, "arrivals"),
         "policy": (policies.known_policies(), "policy"),
     }
     made = {name: _slider(widgets, start[name], *slider) for name, slider in sliders.items()}

@@ -5,6 +5,11 @@ import http.server
 import threading
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile("quick")  # pytest --hypothesis-profile=thorough tries more
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -18,8 +18,7 @@ from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
 from ssjf.proxy.baselines import VOCABULARY, TfidfRidgeConfig, sizes_of, terms
 from ssjf.proxy.io import read_spec
-from ssjf.workload.splits import split_of
-from ssjf.workload.texts import load_texts
+from ssjf.workload.texts import load_texts, split_of
 
 NAMES = ("tfidf-ridge", "prompt-length", "constant")
 every = pytest.mark.parametrize("name", NAMES)

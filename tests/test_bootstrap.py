@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.analysis import bootstrap
@@ -24,9 +24,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
-        found = bootstrap.interval(rng.normal(5, 1, 40), level=0.9, resamples=400, seed=rng)
+        found = bootstrap.interval(rng.normal(5, 1, 40), resamples=400, seed=rng)
         covered += found.low <= 5 <= found.high
-    assert covered / 400 == pytest.approx(0.9, abs=0.05)
+    assert covered / 400 == pytest.approx(0.95, abs=0.04)
 
 
 def test_values_are_those_of_the_means():
@@ -35,7 +35,6 @@ def test_values_are_those_of_the_means():
     assert bootstrap.factor(baseline, treated).value == pytest.approx(2.5 / 4)
     assert bootstrap.difference(baseline, treated).value == pytest.approx(-1.5)
     assert bootstrap.captured(baseline, treated, oracle).value == pytest.approx(1.5 / 2.5)
-    assert bootstrap.interval([1, 2, 3, 10], "median").value == 2.5
 
 
 @pytest.mark.parametrize("of", PAIRS)
@@ -52,7 +51,6 @@ def test_a_difference_of_equals_is_nothing():
     assert bootstrap.difference(RUNS, RUNS + 2) == pytest.approx((2, 2, 2))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=40), st.integers(0, 99))
 def test_a_seed_repeats_and_an_interval_is_ordered(values, seed):
     values = np.array(values)
@@ -105,8 +103,6 @@ def test_any_statistic_of_stacked_columns():
     [
         (lambda: bootstrap.interval([]), "values must hold at least one number"),
         (lambda: bootstrap.interval([1, np.nan, np.inf]), "values holds 2 values of 3 that are"),
-        (lambda: bootstrap.interval([1, 2], "mode"), "unknown statistic 'mode'; known: mean, med"),
-        (lambda: bootstrap.interval([1, 2], level=95), "level is 95"),
         (lambda: bootstrap.interval([1, 2], resamples=0), "resamples is 0"),
         (lambda: bootstrap.interval([1, 2], groups=[1]), "groups must be 2 ids"),
         (lambda: bootstrap.interval([1, 2, 3], groups=[1, 1, 2]), "from 1 to 2 runs"),
@@ -116,7 +112,7 @@ def test_any_statistic_of_stacked_columns():
         (lambda: bootstrap.batch_means([1, 2], 3), "2 values do not fill 3 batches"),
     ],
 )
-def test_what_is_wrong_is_said(call, message):
+def test_what_is_wrong_is_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
@@ -35,7 +35,6 @@ def stream(n, distort=lambda x: x, noise=0.0, seed=0):
 # The order
 
 
-@settings(max_examples=200, deadline=None)
 @given(points, st.lists(lengths, min_size=2, max_size=20))
 def test_the_order_of_predictions_is_kept_and_no_tie_is_made(pairs, asked):
     asked = np.unique(asked)
@@ -44,7 +43,6 @@ def test_the_order_of_predictions_is_kept_and_no_tie_is_made(pairs, asked):
     assert (np.diff(found) > 0).all() and (found > 0).all() and np.isfinite(found).all()
 
 
-@settings(max_examples=50, deadline=None)
 @given(points, st.lists(lengths, min_size=1, max_size=9))
 def test_equal_predictions_stay_equal(pairs, asked):
     found = taught(pairs).calibrate([*asked, *asked])
@@ -156,7 +154,6 @@ def test_what_is_no_length_stays_as_it_is():
     assert found.calibrate(np.ones((2, 3))).shape == (2, 3) and found.calibrate(5).shape == ()
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(), st.floats()), max_size=60),
     st.lists(st.floats(), max_size=9),

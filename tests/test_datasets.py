@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssjf.errors import InputError
-from ssjf.workload import datasets
+from ssjf.workload import catalogue, datasets
 from ssjf.workload import traces as published
 from ssjf.workload.catalogue import DATASETS, TEXTS, Dataset, Form, Source
 from ssjf.workload.traces import load_trace
@@ -143,7 +143,7 @@ def test_ssjf_predictions_of_other_requests_are_refused(tmp_path):
 
 
 def test_an_unknown_data_set_lists_the_known_ones():
-    for function in (datasets.find, datasets.load, datasets.get):
+    for function in (catalogue.find, datasets.load, datasets.get):
         with pytest.raises(InputError, match="unknown data set 'azure'; known: alpaca-ev") as error:
             function("azure")
         assert all(name in str(error.value) for name in (*DATASETS, *TEXTS))
@@ -158,7 +158,7 @@ def test_texts_are_no_requests():
 def test_a_data_set_that_is_not_here_says_where_it_is_looked_for(name, home, tmp_path, monkeypatch):
     monkeypatch.setenv("SSJF_DATA", str(tmp_path / "data"))
     with pytest.raises(InputError) as error:
-        datasets.find(name)
+        catalogue.find(name)
     source = DATASETS[name].forms[0].sources[0]
     for part in (str(home), str(tmp_path / "data"), source.name, source.url, f"data get {name}"):
         assert part in str(error.value)
@@ -169,19 +169,19 @@ def test_ssjf_data_is_searched_two_folders_deep_before_the_cache(
     below, tiny, home, tmp_path, monkeypatch
 ):
     [cached] = datasets.get("tiny")
-    assert datasets.find("tiny") == [cached]
+    assert catalogue.find("tiny") == [cached]
     folder = tmp_path / "data" / below
     folder.mkdir(parents=True)
     path = write(folder / "tiny.csv", AZURE)
     monkeypatch.setenv("SSJF_DATA", str(tmp_path / "data"))
-    assert datasets.find("tiny") == [path]
+    assert catalogue.find("tiny") == [path]
 
 
 def test_a_data_set_with_a_file_missing_is_not_here(home):
     home.mkdir(parents=True)
     write(home / "predictions_warmup_cls_1000K.csv", CLS3)
     with pytest.raises(InputError, match="is not here"):
-        datasets.find("ssjf-lmsys")
+        catalogue.find("ssjf-lmsys")
     write(home / "predictions_warmup_multi_cls_1000K.csv", CLS3)
     assert len(datasets.load("ssjf-lmsys")) == 3
 

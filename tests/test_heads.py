@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
@@ -164,7 +164,6 @@ def test_the_expected_length_is_that_of_a_uniform_and_of_a_point():
 
 
 @given(st.lists(st.floats(-50, 50), min_size=3, max_size=60, unique=True))
-@settings(deadline=None)
 def test_a_ranker_s_lengths_keep_its_order(scores):
     scores = np.array(scores)
     logs = np.log(RNG.integers(1, 500, len(scores)).astype(float))

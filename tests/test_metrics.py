@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.analysis import metrics
@@ -63,7 +63,6 @@ def test_a_burst_is_as_deep_as_what_it_leaves_waiting():
     assert metrics.summarise(burst, np.ones(5))["queue_depth_max"] == 3
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 60))
 def test_depth_is_that_of_watching_the_queue(seed, n):
     completions = random_run(seed, n)
@@ -81,7 +80,6 @@ def test_depth_is_that_of_watching_the_queue(seed, n):
     assert found["queue_depth_max"] == max(depth)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([0.0, 0.1, 0.5]))
 def test_levels_are_numpys_over_what_was_served_after_the_warmup(seed, n, warmup):
     completions = random_run(seed, n)
@@ -96,7 +94,6 @@ def test_levels_are_numpys_over_what_was_served_after_the_warmup(seed, n, warmup
     assert found["jct_mean"] == pytest.approx(jct.mean())
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=200))
 def test_throughput_25_is_the_authors(finished):
     ordered = sorted(finished)

@@ -34,6 +34,12 @@ def test_no_two_notebooks_claim_one_number_or_one_figure():
     assert stored == {name for kind, name in made if kind == "figures"}
 
 
+def test_the_tour_leads_to_every_notebook():
+    text = (FOLDER / "00_tour.ipynb").read_text()
+    others = {path.name for path in FOLDER.glob("*.ipynb")} - {"00_tour.ipynb"}
+    assert set(re.findall(r"\((\d\d_[a-z_]+\.ipynb)\)", text)) == others
+
+
 def test_another_parameter_leaves_the_cited_figure_alone(tmp_path):
     """Plain papermill, as a reader would run it."""
     project_copy(tmp_path, "10_lengths.ipynb")

@@ -177,10 +177,12 @@ BAD = {
     "not UTF-8": ("p.jsonl", b'{"prompt": "\xff"}\n', "the file is not text in UTF-8"),
     "zero bytes": ("p.csv", b"prompt\n\0\n", "the file is not text (it holds zero bytes)"),
     "open quote": ("p.csv", b'prompt\n"a\n', "line 2: not valid CSV"),
-    "empty jsonl": ("p.jsonl", b"", "the table has no rows; at least one is needed"),
-    "empty csv": ("p.csv", b"", "column 'prompt' is missing; found: none"),
+    "empty jsonl": ("p.jsonl", b"", "the file is empty"),
+    "blank jsonl": ("p.jsonl", b"\n", "the table has no rows; at least one is needed"),
+    "empty csv": ("p.csv", b"", "the file is empty"),
     "only a header": ("p.csv", b"prompt\n", "the table has no rows; at least one is needed"),
-    "empty parquet": ("p.parquet", b"", "not a readable parquet file"),
+    "empty parquet": ("p.parquet", b"", "the file is empty"),
+    "no parquet": ("p.parquet", b"PAR1 but then\nnot", "not a readable parquet file"),
     "suffix": ("p.txt", b"a\n", "unknown suffix of file"),
 }  # fmt: skip
 

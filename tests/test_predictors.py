@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 from ssjf.errors import InputError
 from ssjf.proxy import known_predictors, predict
 from ssjf.request import Requests
-from ssjf.workload import lengths
+from ssjf.workload import synthetic
 
 
 def workload(tokens, **columns):
@@ -24,7 +24,7 @@ def of(spec, tokens, seed=0, **columns):
 
 @pytest.fixture(scope="module")
 def chat():
-    return lengths.lognormal(30_000, 200, 0.9, np.random.default_rng(1))
+    return synthetic.lognormal(30_000, 200, 0.9, np.random.default_rng(1))
 
 
 def test_the_oracle_is_the_truth():
@@ -52,6 +52,12 @@ def test_classes_are_the_papers_training_labels():
 def test_classes_never_contradict_the_truth(tokens):
     order = np.argsort(tokens, kind="stable")
     assert (np.diff(of("classes", tokens)[order]) >= 0).all()
+
+
+def test_an_error_is_of_so_many_tokens(chat):
+    error = of("error:90", chat) - chat
+    assert error.mean() == pytest.approx(0, abs=3) and error.std() == pytest.approx(90, rel=0.05)
+    assert np.abs(error).mean() == pytest.approx(90 / np.sqrt(2), rel=0.05), "Laplace's"
 
 
 def test_noise_is_log_normal_around_the_truth(chat):
@@ -132,7 +138,7 @@ def test_a_workload_without_columns_or_requests_says_so():
 
 
 def test_every_known_form_is_taken():
-    values = {"T1,T2,…": "2,3", "SIGMA": "0.1", "TAU": "1", "NAME": "c"}
+    values = {"T1,T2,…": "2,3", "SIGMA": "0.1", "TOKENS": "9", "TAU": "1", "NAME": "c"}
     for form in known_predictors():
         name, _, value = form.partition(":")
         spec = f"{name}:{values[value]}" if value else name

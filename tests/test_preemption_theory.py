@@ -14,8 +14,8 @@ from ssjf.scheduler.alise import alise
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
-from ssjf.workload.arrivals import rate_for
+from ssjf.workload import synthetic
+from ssjf.workload.synthetic import rate_for
 from test_theory import WORKLOADS, assert_agrees, of_columns
 
 STEP = Profile("a step a token", step_seconds=0.01)
@@ -48,7 +48,7 @@ def srpt_jct(rate, durations):
 @pytest.mark.parametrize("rho", [0.5, 0.8])
 def test_srpt_is_schrage_and_miller(rho):
     """On one slot, with no cost of preemption: KV stays where it is."""
-    pool = lengths.lognormal(2_000, 200, 0.9, np.random.default_rng(7), high=1_500)
+    pool = synthetic.lognormal(2_000, 200, 0.9, np.random.default_rng(7), high=1_500)
     rate = rate_for(rho, 0.01 * pool.mean())
     found = []
     for seed in range(12):

@@ -14,12 +14,13 @@ from sklearn.metrics import (
 )
 
 from commands import changed
-from ssjf.analysis import predictions as judged
+from ssjf.analysis import predictions
+from ssjf.analysis.quality import quality
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, paths, pools, runner, store, sweep_draws
 from ssjf.experiments.grid import Experiment, experiment
 from ssjf.experiments.runs import training as proxy_runs
-from ssjf.workload.splits import SPLITS, fold_of, split_of
+from ssjf.workload.texts import SPLITS, fold_of, split_of
 
 LIGHT = {"kind": "light", "labels": ["output_tokens", "again"],
          "config": {"buckets": 1024, "dimensions": 4, "most_trees": 40,
@@ -145,29 +146,28 @@ def test_a_sweep_over_a_pool_is_drawn_as_the_authors_draw(here):
 
 def test_errors_are_those_of_scikit_learn():
     rng = np.random.default_rng(4)
-    arrays = {"truth": rng.integers(1, 400, 300).astype(float), "said": rng.uniform(0, 400, 300)}
+    truth, predicted = rng.integers(1, 400, 300).astype(float), rng.uniform(0, 400, 300)
     expected = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "r2": r2_score}
-    for name, score in expected.items():
-        found = judged.MEASURES[name](arrays)
-        assert found == pytest.approx(score(arrays["truth"], arrays["said"]))
+    for name, value in quality(truth, predicted, list(expected)).items():
+        assert value == pytest.approx(expected[name](truth, predicted))
 
 
 def test_precision_recall_and_confusion_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     true, said = pd.Series(rng.integers(0, 4, 300)), pd.Series(rng.integers(0, 3, 300))
-    found = judged.precision_and_recall(true.to_numpy(), said.to_numpy())
+    found = predictions.precision_and_recall(true.to_numpy(), said.to_numpy())
     precision, recall, _, _ = precision_recall_fscore_support(
         true, said, average="macro", zero_division=0
     )
     assert found == pytest.approx((precision, recall))
-    matrix = judged.confusion(pd.DataFrame({"true_class": true, "predicted_class": said}))
+    matrix = predictions.confusion(pd.DataFrame({"true_class": true, "predicted_class": said}))
     assert matrix.sum(axis=1) == pytest.approx(np.ones(4))
     assert matrix[2, 1] == pytest.approx(((true == 2) & (said == 1)).sum() / (true == 2).sum())
 
 
 def test_judging_holds_the_value_within_its_interval(here):
-    found = judged.judged(grid.rows("trial")).set_index(["series", "metric"])
-    assert set(found.index.get_level_values("metric")) == set(judged.WORDS)
+    found = predictions.quality_of(grid.rows("trial")).set_index(["series", "metric"])
+    assert set(found.index.get_level_values("metric")) == set(predictions.WORDS)
     light = found.loc["light"]
     assert light.loc["spearman", "value"] > 0.7
     assert (light["low"] <= light["value"] + 1e-9).all()

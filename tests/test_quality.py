@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssjf.analysis import intervals
+from ssjf.analysis.bootstrap import resampled
 from ssjf.analysis.quality import (
     METRICS,
+    RANK_METRICS,
     class_quality,
-    error_quality,
     interval_coverage,
+    noise_ceiling,
     quality,
+    with_intervals,
 )
-from ssjf.analysis.ranks import RANK_METRICS, noise_ceiling, rank_quality
 from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.workload import datasets
@@ -31,6 +32,10 @@ COLUMNS = st.integers(1, 25).flatmap(
         st.lists(st.integers(-3, 6), min_size=n, max_size=n),
     )
 )
+
+
+def rank_quality(truth, score):
+    return quality(truth, score, RANK_METRICS)
 
 
 def chat(n, sigma=0.7, seed=0):
@@ -58,7 +63,6 @@ def test_a_case_done_by_hand():
     found = quality([10, 100, 200, 600], [20, 150, 180, 250])
     assert found["mae"] == (10 + 50 + 20 + 350) / 4
     assert found["rmse"] == pytest.approx(math.sqrt((100 + 2500 + 400 + 350**2) / 4))
-    assert found["mae_log"] == pytest.approx(np.log([2, 1.5, 200 / 180, 600 / 250]).mean())
     assert found["accuracy"] == 0.5  # classes 0 1 2 4 predicted as 0 2 2 2
     assert found["within_one_class"] == 0.75
     assert found["macro_f1"] == pytest.approx((1 + 0 + 2 / 4 + 0) / 4)
@@ -72,10 +76,8 @@ def test_binning_is_that_of_the_class_predictor():
     just_below = tokens - 1e-9
     assert quality(tokens, tokens)["accuracy"] == 1
     assert quality(tokens, just_below)["accuracy"] == 0.6
-    assert quality(tokens, just_below, thresholds=(10_000,))["accuracy"] == 1
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_correlations_are_scipys(pair):
     truth, score = (np.array(column, float) for column in pair)
@@ -84,8 +86,6 @@ def test_correlations_are_scipys(pair):
     found = rank_quality(truth, score)
     assert found["kendall_tau_b"] == pytest.approx(stats.kendalltau(truth, score).statistic)
     assert found["spearman"] == pytest.approx(stats.spearmanr(truth, score).statistic)
-    pearson = quality(truth, score)["pearson"]
-    assert pearson == pytest.approx(stats.pearsonr(truth, score).statistic, abs=1e-12)
 
 
 def naive_pairs_2x(truth, score):
@@ -98,7 +98,6 @@ def naive_pairs_2x(truth, score):
     return points / pairs if pairs else NAN
 
 
-@settings(deadline=None, max_examples=300)
 @given(COLUMNS)
 def test_pairs_2x_are_exactly_those_of_the_double_loop(pair):
     assert np.array_equal(rank_quality(*pair)["pairs_2x"], naive_pairs_2x(*pair), equal_nan=True)
@@ -123,7 +122,6 @@ def naive_macro_f1(truth, predicted):
     return np.mean(scores)
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_macro_f1_is_the_mean_of_harmonic_means(pair):
     assert class_quality(*pair)["macro_f1"] == pytest.approx(naive_macro_f1(*pair))
@@ -135,7 +133,7 @@ def test_macro_f1_is_the_mean_of_harmonic_means(pair):
 def test_a_perfect_predictor():
     truth, _ = chat(500)
     found = quality(truth, truth)
-    assert all(found.pop(name) == 0 for name in ("mae", "rmse", "mae_log"))
+    assert all(found.pop(name) == 0 for name in ("mae", "rmse"))
     assert found == pytest.approx(dict.fromkeys(found, 1.0))
 
 
@@ -144,7 +142,7 @@ def test_the_mean_explains_and_orders_nothing():
     found = quality(truth, np.full(500, truth.mean()))
     assert found["r2"] == pytest.approx(0)
     assert found["rmse"] == pytest.approx(truth.std())
-    assert [found[name] for name in ("kendall_tau_b", "spearman", "pearson")] == [0, 0, 0]
+    assert [found[name] for name in ("kendall_tau_b", "spearman")] == [0, 0]
     assert found["pairs_2x"] == 0.5
 
 
@@ -156,7 +154,6 @@ def test_the_wrong_way_round():
     assert found["pairs_2x"] == 0
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_only_the_order_counts_for_ranks_and_not_that_of_the_requests(pair):
     truth, score = (np.array(column) for column in pair)
@@ -166,7 +163,6 @@ def test_only_the_order_counts_for_ranks_and_not_that_of_the_requests(pair):
     assert rank_quality(truth[shuffled], score[shuffled]) == expected
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_pairs_2x_of_a_score_and_of_its_opposite_are_all_pairs(pair):
     truth, score = (np.array(column) for column in pair)
@@ -180,11 +176,7 @@ def test_what_is_undefined_is_nan_without_a_warning():
         for truth, predicted in (([5], [7.0]), ([5, 5], [1.0, 2.0])):
             found = quality(truth, predicted)
             undefined = {name for name, value in found.items() if np.isnan(value)}
-            assert undefined == {"r2", "r2_log", "pearson", *RANK_METRICS}
-
-
-def test_predictions_below_one_token_have_a_logarithm():
-    assert quality([1, 8], [-3.0, 0.0])["mae_log"] == pytest.approx(math.log(8) / 2)
+            assert undefined == {"r2", *RANK_METRICS}
 
 
 # The ceiling
@@ -194,19 +186,14 @@ def test_the_ceiling_is_that_of_the_score_behind_the_draws():
     rng = np.random.default_rng(3)
     score = rng.standard_normal(20_000)
     draws = np.exp(5 + score[:, None] + 0.6 * rng.standard_normal((20_000, 4)))
-    found = noise_ceiling(draws)
     reachable = np.mean([stats.spearmanr(score, draw).statistic for draw in draws.T])
-    assert found["pair_spearman"] < found["others_spearman"] < reachable
-    assert found["limit_spearman"] == pytest.approx(reachable, abs=0.01)
-    reliability = 1 / (1 + 0.6**2)
-    spearman = 6 / np.pi * np.arcsin(reliability / 2)
-    assert found["pair_spearman"] == pytest.approx(spearman, abs=0.01)
-    assert found["pair_kendall"] == pytest.approx(2 / np.pi * np.arcsin(reliability), abs=0.01)
+    pair = stats.spearmanr(*draws.T[:2]).statistic
+    assert pair < noise_ceiling(draws) < reachable
+    assert noise_ceiling(draws[:, :2]) == pytest.approx(pair)
 
 
 def test_draws_without_noise_can_be_predicted():
-    draws = np.repeat(np.arange(1, 50)[:, None], 3, axis=1)
-    assert noise_ceiling(draws) == pytest.approx(dict.fromkeys(noise_ceiling(draws), 1.0))
+    assert noise_ceiling(np.repeat(np.arange(1, 50)[:, None], 3, axis=1)) == pytest.approx(1.0)
 
 
 # Distributions
@@ -235,19 +222,18 @@ def test_the_ends_of_an_interval_belong_to_it():
 
 def test_intervals_hold_their_values_and_repeat_by_seed():
     truth, predicted = chat(400)
-    table = intervals.with_intervals(truth, predicted, resamples=200)
+    table = with_intervals(truth, predicted, resamples=200)
     assert table["metric"].tolist() == list(METRICS)
     assert table["value"].tolist() == list(quality(truth, predicted).values())
     assert ((table["low"] < table["value"]) & (table["value"] < table["high"])).all()
-    assert table.equals(intervals.with_intervals(truth, predicted, resamples=200))
-    assert not table.equals(intervals.with_intervals(truth, predicted, resamples=200, seed=1))
+    assert table.equals(with_intervals(truth, predicted, resamples=200))
 
 
 def test_intervals_shrink_with_the_root_of_the_requests():
     names = ("spearman", "pairs_2x")
     widths = []
     for n in (500, 8000):
-        table = intervals.with_intervals(*chat(n), names, resamples=200)
+        table = with_intervals(*chat(n), names, resamples=200)
         widths.append((table["high"] - table["low"]).to_numpy())
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.25)
 
@@ -255,20 +241,24 @@ def test_intervals_shrink_with_the_root_of_the_requests():
 def test_the_interval_of_a_mean_is_the_textbooks():
     truth, predicted = chat(500)
     error = stats.sem(abs(truth - predicted))
-    table = intervals.with_intervals(truth, predicted, ["mae"])
+    table = with_intervals(truth, predicted, ["mae"])
     assert (table["high"] - table["low"])[0] == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
 def test_conversations_are_drawn_whole():
     truth, predicted = chat(300)
     copies = np.repeat(np.arange(300), np.arange(300) % 3 + 1)  # 1 to 3 turns, all alike
-    once, naive, grouped = (
-        intervals.with_intervals(truth[rows], predicted[rows], ["spearman"], groups, resamples=300)
-        for rows, groups in ((np.arange(300), None), (copies, None), (copies, copies))
-    )
-    width = [(table["high"] - table["low"])[0] for table in (once, naive, grouped)]
-    assert width[1] < 0.85 * width[2]  # copies seem to be evidence
-    assert width[2] == pytest.approx(width[0], rel=0.3)
+
+    def width(rows, groups):
+        def spearman(at):
+            return quality(truth[rows[at]], predicted[rows[at]], ["spearman"])
+
+        table = resampled(spearman, len(rows), groups, resamples=300)
+        return (table["high"] - table["low"])[0]
+
+    once, naive, grouped = width(np.arange(300), None), width(copies, None), width(copies, copies)
+    assert naive < 0.85 * grouped  # copies seem to be evidence
+    assert grouped == pytest.approx(once, rel=0.3)
 
 
 def test_any_measure_can_be_resampled():
@@ -278,14 +268,14 @@ def test_any_measure_can_be_resampled():
         low, high = quantiles[rows, 0], quantiles[rows, -1]
         return {"coverage": interval_coverage(truth[rows], low, high)}
 
-    row = intervals.resampled(coverage, 500, resamples=300).iloc[0]
+    row = resampled(coverage, 500, resamples=300).iloc[0]
     assert row["low"] < LEVELS[-1] - LEVELS[0] < row["high"]
 
 
 def test_no_interval_where_nothing_can_be_resampled():
-    one_group = intervals.with_intervals([5, 9, 30], [4, 9, 20], ["mae"], groups=[1, 1, 1])
+    one_group = resampled(lambda rows: {"n": len(rows)}, 3, groups=[1, 1, 1])
     assert one_group[["low", "high"]].isna().all(axis=None)
-    no_order = intervals.with_intervals([5, 9], [4, 9], ["spearman", "kendall_tau_b"])
+    no_order = with_intervals([5, 9], [4, 9], ["spearman", "kendall_tau_b"])
     assert no_order["metric"].tolist() == ["spearman", "kendall_tau_b"]
     assert no_order[["low", "high"]].isna().all(axis=None)
 
@@ -299,8 +289,6 @@ BAD = [
     ("predicted holds 1 values of 2 that are not finite", lambda: quality([1, 2], [1.0, NAN])),
     ("truth holds 1 values of 2 that are not finite", lambda: rank_quality([1, NAN], [1, 2])),
     ("truth holds 1 lengths of 2 that are not above 0", lambda: quality([0, 2], [1.0, 2.0])),
-    ("thresholds must be at least 1", lambda: quality([1], [1], thresholds=(9, 9))),
-    ("truth holds 1 lengths of 1 that are not above 0", lambda: error_quality([0], [1])),
     ("class ids must be whole", lambda: class_quality([1, 2], [1, 2.5])),
     ("at least 2 answers", lambda: noise_ceiling([[1], [2]])),
     ("at least 2 answers", lambda: noise_ceiling([1, 2])),
@@ -309,10 +297,9 @@ BAD = [
     ("differ from prompt to prompt", lambda: noise_ceiling([[1, 2], [1, 3]])),
     ("low must not be above high", lambda: interval_coverage([5], [9], [1])),
     ("high must be 1 values", lambda: interval_coverage([5], [9], [1, 2])),
-    ("unknown metric 'f2'; known: accuracy,", lambda: intervals.with_intervals([1], [1], ["f2"])),
-    ("level is 95", lambda: intervals.with_intervals([1], [1], level=95)),
-    ("resamples is 0", lambda: intervals.with_intervals([1], [1], resamples=0)),
-    ("groups must be 1 values", lambda: intervals.with_intervals([1], [1], groups=[1, 2])),
+    ("unknown metric 'f2'; known: accuracy,", lambda: with_intervals([1], [1], ["f2"])),
+    ("resamples is 0", lambda: with_intervals([1], [1], resamples=0)),
+    ("groups must be 1 values", lambda: resampled(dict, 1, [1, 2])),
 ]
 
 

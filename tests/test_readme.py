@@ -15,8 +15,8 @@ from ssjf.cli import main
 from ssjf.report import notebooks, readme
 from ssjf.scheduler import known_policies, policy
 from ssjf.simulator.profile import profile
-from ssjf.workload import lengths
-from ssjf.workload.arrivals import arrivals, rate_for
+from ssjf.workload import synthetic
+from ssjf.workload.synthetic import arrivals, rate_for
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
@@ -33,8 +33,7 @@ def blocks(page, language=""):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_short_and_its_links_and_pictures_exist(page):
-    most = 260 if page == "structure" else 150  # structure has a line per module
-    assert len(PAGES[page].splitlines()) <= most
+    assert len(PAGES[page].splitlines()) <= 150
     folder = ROOT if page == "README" else ROOT / "docs"
     for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
         assert link.startswith("http") or (folder / link).exists(), link
@@ -103,11 +102,11 @@ def test_every_policy_is_described():
 def test_its_recommendation_is_that_of_the_made_up_requests(tmp_path):
     """5,000 requests of synthetic lengths, Poisson at ρ 0.9 on 8 slots, seed 0."""
     rng = np.random.default_rng(0)
-    made_up = lengths.synthetic(5000, rng)
+    made_up = synthetic.requests(5000, rng)
     alone = profile("ssjf-paper").alone_seconds(made_up.prompt_tokens, made_up.output_tokens)
     rate = rate_for(0.9, float(alone.mean()), 8)
     columns = {
-        "arrived_at": arrivals({"process": "poisson", "rate": rate}, 5000, rng),
+        "arrived_at": arrivals("poisson", 5000, rate, rng),
         "prompt_tokens": made_up.prompt_tokens,
         "output_tokens": made_up.output_tokens,
     }

@@ -12,10 +12,10 @@ from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, store
 from ssjf.experiments.runner import execute
 from ssjf.experiments.runs import published as published_runs
-from ssjf.report import measures
+from ssjf.report import claims
 from ssjf.request import Requests
 from ssjf.simulator.published import NO_QUIRKS, Quirks, duration_seconds, quirk_names, serve
-from ssjf.workload import datasets
+from ssjf.workload import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTHORS = {"rate": "ssjf_replay", "cv": "ssjf_cv_replay"}
@@ -46,7 +46,7 @@ def data(monkeypatch):
     monkeypatch.setenv("SSJF_DATA", str(folder))
     try:
         for name in ("ssjf-lmsys", "azure-conv-2023", "azure-code-2023"):
-            datasets.find(name)
+            catalogue.find(name)
     except InputError as error:
         pytest.skip(f"needs the published data sets: {error}")
 
@@ -61,7 +61,7 @@ def replayed():
 
 def figures(frame):
     """Mean over all runs and plotted rates, as the authors plot them."""
-    means = measures.per_run(frame).groupby(["mode", "series"])[METRICS].mean()
+    means = claims.per_run(frame).groupby(["mode", "series"])[METRICS].mean()
     return means.sort_index()
 
 
@@ -261,7 +261,7 @@ def test_an_unknown_quirk_lists_the_known_ones():
 def test_the_authors_throughput_is_not_that_of_the_makespan(replayed):
     """Without batching the order of service cannot change how long all the work takes."""
     rows = replayed["rate"]
-    runs = measures.per_run(rows[rows["mode"] == "none"])
+    runs = claims.per_run(rows[rows["mode"] == "none"])
     means = runs.groupby("series")[["throughput_25", "completed_per_second"]].mean()
     factor = means.loc["sjf"] / means.loc["fcfs"]
     assert factor["throughput_25"] > 4

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -81,7 +81,6 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
 @given(STEPS, st.integers(1, 20))
 def test_any_course_of_adding_and_forgetting_is_that_of_a_dictionary(steps, capacity):
     """Kept are, of the last ``capacity`` added, those not forgotten."""

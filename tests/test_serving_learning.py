@@ -7,7 +7,7 @@ import math
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_tools import (
@@ -64,7 +64,6 @@ def length(observer, data, size=None):
 # Reading answers
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 10**6), st.booleans(), st.integers(1, 400), st.text())
 def test_the_usage_of_a_body_is_its_length(tokens, chat, size, text):
     told = answer(tokens, chat=chat)
@@ -98,7 +97,6 @@ CHUNKS = [({"role": "assistant", "content": ""}, None), ({"content": "Hello"}, N
           ({"content": ""}, "stop")]  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.booleans())
 def test_a_stream_is_read_however_it_is_cut(size, crlf):
     def of(text):
@@ -298,7 +296,6 @@ def test_a_bounded_number_of_models_is_kept():
     assert {"used", f"m{i}"} < found.calibrators.keys() and "m0" not in found.calibrators
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.floats(1, 900), st.integers(1, 900)), max_size=40)
 )

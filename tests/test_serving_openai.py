@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.serving.openai import (
@@ -58,7 +58,6 @@ def test_conversations_without_a_user(messages):
         read({"messages": messages}, chat=True, history=True)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=9), min_size=1, max_size=7))
 def test_a_conversation_reads_as_it_does_in_training(said):
     """Whatever alternates between user and assistant is what ``Texts.text`` makes of it."""

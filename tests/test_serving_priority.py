@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.errors import InputError
@@ -20,7 +20,6 @@ def keys(**options):
     return Keys(ServeOptions(**options))
 
 
-@settings(max_examples=200, deadline=None)
 @given(TIMES, st.floats(0, 1e5), LENGTHS, LENGTHS, BOUNDS, LONGEST)
 def test_none_is_overtaken_by_what_arrives_later_than_the_bound(
     first, gap, long, short, bound, longest
@@ -31,7 +30,6 @@ def test_none_is_overtaken_by_what_arrives_later_than_the_bound(
     assert found.priority(first, long) <= found.priority(later, short)
 
 
-@settings(max_examples=200, deadline=None)
 @given(TIMES, BOUNDS, LONGEST)
 def test_the_bound_is_reached(first, bound, longest):
     """What arrives a hundredth earlier than it, and is as short as can be, does overtake."""
@@ -41,7 +39,6 @@ def test_the_bound_is_reached(first, bound, longest):
         assert found.priority(first, 1e7) > found.priority(first + gap, 1)
 
 
-@settings(max_examples=200, deadline=None)
 @given(TIMES, LENGTHS, LENGTHS, BOUNDS, LONGEST)
 def test_of_two_that_arrive_at_once_the_shorter_never_goes_later(at, one, other, bound, longest):
     found = keys(overtake_seconds=bound, longest_tokens=longest)
@@ -63,7 +60,6 @@ def test_the_order_is_that_of_the_policy_that_the_simulator_runs(bound, name):
     assert found.policy.name == name.partition(":")[0]
 
 
-@settings(max_examples=200, deadline=None)
 @given(TIMES, LENGTHS, st.one_of(st.none(), st.just(0), BOUNDS), LONGEST)
 def test_a_key_is_a_whole_number_that_json_readers_keep(at, length, bound, longest):
     found = keys(overtake_seconds=bound, longest_tokens=longest).priority(at, length)
@@ -87,7 +83,6 @@ VALID = {
 }  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.fixed_dictionaries({}, optional=VALID))
 def test_options_survive_the_environment(given):
     options = ServeOptions(**given)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_tools import (
@@ -37,7 +37,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=3))
 def test_what_was_written_last_is_read(tmp_path_factory, written):
     folder = tmp_path_factory.mktemp("state")
@@ -48,7 +47,6 @@ def test_what_was_written_last_is_read(tmp_path_factory, written):
     assert state.read() == written[-1] and names(folder) == ["learned"]
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["cut", "flip", "longer"]))
 def test_any_damage_is_found_and_the_file_put_aside(tmp_path_factory, at, how):
     folder = tmp_path_factory.mktemp("state")

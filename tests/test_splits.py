@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssjf.workload.splits import SPLITS, distinct, normalised, prompt_hash, split_of
+from ssjf.workload.texts import SPLITS, distinct, normalised, prompt_hash, split_of
 
 # Of the 250 prompts of Open-Assistant/oasst-model-eval; the hashes are those of another program.
 PUBLISHED = [

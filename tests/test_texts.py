@@ -19,12 +19,18 @@ from pyarrow import parquet
 
 from commands import refused, ssjf, trace
 from ssjf.errors import InputError
-from ssjf.workload import datasets
-from ssjf.workload.catalogue import TEXTS
-from ssjf.workload.datasets import find_texts
-from ssjf.workload.describe import quantiles
-from ssjf.workload.splits import SPLITS, normalised, prompt_hash, split_of
-from ssjf.workload.texts import Texts, check_trainable, load_texts
+from ssjf.workload import catalogue, datasets
+from ssjf.workload.catalogue import TEXTS, find_texts
+from ssjf.workload.datasets import quantiles
+from ssjf.workload.texts import (
+    SPLITS,
+    Texts,
+    check_trainable,
+    load_texts,
+    normalised,
+    prompt_hash,
+    split_of,
+)
 from ssjf.workload.tokenizers import KNOWN, count_tokens
 
 CHAT = [
@@ -278,7 +284,7 @@ JSONL = '{"prompt": "a", "output_tokens": 1}\n'
         ("x.csv", "", {}, "the file is empty"),
         ("x.json", "[]", {}, "the table has no rows"),
         ("x.json", " \n", {}, "the table has no rows"),
-        ("x.csv", "prompt,output_tokens\né,1\n".encode("latin-1"), {}, "table of text in UTF-8"),
+        ("x.csv", "prompt,output_tokens\né,1\n".encode("latin-1"), {}, "not text in UTF-8"),
         ("x.jsonl", JSONL.replace("a", "é").encode("latin-1"), {}, "not text in UTF-8"),
         ("x.parquet", "prompt", {}, "not a readable parquet file"),
         ("x.json", '[{"prompt": "a"', {}, "not valid JSON"),
@@ -406,7 +412,7 @@ def test_a_published_file_is_found_but_not_another_under_a_known_name(home):
 @pytest.mark.parametrize("name", sorted({*TEXTS} - {"halueval", "codealpaca"}))
 def test_texts_without_one_published_file_are_not_downloaded(name, home):
     each = TEXTS[name]
-    for function in (datasets.get, datasets.find):
+    for function in (datasets.get, catalogue.find):
         with pytest.raises(InputError, match=f"text data set {name} is not here") as error:
             function(name)
         assert each.source is None and "ssjf data get" not in str(error.value)
@@ -418,7 +424,7 @@ def test_texts_without_one_published_file_are_not_downloaded(name, home):
 def test_texts_without_one_published_file_are_where_they_were_put(home):
     home.mkdir(parents=True)
     path = write(home / "lmsys-chat-1m.jsonl", LMSYS)
-    assert datasets.get("lmsys-chat-1m") == datasets.find("lmsys-chat-1m") == [path]
+    assert datasets.get("lmsys-chat-1m") == catalogue.find("lmsys-chat-1m") == [path]
     assert {each["name"]: each["path"] for each in datasets.describe_all()}["lmsys-chat-1m"] == path
 
 
@@ -429,14 +435,14 @@ def test_texts_published_as_one_file_are_downloaded_from_a_pinned_url(
     each = TEXTS[name]
     assert re.match(r"https://raw\.githubusercontent\.com/.+/[0-9a-f]{40}/", each.url)
     with pytest.raises(InputError, match=f"run `ssjf data get {name}`, or download "):
-        datasets.find(name)
+        catalogue.find(name)
     folder, url = served
     other = dataclasses.replace(each, url=f"{url}/{each.files[-1]}")
     monkeypatch.setitem(TEXTS, name, other)
     with pytest.raises(InputError, match=f"cannot download .* as {each.files[-1]}"):
         datasets.get(name)
     write(folder / each.files[-1], [{"instruction": "a", "output": "b"}])
-    assert datasets.get(name) == datasets.find(name) == [home / each.files[-1]]
+    assert datasets.get(name) == catalogue.find(name) == [home / each.files[-1]]
     assert load_texts(name, "bytes").prompts == ["a"]
 
 

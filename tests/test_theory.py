@@ -17,14 +17,14 @@ from ssjf.simulator.profile import Profile, profile
 from ssjf.simulator.published import MODES, NO_QUIRKS, duration_seconds, serve
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
-from ssjf.workload.arrivals import rate_for
+from ssjf.workload import synthetic
+from ssjf.workload.synthetic import rate_for
 
 PAPER = profile("ssjf-paper")
 ONE_SLOT = Server(slots=1)
 SEEDS = range(12)
 N = 40_000
-POOL = lengths.lognormal(3_000, 180, 0.9, np.random.default_rng(7), high=600)
+POOL = synthetic.lognormal(3_000, 180, 0.9, np.random.default_rng(7), high=600)
 POOL_SECONDS = PAPER.alone_seconds(np.ones_like(POOL), POOL)
 POOL_NOISY = POOL * np.exp(0.7 * np.random.default_rng(8).standard_normal(len(POOL)))
 NON_PREEMPTIVE = ("fcfs", "sjf", "ssjf", "ssjf-aged:3", "ssjf-bounded:0.1", "hrrn")

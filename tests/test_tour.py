@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ssjf import tour
 from ssjf.errors import InputError
+from ssjf.workload.synthetic import PROCESSES
 
 matplotlib.use("Agg")
 
@@ -29,7 +30,16 @@ def test_fcfs_against_itself_gains_nothing():
     assert "gain 0.0 %" in tour.summary(tour.play(policy="fcfs"))
 
 
-@pytest.mark.parametrize("process", tour.PROCESSES)
+def test_a_request_is_followed_and_mean_and_p99_stand_side_by_side():
+    fig = tour.draw(requests=30, follow=99)
+    words = [text.get_text() for ax in fig.axes for text in ax.texts]
+    assert sum("request 29: " in text for text in words) == 2
+    bars = fig.axes[-1]
+    assert [label.get_text() for label in bars.get_xticklabels()] == ["mean", "p99"]
+    assert len(bars.patches) == 4
+
+
+@pytest.mark.parametrize("process", PROCESSES)
 def test_every_process_is_drawn(process):
     assert isinstance(tour.draw(process=process, requests=20), Figure)
 
@@ -41,7 +51,13 @@ def test_the_same_scene_is_the_same_table():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"policy": "none such"}, {"process": "none such"}, {"requests": 201}, {"rho": -1.0}],
+    [
+        {"policy": "none such"},
+        {"process": "none such"},
+        {"requests": 201},
+        {"rho": -1.0},
+        {"follow": -1},
+    ],
 )
 def test_what_is_out_of_range_is_refused(wrong):
     with pytest.raises(InputError):

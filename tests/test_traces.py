@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -60,7 +60,6 @@ def test_every_format_gives_the_same_requests(path):
     }
 
 
-@settings(max_examples=25)
 @given(gaps=st.lists(st.floats(1e-3, 1e5), min_size=1, max_size=20))
 def test_times_survive_a_csv_exactly(tmp_path_factory, gaps):
     times = np.cumsum(gaps).tolist()
@@ -157,7 +156,8 @@ def test_equal_times_keep_the_order_of_the_rows(path):
 
 def test_a_table_without_rows_is_refused(path):
     columns = {name: pa.array([], pa.float64()) for name in GOOD}
-    assert sentence(write(path, columns)).startswith(f"{path.name}: the table has no rows")
+    why = "the file is empty" if path.suffix == ".jsonl" else "the table has no rows"
+    assert sentence(write(path, columns)).startswith(f"{path.name}: {why}")
 
 
 def test_a_missing_file_and_a_folder_are_no_trace(path, tmp_path):
@@ -190,7 +190,7 @@ def test_a_binary_file_is_no_table_of_text(tmp_path, suffix, data, why):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "column 'arrived_at' is missing; found: none"),
+        ("\n", "column 'arrived_at' is missing; found: none"),
         (f"{HEADER}\n0,1,1\n\n1,1\n", "row 2: 2 fields for 3 columns"),
         (f"{HEADER}\n0,1,1,9\n", "row 1: 4 fields for 3 columns"),
         (f"{HEADER},output_tokens\n0,1,1,2\n", "column 'output_tokens' is there twice"),
@@ -217,7 +217,7 @@ def test_a_malformed_json_line_is_named(tmp_path, line, why):
     assert why in sentence(path)
 
 
-@pytest.mark.parametrize("kept", [0, 3, 100, -10])
+@pytest.mark.parametrize("kept", [3, 100, -10])
 def test_a_cut_parquet_file_is_refused(tmp_path, kept):
     path = write(tmp_path / "trace.parquet", GOOD)
     path.write_bytes(path.read_bytes()[:kept])

@@ -14,7 +14,7 @@ from commands import contents, refused, ssjf
 from ssjf.errors import InputError
 from ssjf.experiments import train as training
 from ssjf.proxy.io import card, load, read_spec
-from ssjf.workload.splits import split_of
+from ssjf.workload.texts import split_of
 
 SPEC = """
 kind = "light"

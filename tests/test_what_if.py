@@ -14,7 +14,7 @@ from ssjf.scheduler import Policy, policy
 from ssjf.scheduler.orderings import fcfs
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
-from ssjf.workload import arrivals, lengths
+from ssjf.workload import synthetic
 
 PAPER = profile("ssjf-paper")
 ONE = Server(slots=1)
@@ -23,8 +23,8 @@ ONE = Server(slots=1)
 def workload(rate, n=1_500, output=None, seed=0):
     """Poisson arrivals of answers of 100 tokens on average (2.1 s alone), or of the given ones."""
     rng = np.random.default_rng(seed)
-    output = lengths.lognormal(n, 100, 0.8, rng) if output is None else np.full(n, output)
-    return Requests(arrivals.poisson(n, rate, rng), np.ones(n), output)
+    output = synthetic.lognormal(n, 100, 0.8, rng) if output is None else np.full(n, output)
+    return Requests(synthetic.arrivals("poisson", n, rate, rng), np.ones(n), output)
 
 
 def compared(requests, *names, predictor="oracle", **options):
@@ -70,7 +70,7 @@ def test_the_load_of_equal_requests_at_equal_gaps_is_rate_times_service(gap):
 
 @pytest.mark.parametrize("slots", [2, 8])
 def test_slots_share_the_load(slots):
-    requests = lengths.synthetic(800, np.random.default_rng(0))
+    requests = synthetic.requests(800, np.random.default_rng(0))
     requests = requests.arriving(np.arange(800.0))
     one, more = (what_if.WhatIf(requests, PAPER, Server(s)).offered_load for s in (1, slots))
     assert more == pytest.approx(one / slots, rel=0.05)

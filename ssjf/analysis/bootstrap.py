@@ -1,30 +1,34 @@
-"""Seeded bootstrap intervals over replicates (runs), and batch means of one long run.
+"""Seeded bootstrap intervals (95 %) over runs or requests, and batch means of one long run.
 
 Intervals are the percentiles of resampled statistics (Efron 1979; Efron & Tibshirani 1993,
 chapter 13). Statistics of two or more policies are paired: a resample draws runs, and takes
 every policy's value of a drawn run, because all policies served the same requests (common
 random numbers).
 
-All take the options ``level=0.95``, ``resamples=2000``, ``seed=0`` (or a Generator) and
+Statistics of runs take the options ``resamples=2000``, ``seed=0`` (or a Generator) and
 ``groups=None``. With ``groups``, ids of shape (n,), whole groups (e.g. seeds) of equal size
 are drawn, for runs that are alike within a group; without, every run is its own group.
 
 Every function raises InputError for columns that are empty, not of one length, or hold values
-that are not finite numbers, for groups of unequal size, and for a level or a number of
-resamples out of range. With one group there is nothing to resample: low and high are NaN. So
-is all of a ratio over 0, and the interval of one that some resample divides by 0.
+that are not finite numbers, for groups of unequal size, and for a number of resamples out of
+range. With one group there is nothing to resample: low and high are NaN. So is all of a ratio
+over 0, and the interval of one that some resample divides by 0.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from ssjf.config import count
-from ssjf.errors import InputError, unknown
+from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray
+
+LEVELS = [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
 
 class Estimate(NamedTuple):
@@ -35,33 +39,24 @@ class Estimate(NamedTuple):
     high: float
 
 
-_STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "median": np.median}
-
-
-def interval(values: ArrayLike, statistic: str = "mean", **options: Any) -> Estimate:
-    """The ``mean`` or ``median`` of ``values``, shape (n,), one per run."""
-    if statistic not in _STATISTICS:
-        raise unknown("statistic", statistic, _STATISTICS)
-    function = _STATISTICS[statistic]
-    return _of_means(lambda x: x, {"values": values}, function, **options)
+def interval(values: ArrayLike, **options: Any) -> Estimate:
+    """The mean of ``values``, shape (n,), one per run."""
+    return _of_means(lambda x: x, options, values=values)
 
 
 def reduction(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """100 (1 - mean(treated) / mean(baseline)), in percent."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: 100 * (1 - t / b), columns, **options)
+    return _of_means(lambda b, t: 100 * (1 - t / b), options, baseline=baseline, treated=treated)
 
 
 def factor(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """mean(treated) / mean(baseline)."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: t / b, columns, **options)
+    return _of_means(lambda b, t: t / b, options, baseline=baseline, treated=treated)
 
 
 def difference(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
     """mean(treated - baseline), in the values' unit."""
-    columns = {"baseline": baseline, "treated": treated}
-    return _of_means(lambda b, t: t - b, columns, **options)
+    return _of_means(lambda b, t: t - b, options, baseline=baseline, treated=treated)
 
 
 def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike, **options: Any) -> Estimate:
@@ -69,34 +64,32 @@ def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike, **options: A
 
     (mean(fcfs) - mean(policy)) / (mean(fcfs) - mean(oracle)).
     """
-    columns = {"fcfs": fcfs, "policy": policy, "oracle": oracle}
-    return _of_means(lambda f, p, o: (f - p) / (f - o), columns, **options)
+    return _of_means(
+        lambda f, p, o: (f - p) / (f - o), options, fcfs=fcfs, policy=policy, oracle=oracle
+    )
 
 
 def statistic(
     function: Callable[[FloatArray], ArrayLike],
     values: ArrayLike,
     *,
-    level: float = 0.95,
     resamples: int = 2000,
-    seed: int | np.random.Generator = 0,
+    seed: int | Generator = 0,
     groups: ArrayLike | None = None,
 ) -> Estimate:
     """Any statistic of ``values``, shape (..., n), whose last axis is the runs.
 
     ``function`` takes (r, ..., n), r resamples at once, and returns (r,).
     """
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; it must be between 0 and 1")
     values = _finite("values", values)
     picks = _picks(values.shape[-1], groups, count("resamples", resamples), seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.asarray(function(values[None]))[0])
-        resampled = np.asarray(function(np.moveaxis(values[..., picks], -2, 0)))
+        others = np.asarray(function(np.moveaxis(values[..., picks], -2, 0)))
     value = value if math.isfinite(value) else math.nan
-    if not len(resampled) or not np.isfinite(resampled).all():
+    if not len(others) or not np.isfinite(others).all():
         return Estimate(value, math.nan, math.nan)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(others, LEVELS)
     return Estimate(value, float(low), float(high))
 
 
@@ -113,11 +106,48 @@ def batch_means(values: ArrayLike, batches: int = 30) -> FloatArray:
     return values[len(values) - batches * length :].reshape(batches, length).mean(axis=1)
 
 
+def resampled(
+    measure: Callable[[IntArray], Mapping[str, float]],
+    n: int,
+    groups: ArrayLike | None = None,
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    """Intervals of ``measure(rows)``, metrics of some of n requests.
+
+    A resample draws n of the n requests, or with ``groups``, ids of shape (n,), as many groups
+    (conversations, of any size) as there are, each with all its requests. With one group, and
+    where some resample has no finite value, low and high are NaN.
+
+    Returns
+    -------
+    Columns metric, value, low, high.
+    """
+    labels = np.arange(n) if groups is None else one_each("groups", groups, n)
+    value = measure(np.arange(n))
+    draws = _draws(labels, count("resamples", resamples), np.random.default_rng(0))
+    measured = [list(measure(rows).values()) for rows in draws]
+    limits = np.full((2, len(value)), np.nan)
+    if measured:  # a value that is not finite makes its column's limits NaN
+        kept = np.where(np.isfinite(measured).all(axis=0), measured, np.nan)
+        limits = np.quantile(kept, LEVELS, axis=0)
+    names, values = list(value), list(value.values())
+    return pd.DataFrame({"metric": names, "value": values, "low": limits[0], "high": limits[1]})
+
+
+def _draws(labels: NDArray, resamples: int, rng: Generator) -> Iterator[IntArray]:
+    """The rows of each resample; none if there is one group."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    ordered = np.argsort(labels, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    for _ in range(resamples if len(sizes) > 1 else 0):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        taken = sizes[drawn]
+        first = np.repeat(starts[drawn] - (np.cumsum(taken) - taken), taken)
+        yield ordered[first + np.arange(len(first))]
+
+
 def _of_means(
-    combine: Callable[..., FloatArray],
-    columns: dict[str, ArrayLike],
-    mean: Callable[..., NDArray] = np.mean,
-    **options: Any,
+    combine: Callable[..., FloatArray], options: dict[str, Any], **columns: ArrayLike
 ) -> Estimate:
     """``statistic`` of the columns' means."""
     arrays = [_finite(name, values) for name, values in columns.items()]
@@ -125,7 +155,7 @@ def _of_means(
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise InputError(f"{', '.join(columns)} must be a number per run each, not {shapes}")
     # (r, columns, n) -> one (r,) per column
-    return statistic(lambda v: combine(*mean(v, axis=-1).T), np.stack(arrays), **options)
+    return statistic(lambda v: combine(*v.mean(axis=-1).T), np.stack(arrays), **options)
 
 
 def _picks(n: int, groups: ArrayLike | None, resamples: int, seed) -> IntArray:
@@ -153,4 +183,14 @@ def _finite(name: str, values: ArrayLike) -> FloatArray:
             f"{name} holds {bad} values of {array.size} that are not finite numbers; "
             "leave those runs out of every column"
         )
+    return array
+
+
+def one_each(name: str, column: ArrayLike, n: int) -> NDArray:
+    """The column, of shape (n,) with n > 0, or an InputError."""
+    array = np.asarray(column)
+    if n == 0:
+        raise InputError(f"{name} is empty; quality needs at least one request")
+    if array.shape != (n,):
+        raise InputError(f"{name} must be {n} values, one per request, not of shape {array.shape}")
     return array

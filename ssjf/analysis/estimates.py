@@ -44,11 +44,8 @@ def against(
     Columns ``by``, series, value, low, high.
     """
     compare = COMPARISONS[how]
-
-    def estimate(wide: pd.DataFrame, series: str) -> Estimate:
-        return compare(wide[baseline], wide[series])
-
-    return _each(frame, by, metric, estimate, leave_out=baseline)
+    return _each(frame, by, metric, lambda wide, series: compare(wide[baseline], wide[series]),
+                 leave_out=baseline)  # fmt: skip
 
 
 def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.DataFrame:
@@ -56,15 +53,12 @@ def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.Da
 
     Columns ``by``, series, value, low, high.
     """
-    rows = []
-    for values, part in frame.groupby([*by], sort=False):
-        wide = replicates(part, "jct_mean")
-        for series in frame["series"].unique():
-            if series != "fcfs":
-                share = bootstrap.captured(wide["fcfs"], wide[series], wide["sjf"])
-                percent = {key: 100 * value for key, value in share._asdict().items()}
-                rows.append(dict(zip(by, values, strict=True)) | {"series": series} | percent)
-    return pd.DataFrame(rows)
+
+    def percent(wide: pd.DataFrame, series: str) -> Estimate:
+        share = bootstrap.captured(wide["fcfs"], wide[series], wide["sjf"])
+        return Estimate(*(100 * each for each in share))
+
+    return _each(frame, [*by], "jct_mean", percent, leave_out="fcfs")
 
 
 def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs") -> pd.DataFrame:
@@ -96,11 +90,11 @@ def _each(
 ) -> pd.DataFrame:
     """``estimate(replicates, series)`` for every series at every value of the keys ``by``."""
     measured = replicates(frame, metric, by)
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for values in frame[by].drop_duplicates().itertuples(index=False, name=None):
         wide = measured.loc[values].dropna(axis=1, how="all")
         keys = dict(zip(by, values, strict=True))
         for series in frame["series"].unique():
             if series in wide and series != leave_out:
-                found.append(keys | {"series": series} | estimate(wide, series)._asdict())
-    return pd.DataFrame(found)
+                rows.append(keys | {"series": series} | estimate(wide, series)._asdict())
+    return pd.DataFrame(rows)

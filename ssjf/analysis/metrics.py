@@ -33,7 +33,9 @@ def per_request(
     one outside [0, 1) and for ``alone_seconds`` that are not one positive number per request.
     """
     rows = _served(completions, warmup_fraction)
-    alone = _alone(completions, alone_seconds)[rows]
+    alone = np.asarray(alone_seconds, np.float64)
+    if alone.shape != (len(completions),) or not (alone > 0).all():
+        raise InputError(f"alone_seconds must be {len(completions)} times above 0, one per request")
     tokens = completions.requests.output_tokens[rows]
     arrived = completions.requests.arrived_at[rows]
     first, finished = completions.first_token_at[rows], completions.finished_at[rows]
@@ -45,7 +47,7 @@ def per_request(
         "ttft": first - arrived,
         "tpot": (finished - first) / gaps,
         "normalised_latency": jct / tokens,
-        "slowdown": jct / alone,
+        "slowdown": jct / alone[rows],
     }
 
 
@@ -88,20 +90,13 @@ def _served(completions: Completions, warmup_fraction: float) -> IntArray:
     return skipped + np.flatnonzero(~np.isnan(completions.finished_at[skipped:]))
 
 
-def _alone(completions: Completions, alone_seconds: FloatArray) -> FloatArray:
-    alone = np.asarray(alone_seconds, np.float64)
-    if alone.shape != (len(completions),) or not (alone > 0).all():
-        raise InputError(f"alone_seconds must be {len(completions)} times above 0, one per request")
-    return alone
-
-
 def _spread(values: FloatArray) -> dict[str, float]:
     ordered = np.sort(values[~np.isnan(values)])
     if not len(ordered):
         return dict.fromkeys(("mean", *LEVELS, "max"), math.nan)
     levels = zip(LEVELS, _quantiles(ordered, np.array(list(LEVELS.values()))), strict=True)
-    found = {"mean": ordered.mean(), **dict(levels), "max": ordered[-1]}
-    return {name: float(value) for name, value in found.items()}
+    spread = {"mean": ordered.mean(), **dict(levels), "max": ordered[-1]}
+    return {name: float(value) for name, value in spread.items()}
 
 
 def _quantiles(ordered: FloatArray, probabilities: FloatArray) -> FloatArray:

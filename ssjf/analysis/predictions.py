@@ -1,17 +1,16 @@
 """How good the predictions of raw runs are, with intervals over prompts.
 
-``runs`` are rows of a training experiment (see proxy_runs): output_tokens, predicted_tokens,
-quantiles ``q0.05``…, classes, and the conversation that a prompt opens or belongs to.
+``runs`` are rows of a training experiment: output_tokens, predicted_tokens, quantiles
+``q0.05``…, classes, and the conversation that a prompt opens or belongs to.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from ssjf.analysis.intervals import resampled
-from ssjf.analysis.quality import class_quality, error_quality, interval_coverage
-from ssjf.analysis.ranks import rank
+from ssjf.analysis.bootstrap import resampled
+from ssjf.analysis.quality import CLASS_METRICS, class_quality, interval_coverage, quality
 from ssjf.request import IntArray
 
 RESAMPLES = 200
@@ -31,97 +30,79 @@ WORDS = {
     "within_one_class": "within one class",
     "coverage_80": "coverage of the 80 % interval",
 }
-
-
 Arrays = dict[str, np.ndarray]
-Measure = Callable[[Arrays], float]
 
 
-def _rank(name: str, truth: str = "truth") -> Measure:
-    return lambda a: rank(name, a[truth], a["said"])
-
-
-def _error(name: str) -> Measure:
-    return lambda a: error_quality(a["truth"], a["said"])[name]
-
-
-def _class(name: str) -> Measure:
-    return lambda a: class_quality(a["true_class"], a["predicted_class"])[name]
-
-
-MEASURES: dict[str, Measure] = {
-    "kendall_tau_b": _rank("kendall_tau_b"),
-    "spearman": _rank("spearman"),
-    "spearman_of_mean": _rank("spearman", "mean"),
-    "pairs_2x": _rank("pairs_2x"),
-    "mae": _error("mae"),
-    "rmse": _error("rmse"),
-    "r2": _error("r2"),
-    "accuracy": _class("accuracy"),
-    "macro_f1": _class("macro_f1"),
-    "precision": lambda a: precision_and_recall(a["true_class"], a["predicted_class"])[0],
-    "recall": lambda a: precision_and_recall(a["true_class"], a["predicted_class"])[1],
-    "within_one_class": _class("within_one_class"),
-    "coverage_80": lambda a: interval_coverage(a["truth"], a["low"], a["high"]),
-}
-
-
-def judged(
-    runs: pd.DataFrame, by: tuple[str, ...] = ("series",), metrics: Iterable[str] = MEASURES
+def quality_of(
+    runs: pd.DataFrame, by: tuple[str, ...] = ("series",), metrics: Iterable[str] = WORDS
 ) -> pd.DataFrame:
     """Columns ``by``, metric, value, low, high: 95 % bootstrap intervals over conversations.
 
-    A measure is left out where the rows do not tell it: the mean of draws, the interval.
+    A metric is left out where the rows have no columns for it: the mean of draws, the interval.
     """
-    parts = [_judged(part, metrics).assign(**dict(zip(by, key, strict=True)))
+    parts = [_quality_of(part, metrics).assign(**dict(zip(by, key, strict=True)))
              for key, part in runs.groupby([*by], sort=False)]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
-def _judged(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+def _quality_of(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     arrays = _arrays(part)
     lacking = {"spearman_of_mean": "mean", "coverage_80": "low"}
-    asked = [name for name in metrics if lacking.get(name, "truth") in arrays]
+    names = [name for name in metrics if lacking.get(name, "truth") in arrays]
 
     def measure(rows: IntArray) -> dict[str, float]:
         taken = {name: array[rows] for name, array in arrays.items()}
-        return {name: MEASURES[name](taken) for name in asked}
+        return {name: _metric(name, taken) for name in names}
 
-    return resampled(measure, len(part), part["conversation"].to_numpy(), resamples=RESAMPLES)
+    return resampled(measure, len(part), part["conversation"].to_numpy(), RESAMPLES)
+
+
+def _metric(name: str, a: Arrays) -> float:
+    """One of ``WORDS``; its classes are those that the predictor was trained on."""
+    if name == "spearman_of_mean":
+        return quality(a["mean"], a["predicted"], ["spearman"])["spearman"]
+    if name == "coverage_80":
+        return interval_coverage(a["truth"], a["low"], a["high"])
+    classes = a["true_class"], a["predicted_class"]
+    if name in ("precision", "recall"):
+        return precision_and_recall(*classes)[name == "recall"]
+    if name in CLASS_METRICS:
+        return class_quality(*classes)[name]
+    return quality(a["truth"], a["predicted"], [name])[name]
 
 
 def _arrays(part: pd.DataFrame) -> Arrays:
-    """The columns that measures read; ``mean`` of all draws, ``low`` and ``high`` if told."""
+    """The columns that metrics read; ``mean`` of all draws, ``low`` and ``high`` if known."""
     draws = [name for name in part if str(name).startswith("draw_")]
-    found = {
+    columns = {
         "truth": part["output_tokens"],
-        "said": part["predicted_tokens"],
+        "predicted": part["predicted_tokens"],
         "true_class": part["true_class"],
         "predicted_class": part["predicted_class"],
     }
     if draws and part[draws].notna().all(axis=None):
-        found["mean"] = part[["output_tokens", *draws]].mean(axis=1)
+        columns["mean"] = part[["output_tokens", *draws]].mean(axis=1)
     if LOW in part and part[LOW].notna().all():
-        found |= {"low": part[LOW], "high": part[HIGH]}
-    return {name: column.to_numpy(np.float64) for name, column in found.items()}
+        columns |= {"low": part[LOW], "high": part[HIGH]}
+    return {name: column.to_numpy(np.float64) for name, column in columns.items()}
 
 
 def confusion(part: pd.DataFrame) -> np.ndarray:
     """Share of each true class (rows) that is predicted as each class (columns), shape (k, k)."""
-    true, said = part["true_class"].to_numpy(), part["predicted_class"].to_numpy()
-    k = int(max(true.max(), said.max())) + 1
+    true, predicted = part["true_class"].to_numpy(), part["predicted_class"].to_numpy()
+    k = int(max(true.max(), predicted.max())) + 1
     counts = np.zeros((k, k))
-    np.add.at(counts, (true, said), 1)
+    np.add.at(counts, (true, predicted), 1)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def precision_and_recall(true: np.ndarray, said: np.ndarray) -> tuple[float, float]:
+def precision_and_recall(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
     """Plain means over the classes that occur among the true ones; 0 where none is predicted."""
     ids = np.unique(true)
-    hits = np.array([((true == i) & (said == i)).sum() for i in ids])
-    predicted = np.array([(said == i).sum() for i in ids])
+    hits = np.array([((true == i) & (predicted == i)).sum() for i in ids])
+    guesses = np.array([(predicted == i).sum() for i in ids])
     occur = np.array([(true == i).sum() for i in ids])
-    return float((hits / np.maximum(predicted, 1)).mean()), float((hits / occur).mean())
+    return float((hits / np.maximum(guesses, 1)).mean()), float((hits / occur).mean())
 
 
 def coverage(runs: pd.DataFrame, bands: int = 5) -> pd.DataFrame:
@@ -144,6 +125,5 @@ def _covered(rows: pd.DataFrame, by: str, band: int, lengths: pd.Series) -> dict
     inside = rows["output_tokens"].between(rows[LOW], rows[HIGH]).to_numpy()
     estimate = resampled(lambda at: {"c": inside[at].mean()}, len(rows), resamples=500)
     ends = {"from (tokens)": float(lengths.min()), "to (tokens)": float(lengths.max())}
-    value, low, high = estimate.loc[0, ["value", "low", "high"]]
-    interval = {"value": value, "low": low, "high": high}
+    interval = estimate.loc[0, ["value", "low", "high"]].to_dict()
     return {"by": by, "band": band, "n": len(rows)} | ends | interval

@@ -1,9 +1,8 @@
 """What requests to servers took, with intervals, against ``vllm serve`` on the same requests.
 
-``rows`` as ``load.rows`` gives them, with the columns ``workload`` (the load, in words) and
-``series``. Every series served the same requests, so that all comparisons are paired. Intervals
-are over seeds, all requests of a drawn seed together (requests of one run share a queue); where
-there is one seed only, over its requests.
+``rows`` are those of ``bench_client.measured`` with the columns ``workload`` (the load, in words)
+and ``series``. All comparisons are paired. Intervals are over seeds, all requests of a drawn seed
+together (requests of one run share a queue); where there is one seed only, over its requests.
 """
 
 from collections.abc import Callable
@@ -45,13 +44,15 @@ STATISTICS: dict[str, Statistic] = {
 
 def estimates(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns workload, series, metric (of ``WORDS``), value, low, high."""
-    found = []
+    records = []
     for (load, series), part in rows.groupby(["workload", "series"], sort=False):
-        for metric in WORDS:
-            estimate = _estimate(part, metric)
-            found.append({"workload": load, "series": series, "metric": metric}
-                         | estimate._asdict())  # fmt: skip
-    return pd.DataFrame(found)
+        records += _records(load, series, {metric: _estimate(part, metric) for metric in WORDS})
+    return pd.DataFrame(records)
+
+
+def _records(load: str, series: str, of: dict[str, Estimate]) -> list[dict[str, object]]:
+    keys: dict[str, object] = {"workload": load, "series": series}
+    return [keys | {"metric": metric} | estimate._asdict() for metric, estimate in of.items()]
 
 
 def _estimate(part: pd.DataFrame, metric: str) -> Estimate:
@@ -86,39 +87,30 @@ def reductions(rows: pd.DataFrame) -> pd.DataFrame:
 
     Metrics: those of E2EL and TTFT, and ``requests_per_second``, whose reduction is a loss.
     """
-    found = []
+    records = []
     for load, part in rows.groupby("workload", sort=False):
         plain = part[part["series"] == PLAIN]
         for series in part["series"].unique():
             if series != PLAIN:
                 treated = part[part["series"] == series]
-                found += [
-                    {"workload": load, "series": series, "metric": metric} | estimate._asdict()
-                    for metric, estimate in _reductions(plain, treated).items()
-                ]
-    return pd.DataFrame(found)
+                records += _records(load, series, _reductions(plain, treated))
+    return pd.DataFrame(records)
 
 
 def _reductions(plain: pd.DataFrame, treated: pd.DataFrame) -> dict[str, Estimate]:
-    found = {}
+    estimates = {}
     for metric in list(WORDS)[:4]:
         name, _, statistic = metric.partition("_")
         pair = np.stack([part[COLUMNS[name]].to_numpy() for part in (plain, treated)])
-        reduction = _reduction(STATISTICS[statistic])
-        found[metric] = bootstrap.statistic(reduction, pair, groups=_groups(plain))
+        percent = _reduction(STATISTICS[statistic])
+        estimates[metric] = bootstrap.statistic(percent, pair, groups=_groups(plain))
     rates = [per_seed(part)["requests_per_second"] for part in (plain, treated)]
-    return found | {"requests_per_second": bootstrap.reduction(*rates)}
+    return estimates | {"requests_per_second": bootstrap.reduction(*rates)}
 
 
 def _reduction(of: Statistic) -> Statistic:
     """In percent, of (..., plain and treated, n)."""
     return lambda pair: 100 * (1 - of(pair[..., 1, :]) / of(pair[..., 0, :]))
-
-
-def ttft_rise_ms(plain: pd.DataFrame, treated: pd.DataFrame) -> Estimate:
-    """By how many milliseconds the mean TTFT of the same requests is later than ``plain``'s."""
-    columns = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, treated)]
-    return bootstrap.difference(*columns, groups=_groups(plain))
 
 
 def _groups(part: pd.DataFrame) -> FloatArray | None:
@@ -128,16 +120,14 @@ def _groups(part: pd.DataFrame) -> FloatArray | None:
 
 def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """A row per load and server, as text: value [low, high]; ``labels`` name the series."""
-    found = estimates(rows)
-    found["text"] = [cell(*each) for each in found[["value", "low", "high"]].to_numpy()]
+    cells = estimates(rows)
+    cells["text"] = _cells(cells)
     keys = ["workload", "series"]
-    wide = found.pivot_table("text", keys, "metric", "first", sort=False)[list(WORDS)]
+    wide = cells.pivot_table("text", keys, "metric", "first", sort=False)[list(WORDS)]
     wide = wide.rename(columns=WORDS).reset_index()
-    sizes = rows.groupby(keys, sort=False).size().to_numpy()
-    wide.insert(2, "requests", sizes)
+    wide.insert(2, "requests", rows.groupby(keys, sort=False).size().to_numpy())
     gains = reductions(rows).query("metric == 'e2el_mean'")
-    texts = [cell(*each) for each in gains[["value", "low", "high"]].to_numpy()]
-    gained = gains[keys].assign(**{"mean E2EL reduction (%)": texts})
+    gained = gains[keys].assign(**{"mean E2EL reduction (%)": _cells(gains)})
     wide = wide.merge(gained, "left", keys).fillna("–")
     return wide.assign(series=wide["series"].map(labels)).rename(
         columns={"workload": "load", "series": "server"}
@@ -145,7 +135,10 @@ def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
 
 
 def goals(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the middleware may cost (ms) and what it costs, with a verdict."""
+    """What the middleware may cost (ms) and what it costs, with a verdict.
+
+    Its TTFT at the client is compared with ``vllm serve``'s on the same requests.
+    """
     costs = [
         (f"middleware without its predictor, {load} (ms)", GOAL_OVERHEAD_MS, _own(rows, load))
         for load in (ALONE, QUEUED, BURST)
@@ -153,12 +146,14 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
     alone = rows[rows["workload"] == ALONE]
     plain, in_order = (alone[alone["series"] == series] for series in (PLAIN, IN_ORDER))
     goal = GOAL_OVERHEAD_MS + float(per_seed(in_order)["predictor_ms"].mean())
-    costs.append((f"TTFT later at the client, {ALONE} (ms)", goal, ttft_rise_ms(plain, in_order)))
+    ttft_ms = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, in_order)]
+    later = bootstrap.difference(*ttft_ms, groups=_groups(plain))
+    costs.append((f"TTFT later at the client, {ALONE} (ms)", goal, later))
     return pd.DataFrame(
         {
             "cost": cost,
             "goal": f"at most {goal:.3g}",
-            "measured": cell(*estimate),
+            "measured": _cell(*estimate),
             "verdict": verdict(goal, estimate),
         }
         for cost, goal, estimate in costs
@@ -200,7 +195,11 @@ def _change(row: pd.Series) -> str:
     return f"{-row['value']:+.3g} %{interval}"
 
 
-def cell(value: float, low: float, high: float) -> str:
+def _cells(estimates: pd.DataFrame) -> list[str]:
+    return [_cell(*each) for each in estimates[["value", "low", "high"]].to_numpy()]
+
+
+def _cell(value: float, low: float, high: float) -> str:
     """A value with its interval, if there are both."""
     if np.isnan(value):
         return "–"

@@ -6,13 +6,12 @@ import click
 
 from ssjf import __version__
 from ssjf.cli.bench import bench
+from ssjf.cli.common import Group
 from ssjf.cli.data import data
-from ssjf.cli.group import Group
 from ssjf.cli.proxy import predict, train
-from ssjf.cli.serve import serve
 from ssjf.cli.simulate import simulate
 from ssjf.cli.study import check, list_names, notebook, report, run
-from ssjf.cli.vllm import calibrate, model
+from ssjf.cli.vllm import calibrate, model, serve
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,9 +2,8 @@
 
 import click
 
-from ssjf.cli.group import Group
-from ssjf.cli.output import print_records
-from ssjf.cli.serve import ENVIRONMENT, ServeCommand, variables
+from ssjf.cli.common import Group, print_records
+from ssjf.cli.vllm import ENVIRONMENT, ServeCommand, variables
 
 
 @click.group(cls=Group)
@@ -51,7 +50,7 @@ def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, req
     `vllm bench serve`; the lengths of answers are forced. Made-up prompts have lengths around the
     proxy's predictions: they show what the order does, not how good the proxy is.
     """
-    from ssjf.analysis import server_load as load_summary
+    from ssjf.analysis import server_load
     from ssjf.experiments.runs import server
     from ssjf.serving.options import ServeOptions
 
@@ -59,7 +58,7 @@ def bench_serve(model: str, vllm_options: tuple[str, ...], data: str | None, req
     rows = server.compared(model, vllm_options, chosen, data, requests, rate, context_tokens,
                            seeds, lambda words: click.echo(words, err=True))  # fmt: skip
     if as_json:
-        click.echo(load_summary.estimates(rows).to_json(orient="records", indent=1))
+        click.echo(server_load.estimates(rows).to_json(orient="records", indent=1))
         return
-    click.echo(load_summary.table(rows, server.LABELS).T.to_string(header=False))
-    click.echo(load_summary.sentence(rows, "ssjf"))
+    click.echo(server_load.table(rows, server.LABELS).T.to_string(header=False))
+    click.echo(server_load.sentence(rows, "ssjf"))

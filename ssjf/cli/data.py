@@ -2,8 +2,7 @@
 
 import click
 
-from ssjf.cli.group import Group
-from ssjf.cli.output import listed, print_json, print_table
+from ssjf.cli.common import Group, listed, print_json, print_table
 
 
 @click.group(cls=Group)
@@ -17,11 +16,11 @@ def data_list(as_json: bool) -> None:
     """All data sets, and where each is on this machine."""
     from ssjf.workload import datasets
 
-    found = datasets.describe_all()
+    records = datasets.describe_all()
     if as_json:
-        print_json(found)
+        print_json(records)
         return
-    for each in found:
+    for each in records:
         click.echo(f"{each['name']}: {each['kind']}, {each['licence']}; "
                    f"{each['path'] or 'not here: ' + str(each['url'])}")  # fmt: skip
 
@@ -41,9 +40,9 @@ def data_get(name: str, force: bool) -> None:
 @click.argument("name")
 def data_path(name: str) -> None:
     """Where a data set is."""
-    from ssjf.workload import datasets
+    from ssjf.workload import catalogue
 
-    for path in datasets.find(name):
+    for path in catalogue.find(name):
         click.echo(path)
 
 
@@ -51,19 +50,19 @@ def data_path(name: str) -> None:
 @click.argument("name_or_file")
 @click.option("--tokenizer", help="What counts the answers: cl100k_base, hf:FOLDER_OR_ID, ….")
 @click.option("--label", help="The column of lengths (default: output_tokens).")
-@click.option("--format", help="The format of the texts (default: found by its columns).")
+@click.option("--format", help="The format of the texts (default: by its columns).")
 @click.option("--json", "as_json", is_flag=True)
 def data_describe(name_or_file: str, as_json: bool, **reading: str | None) -> None:
     """Rows, splits, lengths and arrivals of a data set, or of a file of texts or a trace."""
     import pandas as pd
 
-    from ssjf.workload.describe import describe
+    from ssjf.workload.datasets import describe
 
-    found = describe(name_or_file, **reading)
+    numbers = describe(name_or_file, **reading)
     if as_json:
-        print_json({"name": name_or_file} | found)
+        print_json({"name": name_or_file} | numbers)
         return
-    lengths = found.pop("output_tokens")
-    for key, value in found.items():
+    lengths = numbers.pop("output_tokens")
+    for key, value in numbers.items():
         click.echo(f"{key}: {listed(value)}")
     print_table(pd.DataFrame([{"output_tokens": part, **row} for part, row in lengths.items()]))

@@ -5,19 +5,17 @@ from pathlib import Path
 
 import click
 
-from ssjf.cli.output import print_json, print_table
+from ssjf.cli.common import print_json, print_table
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--policies", default="fcfs,sjf,ssjf,hrrn", show_default=True)
 @click.option("--profile", "profile_name", default="ssjf-paper", show_default=True)
-@click.option(
-    "--slots", type=click.IntRange(max=10**6), help="Requests running at a time (default 256)."
-)
-@click.option(
-    "--kv-tokens", type=click.IntRange(max=10**12), help="KV memory in tokens (default: unlimited)."
-)
+@click.option("--slots", type=click.IntRange(max=10**6),
+              help="Requests running at a time (default 256).")  # fmt: skip
+@click.option("--kv-tokens", type=click.IntRange(max=10**12),
+              help="KV memory in tokens (default: unlimited).")  # fmt: skip
 @click.option(
     "--memory", "memory_text", metavar="WHAT[,NAME=VALUE…]",
     help="Of a preempted request: recompute, swap, ewt or defer, then host_tokens=N, quantise=8, …",

@@ -3,12 +3,16 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 
-from ssjf.cli.output import print_json, print_table
+from ssjf.cli.common import print_json, print_table
 from ssjf.errors import InputError, unknown
+
+VERDICT = ["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]
 
 
 @click.command()
@@ -42,13 +46,31 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str
 @click.argument("what", required=False)
 def list_names(what: str | None) -> None:
     """The known experiments, policies, predictors, profiles, notebooks, claims and data sets."""
-    from ssjf.cli import listing
-
-    if what is not None and what not in listing.KINDS:
-        raise unknown("kind", what, listing.KINDS)
-    for kind in [what] if what else listing.KINDS:
-        names = listing.KINDS[kind]() or ["(none here: run ssjf in its repository)"]
+    kinds = _names()
+    if what is not None and what not in kinds:
+        raise unknown("kind", what, kinds)
+    for kind in [what] if what else kinds:
+        names = kinds[kind]() or ["(none here: run ssjf in its repository)"]
         click.echo(f"{kind}:\n  " + "\n  ".join(names))
+
+
+def _names() -> dict[str, Callable[[], list[str]]]:
+    from ssjf.experiments import grid, paths
+    from ssjf.proxy import known_predictors
+    from ssjf.report import claims
+    from ssjf.scheduler import known_policies
+    from ssjf.simulator.profile import builtin_profiles
+    from ssjf.workload.catalogue import DATASETS, TEXTS
+
+    return {
+        "experiments": lambda: [f"{e.name}: {e.title}" for e in grid.experiments().values()],
+        "policies": lambda: [*known_policies(), "module:function"],
+        "predictors": lambda: [*known_predictors()],
+        "profiles": lambda: [*builtin_profiles()],
+        "notebooks": lambda: sorted(path.stem for path in paths.notebooks().glob("*.ipynb")),
+        "claims": lambda: [*claims.claims()] if paths.papers().is_dir() else [],
+        "datasets": lambda: [*DATASETS, *TEXTS],
+    }
 
 
 @click.command()
@@ -64,9 +86,7 @@ def check(claim_ids: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(json.loads(verdicts.to_json(orient="records")))
     else:
-        print_table(
-            verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]]
-        )
+        print_table(verdicts[VERDICT])
 
 
 @click.command()
@@ -82,20 +102,31 @@ def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
     from ssjf.experiments import paths
     from ssjf.report import notebooks
 
+    moved = {}
     if out is not None:  # what it reads stays where it is
-        os.environ |= {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
-    done = notebooks.run(name, notebooks.parse(given))
+        moved = {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
+    with patch.dict(os.environ, moved):
+        done = notebooks.run(name, notebooks.parse(given))
     click.echo(f"{done.name}: {done.seconds:.1f} s, {done.output_path}")
 
 
 @click.command()
 @click.option("--jobs", default=2, show_default=True, help="Notebooks at a time.")
-def report(jobs: int) -> None:
+@click.option("--pages-only", is_flag=True, help="From notebooks and verdicts as they are.")
+@click.option("--repository", metavar="URL", help="Notebooks are launched from it (GitHub).")
+def report(jobs: int, pages_only: bool, repository: str | None) -> None:
     """Level A: run every notebook, judge every claim, write the report."""
-    from ssjf.report import make as make_report
-    from ssjf.report import readme
+    from ssjf.report import claims, notebooks, page, readme, site
 
-    verdicts, index = make_report.make(jobs)
-    print_table(verdicts[["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]])
+    site.launchers(repository or "", "")  # a bad address is told before the notebooks run
+    if pages_only:
+        click.echo(f"report: {page.build(address=repository)}")
+        return
+    notebooks.run_all(jobs=jobs)
+    verdicts = claims.check()
+    claims.write(verdicts)
+    readme.write(verdicts)
+    index = page.build(verdicts, address=repository)
+    print_table(verdicts[VERDICT])
     click.echo(readme.summary(verdicts))
     click.echo(f"report: {index}")

@@ -22,7 +22,7 @@ from ssjf.scheduler import Policy, Queue, orderings, policy
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import lengths
+from ssjf.workload import synthetic
 
 REPEATS = 15  # of a simulation, of which the fastest counts
 CALLS = 50  # of a proxy, of which the median counts
@@ -100,7 +100,7 @@ def _simulated(
 def workload(n: int, rho: float, seed: int = 0, slots: int = 256) -> Requests:
     """Poisson arrivals at ``rho`` of what a full batch of ``slots`` gets done."""
     rng = np.random.default_rng(seed)
-    requests = lengths.synthetic(n, rng)
+    requests = synthetic.requests(n, rng)
     model = profile("illustrative-gpu")
     prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
     step = model.step_seconds + slots * model.per_sequence_seconds

@@ -11,9 +11,8 @@ from ssjf.errors import InputError
 from ssjf.experiments.grid import rows
 from ssjf.experiments.sweep_draws import part
 from ssjf.proxy import io as proxy_folder
-from ssjf.workload import lengths
-from ssjf.workload.splits import prompt_hash
-from ssjf.workload.texts import load_texts
+from ssjf.workload import synthetic
+from ssjf.workload.texts import load_texts, prompt_hash
 
 DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
 LONGEST_PROMPT = 512
@@ -78,7 +77,7 @@ def prompt_tokens(data: str) -> pd.DataFrame:
 
 def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
     """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
-    output = lengths.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
+    output = synthetic.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
     return part(pd.DataFrame({"output_tokens": output}), slice(None), np.zeros(requests))
 
 

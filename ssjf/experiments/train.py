@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssjf.analysis.intervals import with_intervals
-from ssjf.analysis.quality import interval_coverage
-from ssjf.analysis.ranks import noise_ceiling
+from ssjf.analysis.quality import interval_coverage, noise_ceiling, with_intervals
 from ssjf.errors import InputError, unknown
 from ssjf.experiments.paths import made_with
 from ssjf.experiments.store import digest
@@ -20,8 +18,7 @@ from ssjf.proxy import io as proxy_folder
 from ssjf.proxy.base import Prediction, Proxy, TrainingRows
 from ssjf.proxy.io import KINDS, ProxySpec
 from ssjf.request import FloatArray
-from ssjf.workload.splits import prompt_hash
-from ssjf.workload.texts import Texts, check_trainable, load_texts
+from ssjf.workload.texts import Texts, check_trainable, load_texts, prompt_hash
 
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
@@ -146,7 +143,7 @@ def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
         mean = _intervals(draws.mean(axis=1), predicted.tokens, ["kendall_tau_b", "spearman"])
         quality |= {f"{name}_of_mean": value for name, value in mean.items()}
         differ = np.ptp(draws, axis=0).all()
-        ceiling = noise_ceiling(draws)["others_spearman"] if differ else np.nan
+        ceiling = noise_ceiling(draws) if differ else np.nan
         quality["noise_ceiling_spearman"] = [ceiling]
     low, high = (predicted.quantiles[:, predicted.levels.index(p)] for p in (0.1, 0.9))
     quality["coverage_80"] = [interval_coverage(draws[:, 0], low, high)]

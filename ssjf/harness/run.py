@@ -152,9 +152,9 @@ class Run:
     def _observed(self, *arguments: Any, **options: Any) -> Any:
         """vLLM's ``schedule``, looked at and not altered."""
         now = self.clock.now()
-        found = self._schedule(*arguments, **options)
+        output = self._schedule(*arguments, **options)
         sequences = prefill = context = 0
-        for name, tokens in found.num_scheduled_tokens.items():
+        for name, tokens in output.num_scheduled_tokens.items():
             i, request = self.names[name], self.scheduler.requests[name]
             if np.isnan(self.scheduled[i]):
                 self.scheduled[i] = now
@@ -164,13 +164,13 @@ class Run:
                 self.caught_up[i] = request.num_preemptions  # decodes from the next step on
             sequences += 1
             context += request.num_computed_tokens
-        preempted = len(found.preempted_req_ids or ())
+        preempted = len(output.preempted_req_ids or ())
         queues = len(self.scheduler.waiting), len(self.scheduler.running)
         self.steps.append(
             [self.began, np.nan, prefill, sequences, context, *queues,
              blocks_held(self.scheduler), preempted]
         )  # fmt: skip
-        return found
+        return output
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What the run gives back, by name."""

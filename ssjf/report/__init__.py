@@ -13,7 +13,7 @@ from typing import Any
 _NAMES = {
     "figures": ["Notebook"],
     "tables": ["gains", "machines", "quality"],
-    "measures": ["runs_of"],
+    "claims": ["runs_of"],
     "style": ["look", "looks"],
     "drawing": [
         *("DOTS", "INTERVAL", "MODES", "authors", "basis", "depths", "finish", "gantt"),

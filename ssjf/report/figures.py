@@ -75,6 +75,8 @@ class Notebook:
         """
         described = self._sidecar("figure", name, caption, protocol, runs, notes)
         drawn = getattr(fig, "figure", fig)
+        drawn.canvas.draw()
+        drawn.set_layout_engine("none")  # laid out once, not for every form
         contents = {form: _picture(drawn, form) for form in _NO_METADATA}
         return _short(_publish(self.folder / "figures", name, contents, described))
 

@@ -5,12 +5,11 @@ because papermill only warns about a misspelt name and accepts any type.
 """
 
 import ast
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import nbformat
 
 from ssjf.errors import InputError, unknown
 from ssjf.experiments import paths
@@ -46,8 +45,15 @@ def find(notebook: str | Path) -> Path:
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """The ``ssjf`` entry of a notebook's metadata; empty where it has none."""
-    return dict(read(Path(path)).metadata.get("ssjf", {}))
+    """The ``ssjf`` entry of a notebook's metadata; empty where it has none.
+
+    Read as plain JSON: importing nbformat takes longer than some notebooks do.
+    """
+    try:
+        metadata = json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]
+        return dict(metadata.get("ssjf", {}))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NotebookError(f"{Path(path).name} is not a notebook: {first_line(error)}") from None
 
 
 def defaults(path: str | Path) -> dict[str, Any]:
@@ -95,6 +101,8 @@ def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, An
 
 def read(path: Path) -> Any:
     """The notebook as nbformat's tree. Raises NotebookError where the file is none."""
+    import nbformat
+
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError) as error:

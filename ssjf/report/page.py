@@ -1,11 +1,8 @@
-"""The report: one folder of plain HTML with every verdict, figure and table; needs no network."""
+"""The report: a folder of plain HTML, findings first; needs no server and no network."""
 
 import json
-import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +11,143 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments import paths
 from ssjf.experiments.paths import made_with
+from ssjf.files import whole_folder
 from ssjf.report.claims import claims
 from ssjf.report.figures import PROTOCOLS, cell
 from ssjf.report.notebookfile import read
+from ssjf.report.site import Site, launchers, markdown_html, notebook_html, repository
 
 # verdict: css class, sign (a verdict is never told by its colour alone)
 VERDICTS = {
     "reproduced": ("good", "✓"),
     "differs": ("bad", "✗"),
+    "not comparable": ("open", "≠"),
     "not attempted": ("open", "–"),
 }
+SECTIONS = {  # by the first digit of a notebook's name
+    "0": "A queue to play with",
+    "1": "SSJF's figures and tables",
+    "2": "Quirks and steady state",
+    "3": "Proxies",
+    "4": "vLLM",
+    "5": "ALISE",
+    "more": "More",
+}
 _MOST_ROWS = 200
-_MOST_SVG_BYTES = 1_500_000
+_MOST_SVG_BYTES = 1_000_000
+_SMALL = (480, 480)
 _OURS = '<meta name="generator" content="ssjf report">'
 
 
-def build(verdicts: pd.DataFrame | None = None, out: str | Path | None = None) -> Path:
+def build(
+    verdicts: pd.DataFrame | None = None,
+    out: str | Path | None = None,
+    address: str | None = None,
+) -> Path:
     """Write the report (by default results/report/) and return the path of its index.html.
 
     ``verdicts`` has one row per claim with the columns of results/claims.csv, which is read
-    where None is given. Raises InputError where ``out`` holds something other than a report.
+    where None is given; ``address`` is the repository on GitHub that notebooks are launched
+    from, by default what CITATION.cff says. Raises InputError where ``out`` holds something
+    other than a report, the address is not one, or a table lacks what a finding is about.
     """
     if verdicts is None and paths.claims_csv().exists():
-        verdicts = pd.read_csv(paths.claims_csv())
+        verdicts = pd.read_csv(paths.claims_csv(), dtype={"paper": str})
     out = Path(out) if out is not None else paths.report()
     _check_replaceable(out)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write(verdicts, partial)
-        _replace(out, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(out) as folder:
+        _write(verdicts, folder, repository() if address is None else address)
+        if out.exists():
+            shutil.rmtree(out)
     return out / "index.html"
 
 
-def _write(verdicts: pd.DataFrame | None, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    executed = {path.stem: _notebook(path, folder) for path in _sorted(paths.executed(), "ipynb")}
-    figures = [_figure(path, folder, executed) for path in _sorted(paths.figures(), "json")]
-    tables = [_table(path, folder, executed) for path in _sorted(paths.tables(), "json")]
+def _write(verdicts: pd.DataFrame | None, folder: Path, address: str) -> None:
+    books = _books()
+    figures = {path.stem: _figure(path, folder, books) for path in _sorted(paths.figures(), "json")}
+    tables = {path.stem: _table(path, folder, books) for path in _sorted(paths.tables(), "json")}
+    sections = _sections(books)
+    docs = [_doc(path) for path in _sorted(paths.root() / "docs", "md")]
+    site = Site(folder, sections=sections, docs=docs, made_with=made_with())
+    site.pages |= {page["href"] for page in [*sections, *docs, *books]}
     judged = [] if verdicts is None else [_claim(row) for row in verdicts.to_dict("records")]
     if verdicts is not None:
         verdicts.to_csv(folder / "claims.csv", index=False, lineterminator="\n")
-    page = _template("report.html.j2").render(
-        claims=judged,
-        summary=_summary(judged),
-        figures=sorted(figures, key=lambda entry: entry["order"]),
-        tables=sorted(tables, key=lambda entry: entry["order"]),
-        notebooks=sorted(executed.values(), key=lambda entry: entry["order"]),
-        made_with=made_with(),
-    )
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    for claim in judged:
+        text = f"{claim['what']} {claim['verdict']} {claim.get('reason', '')}"
+        site.find("claim", claim["claim_id"], text, f"index.html#claim-{claim['claim_id']}")
+    for item in (*figures.values(), *tables.values()):
+        site.find(item["kind"], item["name"], item["caption"], item["href"])
+    given = {"figures": figures, "tables": tables, "claims": judged, "row": _row}
+    site.page("index.html", "index.html.j2", verdicts=list(VERDICTS), **given)
+    for section in sections:
+        site.page(section["href"], "section.html.j2", section=section)
+    for book in books:
+        if book["href"]:
+            _notebook(site, book, address)
+    for doc in docs:
+        site.find("page", doc["title"], doc["text"], doc["href"])
+        body = site.linked(markdown_html(doc["text"]), "docs")
+        site.page(doc["href"], "text.html.j2", title=doc["title"], body=body)
+    site.finish()
+
+
+def _books() -> list[dict[str, Any]]:
+    """The notebooks in their order, executed or not; last, one for what none of them promises."""
+    found = {path.stem: path for path in _sorted(paths.notebooks(), "ipynb")}
+    found |= {path.stem: path for path in _sorted(paths.executed(), "ipynb")}
+    return [*(_book(path) for _, path in sorted(found.items())), _book(None)]
+
+
+def _book(path: Path | None) -> dict[str, Any]:
+    name, content = (path.stem, read(path)) if path else ("", None)
+    promised = content.metadata.get("ssjf", {}) if content else {"title": "Other figures"}
+    executed = path is not None and path.parent == paths.executed()
+    return {
+        "name": name,
+        "title": promised.get("title", name),
+        "href": f"notebooks/{name}.html" if executed else "",
+        "promised": promised,
+        "content": content,
+        "figures": [],
+        "tables": [],
+    }
+
+
+def _sections(books: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The books by section, without empty ones."""
+    full = [book for book in books if book["href"] or book["figures"] or book["tables"]]
+    return [
+        {"href": href, "title": title, "books": inside}
+        for href, title in {_section(digit): title for digit, title in SECTIONS.items()}.items()
+        if (inside := [book for book in full if _section(book["name"]) == href])
+    ]
+
+
+def _section(book: str) -> str:
+    """The page that shows what a notebook makes."""
+    return f"section-{book[:1] if book[:1] in SECTIONS else 'more'}.html"
+
+
+def _notebook(site: Site, book: dict[str, Any], address: str) -> None:
+    """An executed notebook as a page, and as a file beside it."""
+    import nbformat
+
+    content, name = book["content"], book["name"]
+    words = " ".join(made.source for made in content.cells if made.cell_type == "markdown")
+    site.find("notebook", book["title"], words, book["href"])
+    content.metadata.pop("papermill", None)  # it names folders of this machine
+    (site.folder / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(content, site.folder / "notebooks" / f"{name}.ipynb")
+    body = site.linked(notebook_html(content, book["title"]), "notebooks")
+    given = {"book": book, "launchers": launchers(address, name)}
+    site.page(book["href"], "text.html.j2", title=book["title"], body=body, **given)
+
+
+def _doc(path: Path) -> dict[str, str]:
+    text = path.read_text(encoding="utf-8")
+    title = text.partition("\n")[0].lstrip("# ") or path.stem
+    return {"name": path.stem, "title": title, "text": text, "href": f"docs/{path.stem}.html"}
 
 
 def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -86,95 +168,64 @@ def _told(claim_id: str) -> dict[str, Any]:
         return {}
 
 
-def _summary(claims: list[dict[str, Any]]) -> str:
-    if not claims:
-        return "No claim has been checked yet."
-    counts = Counter(claim["verdict"] for claim in claims)
-    listed = [*VERDICTS, *sorted(counts.keys() - VERDICTS.keys())]
-    parts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in listed)
-    return f"{len(claims)} claims: {parts}."
-
-
-def _figure(described: Path, folder: Path, executed: Mapping[str, dict]) -> dict[str, Any]:
+def _figure(described: Path, folder: Path, books: list[dict[str, Any]]) -> dict[str, Any]:
     files = _copy(described, folder / "figures", ("pdf", "svg", "png", "json"))
     light = "svg" in files and described.with_suffix(".svg").stat().st_size < _MOST_SVG_BYTES
-    shown = files["svg"] if light else files.get("png")
-    return {**_entry(described, "figures", executed), "files": files, "image": shown}
+    shown = files["svg"] if light else files.get("png", "")
+    small = _thumbnail(described.with_suffix(".png"), folder) if "png" in files else shown
+    return _entry(described, "figure", books, files=files, image=shown, small=small)
 
 
-def _table(described: Path, folder: Path, executed: Mapping[str, dict]) -> dict[str, Any]:
+def _thumbnail(picture: Path, folder: Path) -> str:
+    from PIL import Image
+
+    image = Image.open(picture).convert("RGB")
+    image.thumbnail(_SMALL)
+    href = f"figures/{picture.stem}.small.png"
+    image.quantize(64).save(folder / href)
+    return href
+
+
+def _table(described: Path, folder: Path, books: list[dict[str, Any]]) -> dict[str, Any]:
     files = _copy(described, folder / "tables", ("csv", "md", "json"))
     frame = pd.read_csv(described.with_suffix(".csv")) if "csv" in files else pd.DataFrame()
     rows = [[cell(value) for value in row] for row in frame.head(_MOST_ROWS).itertuples(False)]
     left_out = max(0, len(frame) - _MOST_ROWS)
-    entry = _entry(described, "tables", executed)
-    return {**entry, "files": files, "head": list(frame), "rows": rows, "left_out": left_out}
+    records = frame.to_dict("records")
+    more = {"head": list(frame), "rows": rows, "records": records, "left_out": left_out}
+    return _entry(described, "table", books, files=files, **more)
 
 
-def _entry(described: Path, kind: str, executed: Mapping[str, dict]) -> dict[str, Any]:
-    """What figures and tables have in common, and the notebook that promised them."""
+def _entry(described: Path, kind: str, books: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """What figures and tables have in common; it goes to the notebook that promises it."""
     sidecar = json.loads(described.read_text(encoding="utf-8"))
-    notes = sidecar.get("notes") or {}
-    facts = {
-        **sidecar.get("parameters", {}),
-        **({"note": notes} if isinstance(notes, str) else notes),
-    }
-    maker = next((book for book in executed.values() if described.stem in book[kind]), None)
-    return {
-        "name": described.stem,
-        "order": (maker["order"] if maker else "~", described.stem),
-        "notebook": maker,
+    name, notes = described.stem, sidecar.get("notes") or {}
+    facts = sidecar.get("parameters", {}) | ({"note": notes} if isinstance(notes, str) else notes)
+    makers = [book for book in books if name in book["promised"].get(f"{kind}s", [])]
+    maker = (makers or books)[0 if makers else -1]
+    entry = {
+        "name": name,
+        "kind": kind,
+        "href": f"{_section(maker['name'])}#{kind}-{name}",
+        "notebook": maker["href"],
         "caption": sidecar.get("caption", ""),
         "protocol": sidecar.get("protocol", ""),
         "meaning": PROTOCOLS.get(sidecar.get("protocol", ""), ""),
         "runs": len(sidecar.get("runs", [])),
-        "facts": {name: _text(value) for name, value in facts.items()},
+        "facts": facts,
+        **more,
     }
+    maker[f"{kind}s"].append(entry)
+    return entry
 
 
-def _notebook(path: Path, folder: Path) -> dict[str, Any]:
-    """Render an executed notebook into notebooks/NAME.html."""
-    book = read(path)
-    promise = book.metadata.get("ssjf", {})
-    title = promise.get("title", path.stem)
-    body = _body(book, title)
-    page = _template("notebook.html.j2").render(title=title, body=body, css=_code_css())
-    target = folder / "notebooks" / f"{path.stem}.html"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(page, encoding="utf-8")
-    kinds = {kind: set(promise.get(kind, [])) for kind in ("figures", "tables")}
-    return {"href": f"notebooks/{target.name}", "title": title, "order": path.stem, **kinds}
-
-
-def _body(book: Any, title: str) -> str:
-    """The cells as HTML. The full page of nbconvert would load scripts from elsewhere."""
-    from nbconvert import HTMLExporter
-
-    book.metadata.pop("widgets", None)  # live widgets need a server; their images stay
-    for made in book.cells:
-        made.metadata.setdefault("alt", title)  # what a screen reader says of its pictures
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True)
-    exporter.exclude_output_prompt = True
-    return exporter.from_notebook_node(book)[0]
-
-
-@cache
-def _code_css() -> str:
-    from pygments.formatters import HtmlFormatter
-
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
-
-
-def _template(name: str) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(name)
+def _row(table: Mapping[str, Any], **where: Any) -> dict[str, Any]:
+    """The first row of a table with these values; a finding is about it."""
+    for row in table["records"]:
+        if where.items() <= row.items():
+            return row
+    wanted = ", ".join(f"{column} {value}" for column, value in where.items())
+    raise InputError(f"the table {table['name']} has no row with {wanted}; a finding needs it")
 
 
 def _copy(described: Path, folder: Path, forms: tuple[str, ...]) -> dict[str, str]:
@@ -186,10 +237,6 @@ def _copy(described: Path, folder: Path, forms: tuple[str, ...]) -> dict[str, st
     return {form: f"{folder.name}/{described.stem}.{form}" for form in present}
 
 
-def _text(value: Any) -> str:
-    return ", ".join(map(cell, value)) if isinstance(value, list) else cell(value)
-
-
 def _sorted(folder: Path, form: str) -> list[Path]:
     return [path for path in sorted(folder.glob(f"*.{form}")) if not path.name.startswith(".")]
 
@@ -199,11 +246,3 @@ def _check_replaceable(out: Path) -> None:
     ours = index.is_file() and _OURS in index.read_text(encoding="utf-8", errors="replace")
     if out.exists() and not ours and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out} holds something other than a report; name another folder")
-
-
-def _replace(out: Path, partial: Path) -> None:
-    old = out.with_name(f".{out.name}.{os.getpid()}.old.tmp")
-    if out.exists():
-        os.replace(out, old)
-    os.replace(partial, out)
-    shutil.rmtree(old, ignore_errors=True)

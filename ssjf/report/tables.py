@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 from ssjf.analysis.estimates import against, spread_over_seeds, with_columns
-from ssjf.analysis.predictions import WORDS, judged
+from ssjf.analysis.predictions import WORDS
 from ssjf.errors import InputError, unknown
 from ssjf.report.drawing import named, with_interval
 from ssjf.simulator import shapes
@@ -45,14 +45,15 @@ def _both(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return reduction.merge(factor, on=[*by, "series"])
 
 
-def quality(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """How good predictions are: a row per series, a column of ``value [low, high]`` per measure.
+def quality(
+    estimates: pd.DataFrame, metrics: Sequence[str], by: Sequence[str] = ("series",)
+) -> pd.DataFrame:
+    """How good predictions are: a row per key, a column of ``value [low, high]`` per measure.
 
-    ``predictions`` are rows per prompt of a training; intervals are over prompts.
+    ``estimates`` are those of ``ssjf.analysis.predictions``, with columns ``by`` and metric.
     """
-    estimates = judged(predictions, metrics=metrics)
     cells = estimates.assign(text=with_interval(estimates))
-    wide = cells.pivot_table("text", "series", "metric", "first", sort=False)
+    wide = cells.pivot_table("text", [*by], "metric", "first", sort=False)
     kept = [metric for metric in metrics if metric in wide]
     return wide[kept].rename(columns=WORDS).reset_index()
 

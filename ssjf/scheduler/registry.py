@@ -83,14 +83,14 @@ def _imported(name: str, module: str, function: str) -> Policy:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except Exception as error:  # whatever a user's module does wrong when imported
         raise InputError(
             f"unknown policy {name!r}: module {module!r} cannot be imported "
             f"({type(error).__name__}: {error}); known: {', '.join(known_policies())}, "
             "module:function"
         ) from None
-    score = getattr(found, function, None)
+    score = getattr(imported, function, None)
     if isinstance(score, Policy):
         return score
     if not callable(score):

@@ -63,11 +63,10 @@ class Quirks:
     """"Throughput" is read when the first quarter of the jobs has finished."""
 
     def without(self, names: Iterable[str]) -> "Quirks":
-        """These quirks with the named ones off; unknown names raise, listing the known ones."""
-        known = quirk_names()
+        """These quirks with the named ones off."""
         for name in names:
-            if name not in known:
-                raise unknown("quirk", name, known)
+            if name not in quirk_names():
+                raise unknown("quirk", name, quirk_names())
         return replace(self, **dict.fromkeys(names, False))
 
 
@@ -105,20 +104,20 @@ def serve(
 
     Times of a job never served (see ``Quirks.drops_last_job``) are NaN.
     """
-    from ssjf.simulator import published_rules as rules_of
+    from ssjf.simulator.published_rules import serve_in_order, serve_shortest
 
     quirks = quirks or Quirks()
-    slots = _check(policy, mode, slots)
+    _check(policy, mode, slots)
     unit = 1.0 if quirks.drifting_clock else TICKS_PER_SECOND
     arrived = _arrivals_in_units(requests.arrived_at, unit)
     duration = _in_units(duration_seconds(requests.output_tokens), unit)
     started, finished = np.full((2, len(requests)), np.nan)
     join = mode == "continuous" and not quirks.joins_on_completion_only
-    rules = (MODES.index(mode), slots)
+    rules = (MODES.index(mode), 1 if mode == "none" else slots)
     counters: dict[str, float] = {}
     if policy == "fcfs":
         timeout = FILL_TIMEOUT_SECONDS * unit * quirks.fcfs_waits_to_fill
-        idled = rules_of.serve_in_order(
+        idled = serve_in_order(
             arrived, duration, *rules, timeout, join, quirks.drifting_clock, started, finished
         )
         counters["idle_seconds"] = idled / unit
@@ -130,7 +129,7 @@ def serve(
                 raise InputError("policy ssjf needs predicted lengths; the workload has none")
             key = duration_seconds(predicted) * unit
         bound = key if expected_tokens is None else duration_seconds(expected_tokens) * unit
-        dispatches, guarded = rules_of.serve_shortest(
+        dispatches, guarded = serve_shortest(
             arrived, duration, key, bound, oracle or quirks.guard_reads_truth, oracle, *rules,
             quirks.drops_last_job, quirks.free_preemption, join,
             GUARD_WAIT_SECONDS * unit * quirks.starvation_guard, GUARD_WAIT_FACTOR,
@@ -140,15 +139,13 @@ def serve(
     return _completions(requests, started / unit, finished / unit, counters)
 
 
-def _check(policy: str, mode: str, slots: int) -> int:
-    """The slots that the mode really has; bad names and numbers raise."""
+def _check(policy: str, mode: str, slots: int) -> None:
     if mode not in MODES:
         raise unknown("batching mode", mode, MODES)
     if policy not in POLICIES:
         raise unknown("policy of the published protocol", policy, POLICIES)
     if slots < 1:
         raise InputError(f"slots is {slots}; it must be at least 1")
-    return 1 if mode == "none" else slots
 
 
 def _in_units(seconds: FloatArray, unit: float) -> FloatArray:

@@ -10,24 +10,15 @@ DYNAMIC, CONTINUOUS = 1, 2  # places in ``published.MODES``
 
 
 @njit(cache=True)
-def _sort_stably(queue, size, key):
-    """Order ``queue[:size]`` by key; equal keys keep their place (insertion sort)."""
-    for i in range(1, size):
+def _sort_stably(queue, key):
+    """Insertion sort by key; equal keys keep their place."""
+    for i in range(1, len(queue)):
         job = queue[i]
         j = i - 1
         while j >= 0 and key[queue[j]] > key[job]:
             queue[j + 1] = queue[j]
             j -= 1
         queue[j + 1] = job
-
-
-@njit(cache=True)
-def _longest_wait(queue, size, waited):
-    longest = queue[0]
-    for i in range(1, size):
-        if waited[queue[i]] > waited[longest]:
-            longest = queue[i]
-    return longest
 
 
 @njit(cache=True)
@@ -59,19 +50,27 @@ def _wait(now, part, until, drifts, renews):
 
 
 @njit(cache=True)
-def _batch_time(batch, size, left, mode):
-    """A dynamic batch runs to its longest member, any other to its shortest."""
-    run = left[batch[0]]
-    for i in range(1, size):
-        run = max(run, left[batch[i]]) if mode == DYNAMIC else min(run, left[batch[i]])
-    return run
+def _serve_batch(batch, left, mode, arrival, started, now, part, drifts):
+    """(time served, clock): to the end of the batch, or until ``arrival`` takes a free slot."""
+    for job in batch:
+        if np.isnan(started[job]):
+            started[job] = now
+    run = left[batch].max() if mode == DYNAMIC else left[batch].min()
+    joins = arrival - now < run
+    if joins:
+        run = arrival - now
+    now, part = _run(now, part, run, drifts)
+    return run, arrival if joins else now, part  # a drifting clock may stop just short of it
 
 
 @njit(cache=True)
-def _begin(batch, size, now, started):
-    for i in range(size):
-        if np.isnan(started[batch[i]]):
-            started[batch[i]] = now
+def _arrive(queue, size, head, arrived, now):
+    """Whoever has arrived by now goes to the end of the queue: (size, head)."""
+    while head < len(arrived) and arrived[head] <= now:
+        queue[size] = head
+        size += 1
+        head += 1
+    return size, head
 
 
 @njit(cache=True)
@@ -97,14 +96,8 @@ def serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, starte
             part = 1.0
         idled += max(start - now, 0.0)
         now, part = _wait(now, part, start, drifts, False)
-        _begin(batch, size, now, started)
-        run = _batch_time(batch, size, left, mode)
-        joins = join and size < slots and head < n and arrived[head] - now < run
-        if joins:
-            run = arrived[head] - now
-        now, part = _run(now, part, run, drifts)
-        if joins:
-            now = arrived[head]  # a drifting clock may stop just short of it
+        arrival = arrived[head] if join and size < slots and head < n else np.inf
+        run, now, part = _serve_batch(batch[:size], left, mode, arrival, started, now, part, drifts)
         kept = 0
         for i in range(size):
             job = batch[i]
@@ -121,15 +114,15 @@ def serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, starte
 
 
 @njit(cache=True)
-def _order(queue, size, key, oracle, left, waited, guard, bound, relative):
+def _order(queue, key, oracle, left, waited, guard, bound, relative):
     """Order the waiting jobs by key, or by waiting time where the guard fires (True)."""
     if guard:
-        longest = _longest_wait(queue, size, waited)
+        longest = queue[np.argmax(waited[queue])]
         limit = relative * (left[longest] if oracle else bound[longest])
         if waited[longest] > guard or waited[longest] > limit:
-            _sort_stably(queue, size, -waited)
+            _sort_stably(queue, -waited)
             return True
-    _sort_stably(queue, size, left if oracle else key)
+    _sort_stably(queue, left if oracle else key)
     return False
 
 
@@ -156,31 +149,18 @@ def serve_shortest(
     while head < (n - 1 if drops else n) or size > 0:
         if size == 0:
             now, part = _wait(now, part, arrived[head], drifts, True)
-        while head < n and arrived[head] <= now:
-            queue[size] = head
-            size += 1
-            head += 1
+        size, head = _arrive(queue, size, head, arrived, now)
         dispatches += 1
         if size > pinned and pinned < slots:
-            guarded += _order(
-                queue[pinned:], size - pinned, key, oracle, left, waited, guard, bound, relative
-            )
+            waiting = queue[pinned:size]
+            guarded += _order(waiting, key, oracle, left, waited, guard, bound, relative)
         taken = min(slots, size)
         batch = queue[:taken].copy()
-        _begin(batch, taken, now, started)
-        run = _batch_time(batch, taken, left, mode)
-        joins = join and taken < slots and head < n and arrived[head] - now < run
-        if joins:
-            run = arrived[head] - now
-        now, part = _run(now, part, run, drifts)
-        if joins:
-            now = arrived[head]  # a drifting clock may stop just short of it
+        arrival = arrived[head] if join and taken < slots and head < n else np.inf
+        run, now, part = _serve_batch(batch, left, mode, arrival, started, now, part, drifts)
         size -= taken
         queue[:size] = queue[taken : taken + size].copy()
-        while head < n and arrived[head] <= now:
-            queue[size] = head
-            size += 1
-            head += 1
+        size, head = _arrive(queue, size, head, arrived, now)
         pinned = 0
         for i in range(taken):
             job = batch[i]

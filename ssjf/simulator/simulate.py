@@ -91,21 +91,21 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
     generated, score = requests["generated"], requests["score"]
 
     def ask() -> None:
-        asked = waiting[: count[0]]
-        made = generated[asked].astype(np.int64)
+        rows = waiting[: count[0]]
+        made = generated[rows].astype(np.int64)
         if wants_running[0]:
             listed, i = [], first[0]
             while i >= 0:
                 listed.append(i)
                 i = after[i]
             running = np.array(listed, np.int64)
-            asked = np.concatenate([asked, running])
+            rows = np.concatenate([rows, running])
             decoded = np.where(since[running] > 0, step[0] - since[running], 0)
             made = np.concatenate([made, generated[running] + decoded])
         view = Queue(
-            queue.arrived_at[asked], queue.prompt_tokens[asked], queue.predicted_tokens[asked], made
+            queue.arrived_at[rows], queue.prompt_tokens[rows], queue.predicted_tokens[rows], made
         )
-        score[asked] = policy.scores(view, now[0] / PICOSECONDS)
+        score[rows] = policy.scores(view, now[0] / PICOSECONDS)
 
     return ask
 

@@ -8,9 +8,12 @@ import os
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
+from ssjf.errors import InputError, unknown
+from ssjf.files import sha256
 from ssjf.request import Requests
 from ssjf.workload import traces
 
@@ -106,20 +109,70 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
 
 
-def folders() -> list[Path]:
-    """Where data sets are looked for, in this order."""
-    data = os.environ.get("SSJF_DATA")
-    return [*([Path(data)] if data else []), cache_folder()]
+def find(name: str) -> list[Path]:
+    """The files of a data set; InputError says where they were looked for."""
+    return find_texts(name) if name in TEXTS else find_requests(name)[1]
+
+
+def find_requests(name: str) -> tuple[Form, list[Path]]:
+    """The form in which a data set of requests is here, and its files."""
+    if name not in DATASETS:
+        raise unknown("data set", name, [*DATASETS, *TEXTS])
+    dataset = DATASETS[name]
+    here = search(dataset.names)
+    if here:
+        return dataset.forms[here[0]], here[1]
+    sources = dataset.forms[0].sources
+    raise InputError(
+        f"data set {name} is not here: no {' and '.join(s.name for s in sources)} in "
+        f"{_looked_in()}; run `ssjf data get {name}`, or download "
+        f"{' and '.join(str(s.url) for s in sources)} by hand and set SSJF_DATA to its folder"
+    )
+
+
+def find_texts(name: str) -> list[Path]:
+    """The files of a text data set; InputError for a checksum that is not the known one."""
+    if name not in TEXTS:
+        raise unknown("text data set", name, TEXTS)
+    texts = TEXTS[name]
+    here = search(texts.names)
+    if not here:
+        raise InputError(
+            f"text data set {name} is not here: no {' or '.join(texts.files)} in {_looked_in()}; "
+            f"{texts.how}"
+        )
+    paths = here[1]
+    if paths[0].name == texts.files[0]:
+        check(name, paths[0], texts.sha256)
+    return paths
+
+
+def check(name: str, path: Path, known: str | None) -> None:
+    """Raise InputError unless a file of the data set has the known checksum, if there is one."""
+    if known and sha256_of(path) != known:
+        raise InputError(
+            f"{path} is not the known file of data set {name}: its sha256 must be {known}; "
+            f"delete it and run `ssjf data get {name}`"
+        )
 
 
 def search(forms: Sequence[tuple[str, ...]]) -> tuple[int, list[Path]] | None:
     """Which of the forms (names of files, or patterns) is here first, and its files."""
-    for folder in folders():
+    for folder in _folders():
         for place, names in enumerate(forms):
             files = [_in_folder(folder, name) for name in names]
             if all(files):
                 return place, [path for paths in files for path in paths]
     return None
+
+
+def _folders() -> list[Path]:
+    data = os.environ.get("SSJF_DATA")
+    return [*([Path(data)] if data else []), cache_folder()]
+
+
+def _looked_in() -> str:
+    return " or ".join(map(str, _folders()))
 
 
 def _in_folder(folder: Path, pattern: str) -> list[Path]:
@@ -129,3 +182,14 @@ def _in_folder(folder: Path, pattern: str) -> list[Path]:
         if paths:
             return [path for path in paths if path.parent == paths[0].parent]
     return []
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, which is read again only once it has changed."""
+    stat = path.stat()
+    return _sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache
+def _sha256(path: Path, modified_ns: int, size: int) -> str:
+    return sha256(path)

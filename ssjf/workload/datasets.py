@@ -1,64 +1,45 @@
-"""Named data sets, of requests and of texts: where they are on this machine, how to get them."""
+"""Named data sets, of requests and of texts: how to get them, and what they hold in numbers."""
 
-import hashlib
 import os
 import sys
 import tempfile
-from functools import lru_cache
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ssjf.errors import InputError, unknown
-from ssjf.request import Requests
+from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.workload.catalogue import (
     DATASETS,
     TEXTS,
     Dataset,
-    Form,
     Source,
     TextSet,
     cache_folder,
-    folders,
+    check,
+    find_requests,
+    find_texts,
     search,
+    sha256_of,
 )
+from ssjf.workload.tables import TEXT_SUFFIXES, open_table
+from ssjf.workload.texts import SPLITS, Texts, load_texts
+from ssjf.workload.traces import load_trace
 
 TIMEOUT_SECONDS = 30
-
-
-def find(name: str) -> list[Path]:
-    """The files of a data set; InputError says where they were looked for."""
-    return find_texts(name) if name in TEXTS else _located(name)[1]
-
-
-def find_texts(name: str) -> list[Path]:
-    """The files of a text data set, in $SSJF_DATA (or two folders below), then in the cache.
-
-    Raises InputError where there are none, and for a file with another checksum than the known.
-    """
-    if name not in TEXTS:
-        raise unknown("text data set", name, TEXTS)
-    texts = TEXTS[name]
-    here = search(texts.names)
-    if not here:
-        raise InputError(
-            f"text data set {name} is not here: no {' or '.join(texts.files)} in "
-            f"{' or '.join(map(str, folders()))}; {texts.how}"
-        )
-    first = here[1][0]
-    if texts.sha256 and first.name == texts.files[0] and sha256_of(first) != texts.sha256:
-        raise InputError(
-            f"{first} is not the file of text data set {name} that is known: its sha256 must be "
-            f"{texts.sha256}"
-        )
-    return here[1]
+QUANTILES = {"p1": 0.01, "p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99,
+             "max": 1.0}  # fmt: skip
 
 
 def load(name: str) -> Requests:
     """The requests of a data set, its files checked against their known checksums."""
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
-    form, paths = _located(name)
+    form, paths = find_requests(name)
     for source, path in zip(form.sources, paths, strict=True):
-        _check(name, source, path)
+        check(name, path, source.sha256)
     return form.loader(*paths)
 
 
@@ -67,65 +48,16 @@ def get(name: str, force: bool = False) -> list[Path]:
 
     Of texts without one published file it is where they are, or InputError says how to get them.
     """
+    if name in DATASETS:
+        return [_fetch(name, source, force) for source in DATASETS[name].forms[0].sources]
     if name not in TEXTS:
-        return [_fetch(name, source, force) for source in _dataset(name).forms[0].sources]
+        raise unknown("data set", name, [*DATASETS, *TEXTS])
     texts = TEXTS[name]
     if texts.source:
         return [_fetch(name, texts.source, force)]
     if force:
         raise InputError(f"text data set {name} has no file to download; {texts.how}")
     return find_texts(name)
-
-
-def describe_all() -> list[dict[str, object]]:
-    """One record per data set: name, kind, licence, note, path (None if not here) and url."""
-    known: list[Dataset | TextSet] = [*DATASETS.values(), *TEXTS.values()]
-    return [_describe(each) for each in known]
-
-
-def _describe(each: Dataset | TextSet) -> dict[str, object]:
-    here = search(each.names)
-    record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
-    return record | {"path": here[1][0] if here else None, "url": each.url}
-
-
-def _dataset(name: str) -> Dataset:
-    if name not in DATASETS:
-        raise unknown("data set", name, [*DATASETS, *TEXTS])
-    return DATASETS[name]
-
-
-def _located(name: str) -> tuple[Form, list[Path]]:
-    dataset = _dataset(name)
-    here = search(dataset.names)
-    if here:
-        return dataset.forms[here[0]], here[1]
-    sources = dataset.forms[0].sources
-    raise InputError(
-        f"data set {name} is not here: no {' and '.join(s.name for s in sources)} in "
-        f"{' or '.join(map(str, folders()))}; run `ssjf data get {name}`, or download "
-        f"{' and '.join(str(s.url) for s in sources)} by hand and set SSJF_DATA to its folder"
-    )
-
-
-def _check(name: str, source: Source, path: Path) -> None:
-    if source.sha256 and sha256_of(path) != source.sha256:
-        raise InputError(
-            f"{path} is not the file {source.name} of data set {name}: its sha256 must be "
-            f"{source.sha256}; delete it and run `ssjf data get {name}`"
-        )
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, which is read again only once it has changed."""
-    stat = path.stat()
-    return _sha256(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache
-def _sha256(path: Path, modified_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(name: str, source: Source, force: bool) -> Path:
@@ -137,7 +69,7 @@ def _fetch(name: str, source: Source, force: bool) -> Path:
                 os.replace(_download(source, Path(folder), target), target)
         except OSError as error:
             raise InputError(f"cannot write {target} ({error.strerror})") from None
-    _check(name, source, target)
+    check(name, target, source.sha256)
     return target
 
 
@@ -148,18 +80,96 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
     pooch.get_logger().setLevel("ERROR")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS, progressbar=sys.stderr.isatty())
     try:
-        path = pooch.retrieve(
-            str(source.url), None, source.name, folder, downloader=downloader
-        )  # fmt: skip
+        path = Path(pooch.retrieve(source.url, None, source.name, folder, downloader=downloader))
     except RequestException as error:
         raise InputError(
             f"cannot download {source.url} ({error}); "
             f"put the file by hand into {target.parent} as {source.name}"
         ) from None
-    received = pooch.file_hash(path)
+    received = sha256_of(path)
     if source.sha256 not in (None, received):
         raise InputError(
             f"{source.url} gave a file with sha256 {received}, which must be {source.sha256}; "
             f"nothing was kept"
         )
-    return Path(path)
+    return path
+
+
+def describe_all() -> list[dict[str, object]]:
+    """One record per data set: name, kind, licence, note, path (None if not here) and url."""
+    return [*map(_record, DATASETS.values()), *map(_record, TEXTS.values())]
+
+
+def _record(each: Dataset | TextSet) -> dict[str, object]:
+    here = search(each.names)
+    record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
+    return record | {"path": here[1][0] if here else None, "url": each.url}
+
+
+def describe(name_or_file: str, **reading: str | None) -> dict[str, Any]:
+    """The numbers of a data set by name, or of a file of texts or a trace.
+
+    ``reading`` are the options of load_texts: tokenizer, label, format. A file with a column
+    ``arrived_at`` is a trace. Raises InputError for what is neither a known name nor a file.
+    """
+    if name_or_file in TEXTS or not (name_or_file in DATASETS or _is_trace(Path(name_or_file))):
+        return _describe_texts(load_texts(name_or_file, **reading))
+    if given := [option for option, value in reading.items() if value is not None]:
+        raise InputError(f"{name_or_file} holds no texts; leave out {', '.join(given)}")
+    read = load if name_or_file in DATASETS else load_trace
+    return _describe_requests(read(name_or_file))
+
+
+def _is_trace(path: Path) -> bool:
+    if path.suffix.lower() not in TEXT_SUFFIXES and not path.exists():
+        raise unknown("data set", str(path), [*TEXTS, *DATASETS])
+    return "arrived_at" in open_table(path)[0]
+
+
+def _describe_texts(texts: Texts) -> dict[str, Any]:
+    """Rows, distinct prompts (with their history), turns, models, and by split the lengths."""
+    splits = texts.splits()
+    return {
+        "kind": "texts",
+        "rows": len(texts),
+        "distinct_prompts": len(texts.distinct()),
+        "splits": {name: int((splits == name).sum()) for name in SPLITS},
+        "turns": {"first": int((texts.turn == 1).sum()), "later": int((texts.turn > 1).sum()),
+                  "most": int(texts.turn.max(initial=0))},
+        "models": dict(Counter(texts.model or []).most_common()),
+        "extra": sorted(texts.extra),
+        "output_tokens": {"all": quantiles(texts.output_tokens)}
+        | {name: quantiles(texts.output_tokens[splits == name]) for name in SPLITS},
+    }  # fmt: skip
+
+
+def _describe_requests(requests: Requests) -> dict[str, Any]:
+    """Rows, lengths and arrivals: span (s), rate (1/s), coefficient of variation of the gaps."""
+    prompts = requests.prompt_tokens
+    return {
+        "kind": "requests",
+        "rows": len(requests),
+        "arrivals": _describe_arrivals(requests.arrived_at),
+        # Data without its prompts has 1 for every one, which is no length.
+        "prompt_tokens": quantiles(prompts) if prompts.max() > 1 else None,
+        "output_tokens": {"all": quantiles(requests.output_tokens)},
+        "predictions": sorted(requests.predictions),
+    }
+
+
+def _describe_arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
+    """None where the data has no times: all arrive at once."""
+    span = float(np.ptp(arrived_at))
+    if not span:
+        return None
+    gaps = np.diff(arrived_at)
+    cv = float(gaps.std() / gaps.mean())
+    return {"span_s": span, "rate_per_s": len(gaps) / span, "gap_cv": cv}
+
+
+def quantiles(lengths: IntArray) -> dict[str, int]:
+    """p1 … max, each a length that occurs; nothing where there are no lengths."""
+    if not len(lengths):
+        return {}
+    values = np.quantile(lengths, [*QUANTILES.values()], method="inverted_cdf")
+    return dict(zip(QUANTILES, values.tolist(), strict=True))

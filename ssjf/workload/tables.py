@@ -7,7 +7,8 @@ the header and blank lines. Whatever is wrong with a file raises InputError nami
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +24,46 @@ TRACE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 TEXT_SUFFIXES = (*TRACE_SUFFIXES, ".json")
 
 Columns = dict[str, list]
+Reader = Callable[[list[str]], Columns]
 
 
 def read_columns(path: Path, required: Iterable[str], optional: Iterable[str] = ()) -> Columns:
     """Read the required columns and those of the optional ones that are there; at least one row."""
-    path = Path(path)
-    _check_file(path, ("file", TRACE_SUFFIXES))
-    columns = READERS[path.suffix.lower()](path, list(dict.fromkeys(required)), [*optional])
-    if not len(next(iter(columns.values()))):
-        raise InputError(f"{path}: the table has no rows; at least one is needed")
-    return columns
+    path, required = Path(path), list(required)
+    names, read = open_table(path, TRACE_SUFFIXES)
+    for name in required:
+        if name not in names:
+            there = ", ".join(names) or "none"
+            raise InputError(f"{path}: column {name!r} is missing; found: {there}")
+    wanted = [*required, *(name for name in optional if name in names)]
+    return read([*dict.fromkeys(wanted)])
 
 
-def open_table(path: Path) -> tuple[list[str], Callable[[list[str]], Columns]]:
-    """The names of the columns of a file of texts, and a function that reads some of them.
+def open_table(path: Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> tuple[list[str], Reader]:
+    """The names of the columns of a file, and a function that reads some of them.
 
-    Files are .parquet, .csv, .jsonl and .json (an array, or one object a line).
+    A .json file is an array, or like .jsonl one object a line.
     """
-    _check_file(path, ("text file", TEXT_SUFFIXES))
-    if not path.stat().st_size:
-        raise InputError(f"{path}: the file is empty")
     suffix = path.suffix.lower()
-    if suffix in (".parquet", ".csv"):
-        names = _parquet_names(path) if suffix == ".parquet" else _csv_names(path)
-        return names, lambda wanted: read_columns(path, wanted)
-    rows = [*_json_rows(path)]
-    if not rows:
-        raise InputError(f"{path}: the table has no rows; at least one is needed")
-    names = [*dict.fromkeys(name for row in rows for name in row)]
-    return names, lambda wanted: {name: [row.get(name) for row in rows] for name in wanted}
-
-
-def _check_file(path: Path, allowed: tuple[str, tuple[str, ...]]) -> None:
-    kind, suffixes = allowed
-    if path.suffix.lower() not in suffixes:
-        raise unknown(f"suffix of {kind} {path}:", path.suffix, suffixes)
+    if suffix not in suffixes:
+        raise unknown(f"suffix of file {path}:", path.suffix, suffixes)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty")
+    openers = {".parquet": _open_parquet, ".csv": _open_csv}
+    names, read = openers.get(suffix, _open_json)(path)
+
+    def checked(wanted: list[str]) -> Columns:
+        for name in wanted:
+            if names.count(name) > 1:
+                raise InputError(f"{path}: column {name!r} is there twice; it must be there once")
+        columns = read(wanted)
+        if not len(columns[wanted[0]]):
+            raise InputError(f"{path}: the table has no rows; at least one is needed")
+        return columns
+
+    return names, checked
 
 
 def numbers(path: Path, column: str, values: list) -> FloatArray:
@@ -93,19 +97,6 @@ def _number(value: Any) -> float:
         return np.nan
 
 
-def _pick(path: Path, names: list[str], required: list[str], optional: list[str]) -> list[str]:
-    for name in required:
-        if name not in names:
-            raise InputError(
-                f"{path}: column {name!r} is missing; found: {', '.join(names) or 'none'}"
-            )
-    wanted = [*required, *(name for name in optional if name in names)]
-    for name in wanted:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} is there twice; it must be there once")
-    return wanted
-
-
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -118,39 +109,40 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: the file cannot be read ({error.strerror})") from None
 
 
-def _read_csv(path: Path, required: list[str], optional: list[str]) -> Columns:
+def _open_csv(path: Path) -> tuple[list[str], Reader]:
+    rows = _csv_rows(path)
+    header = next(rows, [])
+
+    def read(wanted: list[str]) -> Columns:
+        columns: Columns = {name: [] for name in wanted}
+        places = [(header.index(name), column) for name, column in columns.items()]
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, row {number}: {len(row)} fields for {len(header)} columns"
+                )
+            for place, column in places:
+                column.append(row[place])
+        return columns
+
+    return header, read
+
+
+def _csv_rows(path: Path) -> Iterator[list[str]]:
     csv.field_size_limit(MAX_TOKENS)  # a prompt may be longer than its default of 128 KiB
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
-        header = next(reader, [])
-        wanted = _pick(path, header, required, optional)
-        at = [header.index(name) for name in wanted]
-        rows = [[row[i] for i in at] for row in _full_rows(path, len(header), reader)]
+        yield from filter(None, reader)
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
-    return {name: [row[i] for row in rows] for i, name in enumerate(wanted)}
 
 
-def _full_rows(path: Path, width: int, reader: Iterable[list[str]]) -> Iterator[list[str]]:
-    for number, row in enumerate(filter(None, reader), 1):
-        if len(row) != width:
-            raise InputError(f"{path}, row {number}: {len(row)} fields for {width} columns")
-        yield row
-
-
-def _csv_names(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file), [])
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(f"{path}: the file is not a table of text in UTF-8") from None
-
-
-def _read_jsonl(path: Path, required: list[str], optional: list[str]) -> Columns:
+def _open_json(path: Path) -> tuple[list[str], Reader]:
     rows = [*_json_rows(path)]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    wanted = _pick(path, names, required, optional) if rows else required
-    return {name: [row.get(name) for row in rows] for name in wanted}
+    if not rows:
+        raise InputError(f"{path}: the table has no rows; at least one is needed")
+    names = [*dict.fromkeys(name for row in rows for name in row)]
+    return names, lambda wanted: {name: [row.get(name) for row in rows] for name in wanted}
 
 
 def _json_rows(path: Path) -> Iterator[dict]:
@@ -174,33 +166,25 @@ def _parsed(place: str, text: str) -> Any:
         raise InputError(f"{place}: not valid JSON ({error})") from None
 
 
-def _parquet_names(path: Path) -> list[str]:
-    import pyarrow as pa
+def _open_parquet(path: Path) -> tuple[list[str], Reader]:
     from pyarrow import parquet
 
-    try:
-        return parquet.read_schema(path).names
-    except (pa.ArrowException, OSError) as error:
-        raise _no_parquet(path, error) from None
-
-
-def _read_parquet(path: Path, required: list[str], optional: list[str]) -> Columns:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            wanted = _pick(path, file.schema_arrow.names, required, optional)
+    def read(wanted: list[str]) -> Columns:
+        with _arrow_errors(path), parquet.ParquetFile(path) as file:
             return file.read(columns=wanted).to_pydict()
+
+    with _arrow_errors(path):
+        return parquet.read_schema(path).names, read
+
+
+@contextmanager
+def _arrow_errors(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except UnicodeDecodeError:
         raise InputError(f"{path}: a column of text is not in UTF-8") from None
     except (pa.ArrowException, OSError) as error:
-        raise _no_parquet(path, error) from None
-
-
-def _no_parquet(path: Path, error: Exception) -> InputError:
-    reason = str(error).partition("\n")[0]
-    return InputError(f"{path}: not a readable parquet file ({reason})")
-
-
-READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable parquet file ({reason})") from None

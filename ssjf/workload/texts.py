@@ -1,6 +1,12 @@
-"""Prompts with the lengths of their answers: what length predictors are trained on."""
+"""Prompts with the lengths of their answers: what length predictors are trained on.
 
-from collections.abc import Mapping
+The split of a prompt is a hash of its text, without shuffle and seed. It needs neither the other
+prompts nor their order, so it holds over data sets: two files that share a prompt cannot leak it.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,14 +15,45 @@ from numpy.typing import NDArray
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
-from ssjf.workload.catalogue import TEXTS
-from ssjf.workload.datasets import find_texts
-from ssjf.workload.splits import SPLITS, distinct, split_of
+from ssjf.workload.catalogue import TEXTS, find_texts
 from ssjf.workload.tables import MAX_TOKENS, TEXT_SUFFIXES, Columns, refuse, tokens
 from ssjf.workload.text_formats import extra_numbers, first_prompts, histories, read_rows
 from ssjf.workload.tokenizers import KNOWN, count_tokens
 
 NOT_A_LABEL = "is not a whole number of at least 1"
+SPLITS = ("train", "val", "test")
+
+
+def normalised(prompt: str) -> str:
+    """The prompt in Unicode NFC and lower case, each run of white space as one space, stripped."""
+    return " ".join(unicodedata.normalize("NFC", prompt).split()).lower()
+
+
+def prompt_hash(prompt: str) -> str:
+    """The first 16 hex digits of the sha256 of the normalised prompt."""
+    # Broken JSON escapes give lone surrogates, which plain UTF-8 refuses.
+    data = normalised(prompt).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def split_of(prompt: str) -> str:
+    """'train' (80 % of all prompts), 'val' or 'test' (10 % each)."""
+    percent = int(prompt_hash(prompt)[:8], 16) % 100
+    return "train" if percent < 80 else "val" if percent < 90 else "test"
+
+
+def fold_of(prompt: str, folds: int, fold: int) -> str:
+    """The split of a prompt in one of ``folds`` cross-validations: every prompt is tested once."""
+    away = (int(prompt_hash(prompt)[:8], 16) - fold) % folds
+    return "test" if away == 0 else "val" if away == 1 else "train"
+
+
+def distinct(prompts: Iterable[str]) -> IntArray:
+    """The indices of the first of each normalised prompt, in order."""
+    first: dict[str, int] = {}
+    for i, prompt in enumerate(prompts):
+        first.setdefault(normalised(prompt), i)
+    return np.array([*first.values()], np.int64)
 
 
 @dataclass(frozen=True)
@@ -39,11 +76,7 @@ class Texts:
 
     def __post_init__(self) -> None:
         n = len(self.prompts)
-        defaults = {
-            "first_prompts": self.prompts,
-            "turn": np.ones(n, np.int64),
-            "history": [""] * n,
-        }
+        defaults = {"first_prompts": self.prompts, "turn": np.ones(n), "history": [""] * n}
         for name, value in defaults.items():
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, value)

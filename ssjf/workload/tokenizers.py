@@ -1,4 +1,4 @@
-"""Counting the tokens of texts with a tokenizer asked for by name.
+"""Counting the tokens of texts with a tokenizer given by name.
 
 - ``cl100k_base`` and the other encodings of the package tiktoken. It downloads a rank file once;
   without a network, put that file into a folder and name the folder in TIKTOKEN_CACHE_DIR.
@@ -24,61 +24,51 @@ Counter = Callable[[Sequence[str]], list[int]]
 
 
 def count_tokens(texts: Sequence[str], tokenizer: str) -> IntArray:
-    """The number of tokens of each text, int64 (n,).
-
-    Raises InputError for an unknown tokenizer, a package that is missing and files that cannot
-    be had.
-    """
+    """The number of tokens of each text, int64 (n,)."""
     count = _counter(tokenizer)
     batches = (texts[i : i + BATCH] for i in range(0, len(texts), BATCH))
     return np.array([n for batch in batches for n in count(batch)], np.int64)
 
 
 def _counter(name: str) -> Counter:
-    if name in ENCODINGS:
-        return _tiktoken(name)
-    if name.startswith("hf:") and name != "hf:":
-        return _transformers(name)
     if name == "bytes":
         return lambda texts: [len(text.encode("utf-8", "surrogatepass")) for text in texts]
     if name == "whitespace":
         return lambda texts: [len(text.split()) for text in texts]
-    raise unknown("tokenizer", name, KNOWN)
+    source = name.removeprefix("hf:")
+    if name not in ENCODINGS and source in (name, ""):
+        raise unknown("tokenizer", name, KNOWN)
+    try:
+        return _tiktoken(name) if name in ENCODINGS else _transformers(source)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise InputError(
+            f"tokenizer {name} needs the package {package}; run pip install {package}"
+        ) from None
+    except Exception as error:  # whatever a download, or the files, make of the loaders
+        why = type(error).__name__
+        if name in ENCODINGS:
+            raise InputError(
+                f"tokenizer {name}: tiktoken cannot get its rank file ({why}); "
+                f"without a network, set TIKTOKEN_CACHE_DIR to a folder that holds it"
+            ) from None
+        raise InputError(
+            f"tokenizer {name}: transformers finds no tokenizer in {source} ({why}); "
+            f"give a folder with its files, or an id of the hub"
+        ) from None
 
 
 def _tiktoken(name: str) -> Counter:
-    try:
-        import tiktoken
+    import tiktoken
 
-        encoding = tiktoken.get_encoding(name)
-    except ModuleNotFoundError as error:
-        raise _missing(name, error) from None
-    except Exception as error:  # whatever the download or the rank file may raise
-        raise InputError(
-            f"tokenizer {name}: tiktoken cannot get its rank file ({type(error).__name__}); "
-            f"without a network, set TIKTOKEN_CACHE_DIR to a folder that holds it"
-        ) from None
+    encoding = tiktoken.get_encoding(name)
     return lambda texts: [len(ids) for ids in encoding.encode_ordinary_batch([*texts])]
 
 
-def _transformers(name: str) -> Counter:
-    source = name.removeprefix("hf:")
-    try:
-        from transformers import AutoTokenizer
+def _transformers(source: str) -> Counter:
+    from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except ModuleNotFoundError as error:
-        raise _missing(name, error) from None
-    except Exception as error:  # its loaders raise whatever the files or the hub make them
-        raise InputError(
-            f"tokenizer {name}: transformers finds no tokenizer in {source} "
-            f"({type(error).__name__}); give a folder with its files, or an id of the hub"
-        ) from None
+    tokenizer = AutoTokenizer.from_pretrained(source)
     return lambda texts: [
         len(ids) for ids in tokenizer([*texts], add_special_tokens=False)["input_ids"]
     ]
-
-
-def _missing(name: str, error: ModuleNotFoundError) -> InputError:
-    package = (error.name or "").partition(".")[0]
-    return InputError(f"tokenizer {name} needs the package {package}; run pip install {package}")

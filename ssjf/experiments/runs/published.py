@@ -13,7 +13,7 @@ from ssjf.experiments.workloads import LlmBoxes, Sweep, TraceWindows
 from ssjf.proxy import predict
 from ssjf.request import Requests
 from ssjf.simulator.published import Quirks, duration_seconds, serve
-from ssjf.workload import lengths
+from ssjf.workload.synthetic import from_quartiles, llm_boxes
 
 SmallRun = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 
@@ -74,12 +74,12 @@ def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
 
 def _box_runs(workload: LlmBoxes, quirks: Quirks) -> Iterator[SmallRun]:
     """Runs whose lengths are drawn from the box-plot statistics of one LLM."""
-    low, q1, median, q3, high = lengths.llm_boxes().loc[workload.llm]
+    low, q1, median, q3, high = llm_boxes().loc[workload.llm]
     n, rate = workload.jobs, workload.rate
     for seed in workload.seeds:
         for run in range(workload.runs):
             drawn = whole_second_poisson(np.random.RandomState([seed, run]), rate, n)
             rng = np.random.default_rng([seed, run, STREAMS["lengths"]])
-            output = lengths.from_quartiles(n, low, q1, median, q3, high, rng)
+            output = from_quartiles(n, low, q1, median, q3, high, rng)
             requests = Requests(drawn, np.ones_like(output), output)
             yield 0.0, seed, run, requests.arriving(_arrivals("", drawn, quirks, [seed, run, 0]))

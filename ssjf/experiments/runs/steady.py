@@ -22,7 +22,7 @@ from ssjf.scheduler import policy
 from ssjf.simulator.profile import Profile, profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
-from ssjf.workload import arrivals, lengths
+from ssjf.workload import synthetic
 
 Serve = Callable[[SteadyRun, Requests, Server, Any, int], Completions]
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
@@ -97,7 +97,7 @@ def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
     n = workload.requests or (workload.requests_per_slot or 1) * server.slots
     if workload.draw == "synthetic":
-        requests = lengths.synthetic(n, rng)
+        requests = synthetic.requests(n, rng)
     else:
         pool = pool_of(workload)
         requests = pool.take(rng.integers(0, len(pool), n))
@@ -154,16 +154,16 @@ def _gaps(options: Arrivals, n: int, seed: int) -> np.ndarray:
         drawn = draw({"draw": "trace-gaps", "name": options.trace, "requests": n, "seed": seed})
         return drawn["arrived_at"].to_numpy()
     if options.cv is not None:
-        return arrivals.gamma(n, 1.0, options.cv, rng)
+        return synthetic.arrivals("gamma", n, 1.0, rng, options.cv)
     return np.cumsum(rng.exponential(1.0, n))
 
 
 def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
     """The arrival rate that gives ``rho``, which must leave the queue a steady state."""
     if not 0 < rho < 1:
-        limit = arrivals.rate_for(1.0, alone_seconds, slots)
+        limit = synthetic.rate_for(1.0, alone_seconds, slots)
         raise InputError(
             f"rho is {rho:g}; a steady state needs one above 0 and below 1, here a rate below "
             f"{limit:.6g} requests/s"
         )
-    return arrivals.rate_for(rho, alone_seconds, slots)
+    return synthetic.rate_for(rho, alone_seconds, slots)

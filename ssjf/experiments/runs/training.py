@@ -22,8 +22,7 @@ from ssjf.experiments.store import digest
 from ssjf.files import writable
 from ssjf.proxy import io as proxies
 from ssjf.proxy.io import KINDS, ProxySpec, spec_of
-from ssjf.workload.splits import fold_of, prompt_hash
-from ssjf.workload.texts import Texts, load_texts
+from ssjf.workload.texts import Texts, fold_of, load_texts, prompt_hash
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
 WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches

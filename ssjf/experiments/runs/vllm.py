@@ -17,7 +17,6 @@ from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import Engine
 from ssjf.request import Completions, Requests
 from ssjf.simulator.server import Server
-from ssjf.workload import arrivals
 
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
                 "kv_blocks", "preemptions")  # fmt: skip
@@ -87,7 +86,7 @@ def steps(spec: StepsRun) -> pd.DataFrame:
         n = bursts.per_slot * slots
         prompt = _log_uniform(rng, n, *bursts.prompt_tokens)
         output = _log_uniform(rng, n, *bursts.output_tokens)
-        requests = Requests(arrivals.burst(n), prompt, output)
+        requests = Requests(np.zeros(n), prompt, output)
         server = steady.server_on(spec.deployment, slots)
         _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
         parts.append(_steps(recorded).assign(x=slots, seed=seed, run=0))

@@ -1,6 +1,8 @@
-"""The group of all commands: whatever is wrong with its input is one sentence."""
+"""What commands share: one sentence for whatever is wrong with the input, and how they print."""
 
 import errno
+import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ _EXTRAS = {
     "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
     "proxy": ("onnxruntime", "tokenizers", "faiss"),
 }
-_HELP_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def _one_sentence() -> Iterator[None]:
     """Bad input is one sentence and exit code 2, never a traceback."""
     try:
         yield
-    except _HELP_ASKED:
+    except _HELP:
         raise
     except (InputError, click.UsageError, OSError, ModuleNotFoundError) as error:
         click.echo(f"ssjf: {_sentence(error)}", err=True)
@@ -42,8 +44,7 @@ def _sentence(error: Exception) -> str:
         if not error.name or error.name.partition(".")[0] == "ssjf":
             raise error
         package = error.name.partition(".")[0]
-        found = [extra for extra, packages in _EXTRAS.items() if package in packages]
-        extra = found[0] if found else "notebooks"
+        extra = next((e for e, packages in _EXTRAS.items() if package in packages), "notebooks")
         return f"this needs the package {error.name}; run pip install 'ssjf[{extra}]'"
     return str(error)
 
@@ -65,3 +66,43 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _one_sentence():
             return super().invoke(ctx)
+
+
+def print_json(value: Any) -> None:
+    """As JSON, indented."""
+    click.echo(json.dumps(_finite(value), indent=1, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for what is not a number."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(frame: Any) -> None:
+    """A frame as text, four digits a number."""
+    click.echo(frame.to_string(index=False, float_format=lambda v: f"{v:,.4g}"))
+
+
+def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
+    """Records as JSON, or as a table."""
+    import pandas as pd
+
+    if as_json:
+        print_json(records)
+    else:
+        print_table(pd.DataFrame(records))
+
+
+def listed(value: Any) -> str:
+    """A value of a record in words: of a dictionary and of a list every part."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {listed(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value or "none")
