@@ -243,9 +243,9 @@ def test_where_nothing_can_be_written(tmp_path):
     """In a process of its own: the exit code, and a path below a regular file."""
     (tmp_path / "file").write_text("")
     below = {"SSJF_RESULTS": str(tmp_path / "file" / "results")}
-    done = process("run", "llms", "--seeds", 1, cwd=ROOT, env=below)
+    done = process("run", "cv-sweep", "--seeds", 1, "--jobs", 1, cwd=ROOT, env=below)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"ssjf: cannot write to {tmp_path}/file/results/raw/llms: Not a ")
+    assert done.stderr.startswith(f"ssjf: cannot write to {tmp_path}/file/results/raw/cv-sweep: ")
     assert done.stderr.count("\n") == 1
     env = below | {"SSJF_RAW": str(ROOT / "results" / "raw")}
     done = process("notebook", "tour", "--out", tmp_path / "file" / "out", cwd=ROOT, env=env)

@@ -46,7 +46,7 @@ def compared(
     requests: int, rate: float | None, context_tokens: int, seeds: int,
     tell: Callable[[str], None],
 ) -> pd.DataFrame:  # fmt: skip
-    """Rows as of ``load.rows`` with the columns ``workload`` and ``series``.
+    """Rows of ``bench_client.measured`` with the columns ``workload`` and ``series``.
 
     The servers run one after the other: a GPU has no room for both.
     """
