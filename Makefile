@@ -35,7 +35,7 @@ remeasure: $(VENV)/.notebooks vllm
 
 test: $(VENV)/.test
 	@$(MAKE) -s vllm || echo "vLLM did not install on this machine: its tests are skipped"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from commands import process
 from ssjf.experiments import fidelity as measured
 from ssjf.experiments.grid import experiment
 
-pytestmark = [vllm_engine.needed, pytest.mark.slow, pytest.mark.xdist_group("vllm-runs")]
+pytestmark = [vllm_engine.needed, pytest.mark.slow]
 
 
 def folders(results, name):

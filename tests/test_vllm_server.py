@@ -24,7 +24,7 @@ from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
 
-pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm"), pytest.mark.slow]
+pytestmark = [vllm_engine.needed, pytest.mark.slow]
 
 ONE_SLOT = Deployment(
     name="one-slot", shape="mid", slots=1, token_budget=2048, kv_tokens=8192, block_tokens=32,

@@ -14,7 +14,7 @@ from ssjf.errors import InputError
 from ssjf.harness.engine import Engine
 from ssjf.simulator.profile import Profile
 
-pytestmark = [vllm_engine.needed, pytest.mark.xdist_group("vllm-steps")]
+pytestmark = [vllm_engine.needed]
 
 BLOCK, BLOCKS = vllm_engine.BLOCK, 64
 SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)

@@ -14,8 +14,6 @@ from ssjf.harness.deployment import Deployment
 from ssjf.harness.engine import Engine
 from ssjf.harness.quantise import halves, joined, quantise, restore
 
-pytestmark = pytest.mark.xdist_group("vllm-swap")
-
 BLOCK, SMALL = vllm_engine.BLOCK, vllm_engine.SMALL
 SHORT = Server(slots=8, kv_tokens=BLOCK * 12, block_tokens=BLOCK, token_budget=128)
 
