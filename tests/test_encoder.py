@@ -1,6 +1,7 @@
 """Encoders: training that learns, goes on after a kill and stops on nonsense; their folders."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -343,6 +344,8 @@ def test_the_exported_model_says_what_the_network_says(config):
     """In float32 to the rounding of sums; in 8 bits nearly, and in nearly the same order."""
     import torch
 
+    level = logging.getLogger().level
+
     from ssjf.proxy.encoder.network import Network
 
     texts = prompts()[TEST]
@@ -359,6 +362,7 @@ def test_the_exported_model_says_what_the_network_says(config):
     assert exact.outputs(texts)[:, 0] == pytest.approx(said, abs=1e-4)
     coarse = train(rows(), config).outputs(texts)[:, 0]
     assert spearmanr(coarse, said).statistic > 0.95
+    assert logging.getLogger().level == level, "what others log is not ours to silence"
 
 
 # --- reading -----------------------------------------------------------------------------------

@@ -226,9 +226,14 @@ def _quantised(model: bytes) -> bytes:
     """Dynamic quantisation per channel, which rounds less than per tensor."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step meant for images
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        before.write_bytes(model)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
-        return after.read_bytes()
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a step meant for images
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+            before.write_bytes(model)
+            quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
+            return after.read_bytes()
+    finally:
+        root.setLevel(level)
