@@ -12,7 +12,7 @@ help:
 	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
 	@echo "make site        the same pages anew, from notebooks and verdicts as they are (seconds)"
 	@echo "make test        set up, run all tests"
-	@echo "make vllm        set up vLLM for the CPU in an environment of its own (3 GB)"
+	@echo "make vllm        set up vLLM for the CPU in an environment of its own (4 GB)"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make resimulate  do every stored run again from its own workload and compare"
 	@echo "make retrain     train every proxy anew, into results/scratch/retrained (needs the texts)"

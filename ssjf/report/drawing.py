@@ -125,7 +125,8 @@ def legend_above(
 def points(ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, **look: Any) -> None:
     """Points at (x, y) with bars along each axis that is a frame of estimates.
 
-    A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; no line joins them.
+    A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; a line joins the
+    points only where it has a linestyle.
     """
     at, bars = [], []
     for axis in (x, y):
