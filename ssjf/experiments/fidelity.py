@@ -176,7 +176,8 @@ def devices(names: Sequence[str]) -> pd.DataFrame:
 def _device(name: str) -> dict[str, str]:
     of = "vllm-gpu" if name.startswith("gpu-") else "vllm-gain"
     command = f"ssjf calibrate {name} && ssjf run {of} --profile {name}"
-    row = {"deployment": name, "model": deployment(name).shape, "command": command}
+    of_name = deployment(name)
+    row = {"deployment": name, "model": str(of_name.shape or of_name.model), "command": command}
     specs = experiment(of).specs(deployment=name)
     if not all(store.is_finished(spec) for spec in specs):
         return row | {"measured": "not attempted: no run is committed", "hardware": ""}

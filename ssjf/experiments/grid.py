@@ -17,6 +17,8 @@ from ssjf.experiments.specs import Run, spec_of
 
 KEYS = ("title", "protocol", "workload", "series")
 """What every experiment's table has, besides ``grid`` and what all its runs share."""
+NAMED_BY_ENGINE = ("all", "trainings", "measurements", "answers")
+"""Names for the runs of several experiments (``runner.GROUPS``)."""
 WORKLOAD_KEYS = {"label": "workload", "round": "round"}
 """Keys of a workload that only name it, and the columns of rows that they become."""
 
@@ -113,7 +115,9 @@ def read(path: Path) -> list[Experiment]:
 def experiment(name: str) -> Experiment:
     """An experiment by name; unknown names raise, listing the known ones."""
     if name not in experiments():
-        raise unknown("experiment", name, [*experiments(), "all", "trainings", "measurements"])
+        raise unknown(
+            "experiment", name, [*experiments(), "all", "trainings", "measurements", "answers"]
+        )
     return experiments()[name]
 
 

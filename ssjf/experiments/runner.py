@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ssjf.errors import InputError
 from ssjf.experiments import draws, store
 from ssjf.experiments.grid import experiment, experiments
-from ssjf.experiments.runs import alise, published, server, steady, training, vllm
+from ssjf.experiments.runs import alise, answers, published, server, steady, training, vllm
 from ssjf.experiments.specs import Run, TrainingRun
 
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
@@ -30,21 +30,23 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "vllm-steps": vllm.steps,
     "vllm-anatomy": vllm.anatomy,
     "vllm-swap": vllm.swapping,
+    "answers": answers.rows,
     "serve-load": server.rows,
     "alise-curve": alise.curve,
     "alise-limit": alise.limits,
 }
 """What makes the rows of an engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
-ONE_BY_ONE = ("training", "cost", "latency", *MEASURED)
+ONE_BY_ONE = ("training", "cost", "latency", "answers", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
     "all": ("published", "simulator", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
+    "answers": ("answers",),
 }
 """Names for the runs of several experiments, by engine: what can be simulated again anywhere,
-what needs the texts, and what needs vLLM."""
+what needs the texts, what needs vLLM, and what needs both and a real model."""
 
 
 def execute(spec: Run) -> pd.DataFrame:

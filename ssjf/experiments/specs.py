@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from ssjf.config import validated
 from ssjf.errors import unknown
 from ssjf.experiments.workloads import (
+    Asked,
     Bursts,
     Count,
     HttpLoad,
@@ -164,6 +165,23 @@ class CostRun(Run):
     workload: Texts
 
 
+class Decoding(Table):
+    """How a model answers: vLLM's sampling parameters, and the cap in tokens."""
+
+    most_tokens: Count
+    temperature: Annotated[float, Field(ge=0)]
+    repetition_penalty: Annotated[float, Field(ge=1)]
+
+
+class AnswersRun(Run):
+    """Answers of a deployment's real model, which ends them itself."""
+
+    engine: Literal["answers"]
+    workload: Asked
+    deployment: str
+    decoding: Decoding
+
+
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
@@ -176,7 +194,7 @@ class ServerRun(Run):
 
 
 _CLASSES: tuple[type[Run], ...] = (PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun,
-                                   TrainingRun, CostRun, ServerRun)  # fmt: skip
+                                   TrainingRun, CostRun, AnswersRun, ServerRun)  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip
 """The class of each engine."""

@@ -201,6 +201,18 @@ class Texts(Workload):
     prompts: Count | None = None
 
 
+class Asked(Workload):
+    """A shard of a data set's first messages, each answered ``samples`` times."""
+
+    draw: Literal["asked"]
+    data: str
+    column: str | None = None
+    splits: list[Literal["train", "val", "test"]] | None = None
+    first: Annotated[int, Field(ge=0)] = 0
+    prompts: Count
+    samples: Count = 1
+
+
 class Bursts(Table):
     """Bursts of requests, prompt and output lengths log-uniform between two ends (tokens)."""
 

@@ -9,19 +9,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from ssjf import hardware
 from ssjf.config import STRICT, read_toml, validated
-from ssjf.errors import unknown
+from ssjf.errors import InputError, unknown
 from ssjf.harness.models import SHAPES
+from ssjf.harness.pretrained import PRETRAINED, get
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class Deployment(BaseModel):
-    """A model shape on a device, with the largest configuration its runs may use.
+    """A model on a device, with the largest configuration its runs may use.
 
-    shape: one of ``models.SHAPES``. slots: vLLM ``max_num_seqs``. token_budget: vLLM
+    shape: one of ``models.SHAPES``, of random weights; or else model: one of
+    ``pretrained.PRETRAINED`` or a Hugging Face folder. precision: vLLM ``dtype``, by default what
+    the processor is good at. slots: vLLM ``max_num_seqs``. token_budget: vLLM
     ``max_num_batched_tokens``. kv_tokens: KV memory in tokens. block_tokens: tokens per KV block
     (the CPU back end takes multiples of 32). context_tokens: vLLM ``max_model_len``.
     memory_share: of the device's memory that vLLM may take (on a CPU only checked).
@@ -36,7 +40,9 @@ class Deployment(BaseModel):
     model_config = STRICT
 
     name: str
-    shape: str
+    shape: str | None = None
+    model: str | None = None
+    precision: Literal["float32", "bfloat16"] = Field(default_factory=lambda: hardware.precision())
     slots: Count
     token_budget: Count
     kv_tokens: Count
@@ -51,10 +57,23 @@ class Deployment(BaseModel):
 
     @field_validator("shape")
     @classmethod
-    def _known(cls, shape: str) -> str:
-        if shape not in SHAPES:
+    def _known(cls, shape: str | None) -> str | None:
+        if shape is not None and shape not in SHAPES:
             raise unknown("shape", shape, SHAPES)
         return shape
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "Deployment":
+        if (self.shape is None) == (self.model is None):
+            raise InputError("a deployment has a shape (random weights) or a model: one of them")
+        return self
+
+    def folder(self) -> Path | None:
+        """Of the real model, got where it is not here yet; None for a shape."""
+        if self.model is None:
+            return None
+        return get(self.model, precision=self.precision) if self.model in PRETRAINED else (
+            Path(self.model))  # fmt: skip
 
     def replace(self, **changes: Any) -> "Deployment":
         """A deployment with other values; InputError for bad ones."""
@@ -67,7 +86,7 @@ class Deployment(BaseModel):
             "model": str(model),
             "skip_tokenizer_init": True,
             "load_format": "auto" if (model / "model.safetensors").exists() else "dummy",
-            "dtype": "bfloat16",
+            "dtype": self.precision,
             "max_model_len": self.context_tokens,
             "max_num_seqs": self.slots,
             "max_num_batched_tokens": self.token_budget,

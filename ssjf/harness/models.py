@@ -4,6 +4,7 @@ The shapes are those of Llama. What a step costs depends on them; what is said d
 """
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) 
         (folder / "config.json").write_text(json.dumps(_config(shape), indent=1) + "\n")
         _write_tokenizer(folder, shape)
         if weights == "random":
-            _write_weights(folder / "model.safetensors", shape, seed)
+            target = folder / "model.safetensors"
+            write_safetensors(target, _tensors(shape), _weights(shape, seed), "bfloat16")
     return out
 
 
@@ -147,25 +149,38 @@ def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
     }  # fmt: skip
 
 
-def _write_weights(path: Path, shape: Shape, seed: int) -> None:
-    """The safetensors format by hand: numpy has no bfloat16, and the library's own writer of
-    bytes takes other arguments in every version.
+def _weights(shape: Shape, seed: int) -> Iterator[np.ndarray]:
+    """Norms are ones, matrices small normal numbers."""
+    rng = np.random.default_rng(seed)
+    for size in _tensors(shape).values():
+        norm = len(size) == 1
+        values = np.ones(size) if norm else 0.02 * rng.standard_normal(size, np.float32)
+        yield values.astype(np.float32)
 
-    Eight bytes with the length of a JSON header, the header, the tensors one after the other.
+
+def write_safetensors(
+    path: Path,
+    sizes: Mapping[str, tuple[int, ...]],
+    arrays: Iterable[np.ndarray],
+    precision: str,
+) -> None:
+    """Write float32 arrays in the order of ``sizes``, as ``float32`` or ``bfloat16``.
+
+    The safetensors format by hand: numpy has no bfloat16, and the library's own writer of bytes
+    takes other arguments in every version. Eight bytes with the length of a JSON header, the
+    header, the tensors one after the other.
     """
+    kind, width = ("BF16", 2) if precision == "bfloat16" else ("F32", 4)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, size in _tensors(shape).items():
-        start, end = end, end + 2 * int(np.prod(size))
-        header[name] = {"dtype": "BF16", "shape": list(size), "data_offsets": [start, end]}
+    for name, size in sizes.items():
+        start, end = end, end + width * int(np.prod(size))
+        header[name] = {"dtype": kind, "shape": list(size), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    rng = np.random.default_rng(seed)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for size in _tensors(shape).values():  # norms are ones, matrices small normal numbers
-            norm = len(size) == 1
-            values = np.ones(size) if norm else 0.02 * rng.standard_normal(size, np.float32)
-            file.write(_bfloat16(values.astype(np.float32)))
+        for values in arrays:
+            file.write(_bfloat16(values) if width == 2 else values.astype("<f4").tobytes())
 
 
 def _bfloat16(values: np.ndarray) -> bytes:

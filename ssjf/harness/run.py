@@ -1,11 +1,13 @@
-"""One run in a live engine: open-loop arrivals, forced lengths, an own clock, steps counted.
+"""One run in a live engine: open-loop arrivals, an own clock, steps counted.
+
+A request ends where it is told to (forced lengths), or where the model ends it (``Answers``).
 
 The engine is ``LLMEngine`` in this process, so that a step is a call and everything about it can
 be read. Requests join between steps, as the simulator has it.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,8 +74,39 @@ class Steps(WallSeconds):
 CLOCKS = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
 
 
+class Forced:
+    """Answers of given lengths, whatever the model says; ``output_tokens``: (n,)."""
+
+    def __init__(self, output_tokens: np.ndarray) -> None:
+        self.output_tokens = output_tokens
+
+    def of(self, i: int) -> dict[str, Any]:
+        """vLLM's ``SamplingParams`` of request i."""
+        return {"max_tokens": int(self.output_tokens[i]), "ignore_eos": True, "temperature": 0.0}
+
+
+class Natural:
+    """Answers that the model ends, or the cap.
+
+    decoding: ``most_tokens``, and of ``SamplingParams`` ``temperature`` and
+    ``repetition_penalty``. seeds: of each request, (n,). end: the model's token that ends an
+    answer, which counts as one of its tokens.
+    """
+
+    def __init__(self, decoding: Mapping[str, Any], seeds: np.ndarray, end: list[int]) -> None:
+        self.decoding, self.seeds, self.end = dict(decoding), seeds, end
+
+    def of(self, i: int) -> dict[str, Any]:
+        """vLLM's ``SamplingParams`` of request i."""
+        given = self.decoding | {"max_tokens": self.decoding["most_tokens"]}
+        del given["most_tokens"]
+        if given["temperature"] > 0:
+            given["seed"] = int(self.seeds[i])
+        return given | {"stop_token_ids": self.end}
+
+
 class Run:
-    """The loop of one run, and what it records."""
+    """The loop of one run, and what it records; ``tell`` is told of new tokens."""
 
     def __init__(
         self,
@@ -82,6 +115,8 @@ class Run:
         clock: WallSeconds,
         requests: Arrays,
         prompts: list[list[int]],
+        lengths: Forced | Natural,
+        tell: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         self.engine, self.scheduler, self.clock, self.requests = engine, scheduler, clock, requests
         n = len(requests["ready_at"])
@@ -91,7 +126,8 @@ class Run:
         self.names: dict[str, int] = {}  # what vLLM calls them
         self.caught_up: dict[int, int] = {}  # preemptions when its prefill was last complete
         self.steps: list[list[float]] = []
-        self.prompts = prompts
+        self.prompts, self.lengths, self.tell = prompts, lengths, tell
+        self.ended_by_model = np.zeros(n, bool)
         self.tokens: list[list[int]] = [[] for _ in range(n)]
         self.next, self.began = 0, 0.0
         self._schedule = scheduler.schedule
@@ -118,11 +154,7 @@ class Run:
         from vllm.sampling_params import RequestOutputKind
 
         length = SamplingParams(
-            max_tokens=int(self.requests["output_tokens"][i]),
-            ignore_eos=True,
-            temperature=0.0,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
+            **self.lengths.of(i), detokenize=False, output_kind=RequestOutputKind.DELTA
         )
         self.engine.add_request(
             f"{i:09d}",  # vLLM breaks ties by arrival, then by name
@@ -142,11 +174,14 @@ class Run:
         now = self.steps[-1][ENDED] = self.clock.now()
         for output in outputs:
             i = int(output.request_id)
-            self.tokens[i].extend(output.outputs[0].token_ids)
+            new = output.outputs[0].token_ids
+            self.tokens[i].extend(new)
+            self.tell(len(new))
             if np.isnan(self.first[i]):
                 self.first[i] = now
             if output.finished:
                 self.finished[i] = now
+                self.ended_by_model[i] = output.outputs[0].finish_reason == "stop"
                 self.preemptions[i] = self.unfinished.pop(i).num_preemptions
 
     def _observed(self, *arguments: Any, **options: Any) -> Any:
@@ -180,6 +215,9 @@ class Run:
             "first_token_at": self.first,
             "finished_at": self.finished,
             "preemptions": self.preemptions,
+            "generated": np.array([len(one) for one in self.tokens]),
+            "ended_by_model": self.ended_by_model,
+            "prompt_tokens": np.array([len(one) for one in self.prompts]),
             "tokens": np.array([token for one in self.tokens for token in one], np.int32),
             **{f"step_{name}": column for name, column in zip(PER_STEP, steps, strict=True)},
         }

@@ -14,14 +14,15 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 import numpy as np
 
-from ssjf.harness.run import CLOCKS, Arrays, Run, WallSeconds, blocks_held
+from ssjf.harness.run import CLOCKS, Arrays, Forced, Natural, Run, WallSeconds, blocks_held
 
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -52,26 +53,61 @@ class Driver:
         self.first_scheduler = self.core.scheduler
         self.vocabulary = self.engine.vllm_config.model_config.get_vocab_size()
 
-    def serve(self, job: Mapping[str, Any], requests: Arrays) -> dict[str, np.ndarray]:
+    def serve(
+        self, job: Mapping[str, Any], requests: Arrays, tell: Callable[[int], None]
+    ) -> dict[str, np.ndarray]:
         """Serve all requests; time stamps (n,) and the record of steps (m,), in the clock's unit.
 
         ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.scheduler`` that the scheduler
         class asks at every step), ``scheduler_config`` (vLLM's, by name), ``kv_blocks``, ``clock``
         (see ``CLOCKS``), ``seed``. ``requests``: ``ready_at``, ``arrived_at``, ``prompt_tokens``,
         ``output_tokens``, ``priority``. Also gives the generated tokens, one request after the
-        other, and what was swapped.
+        other, and what was swapped. With ``decoding`` (see ``Natural``) the prompts are the
+        ``texts``, as the model's chat template has them, and each request has a ``seeds``; else
+        they are random tokens, and the lengths those of the requests. ``tell`` is told of tokens.
         """
         clock = CLOCKS[job["clock"]]()
         self.core.scheduler = self._scheduler(job, clock)
-        rng = np.random.default_rng(job["seed"])
-        lengths = requests["prompt_tokens"]
-        prompts = [rng.integers(2, self.vocabulary, n).tolist() for n in lengths]
-        run = Run(self.engine, self.core.scheduler, clock, requests, prompts)
+        decoding = job.get("decoding")
+        if decoding is None:
+            rng, sizes = np.random.default_rng(job["seed"]), requests["prompt_tokens"]
+            prompts = [rng.integers(2, self.vocabulary, n).tolist() for n in sizes]
+            lengths: Forced | Natural = Forced(requests["output_tokens"])
+        else:
+            prompts = self._chats(job["texts"], decoding["most_tokens"])
+            lengths = Natural(decoding, requests["seeds"], self._end())
+        run = Run(self.engine, self.core.scheduler, clock, requests, prompts, lengths, tell)
         before = _swapping_totals()
         run.go()
         swapped = {name: total - before[name] for name, total in _swapping_totals().items()}
         swapped["blocks"] = blocks_held(self.core.scheduler)
         return run.arrays() | {f"swap_{name}": np.array(value) for name, value in swapped.items()}
+
+    def _chats(self, texts: list[str], most_tokens: int) -> list[list[int]]:
+        """Each text as the one message of a chat, in tokens."""
+        from transformers import AutoTokenizer
+
+        config = self.engine.vllm_config.model_config
+        tokenizer = AutoTokenizer.from_pretrained(config.model)
+        if not tokenizer.chat_template:
+            raise ValueError(f"the model {config.model} has no chat template")
+        chats = [[{"role": "user", "content": text}] for text in texts]
+        rendered: Any = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, return_dict=True
+        )
+        prompts = rendered["input_ids"]
+        room = config.max_model_len - most_tokens
+        for i, prompt in enumerate(prompts):
+            if len(prompt) > room:
+                raise ValueError(f"prompt {i + 1} has {len(prompt)} tokens; beside an answer of "
+                                 f"{most_tokens} the context has room for {room}")  # fmt: skip
+        return prompts
+
+    def _end(self) -> list[int]:
+        """The tokens that end an answer of this model."""
+        config = self.engine.vllm_config.model_config
+        end = config.try_get_generation_config().get("eos_token_id", config.hf_config.eos_token_id)
+        return end if isinstance(end, list) else [end]
 
     def _scheduler(self, job: Mapping[str, Any], clock: WallSeconds) -> Any:
         """vLLM's own scheduler in the run's configuration, made as ``EngineCore`` makes it."""
@@ -146,13 +182,29 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             with np.load(job["requests"]) as requests:
-                arrays: dict[str, Any] = driver.serve(job, dict(requests))
+                tell = Progress(answers) if "decoding" in job else lambda tokens: None
+                arrays: dict[str, Any] = driver.serve(job, dict(requests), tell)
             np.savez(job["result"], **arrays)
             _answer(answers, {"done": job["result"]})
     except Exception as error:
         words = " ".join(str(error).split())
         _answer(answers, {"error": f"{type(error).__name__}: {words}"})
         raise
+
+
+class Progress:
+    """Says every few seconds how many tokens were generated since it last said so."""
+
+    EVERY_SECONDS = 2.0
+
+    def __init__(self, answers: TextIO) -> None:
+        self.answers, self.new, self.last = answers, 0, time.monotonic()
+
+    def __call__(self, tokens: int) -> None:
+        self.new += tokens
+        if time.monotonic() - self.last > self.EVERY_SECONDS:
+            _answer(self.answers, {"tokens": self.new})
+            self.new, self.last = 0, time.monotonic()
 
 
 def _answer(answers: TextIO, value: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
-from ssjf.files import sha256
+from ssjf.files import cache_folder, sha256
 from ssjf.request import Requests
 from ssjf.workload import traces
 
@@ -103,10 +103,6 @@ def _catalogue() -> tuple[dict[str, Dataset], dict[str, TextSet]]:
 
 
 DATASETS, TEXTS = _catalogue()
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
 
 
 def find(name: str) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError, unknown
+from ssjf.files import cache_folder
 from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.workload.catalogue import (
     DATASETS,
@@ -17,7 +18,6 @@ from ssjf.workload.catalogue import (
     Dataset,
     Source,
     TextSet,
-    cache_folder,
     check,
     find_requests,
     find_texts,

@@ -42,15 +42,16 @@ def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed:
     )
 
 
-def _with_hardware(spec: VllmRun | StepsRun, rows: pd.DataFrame) -> pd.DataFrame:
-    live = engine(str(spec.deployment))
+def with_hardware(deployment_name: str | None, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what they were measured on as their ``environment``."""
+    live = engine(str(deployment_name))
     rows.attrs["environment"] = live.hardware | {"deployment": live.deployment.as_json()}
     return rows
 
 
 def rows(spec: VllmRun) -> pd.DataFrame:
     """As the simulator's rows of this specification, with what it ran on as ``environment``."""
-    return _with_hardware(spec, steady.rows(spec, lambda *run: _serve(*run)[0]))
+    return with_hardware(spec.deployment, steady.rows(spec, lambda *run: _serve(*run)[0]))
 
 
 def anatomy(spec: VllmRun) -> pd.DataFrame:
@@ -61,7 +62,7 @@ def anatomy(spec: VllmRun) -> pd.DataFrame:
         done, recorded, _ = _serve(spec, requests, server, predicted, seed)
         for of, part in (("request", _requests(done)), ("step", _steps(recorded))):
             parts.append(part.assign(of=of, x=np.float32(spec.rho), seed=seed, run=0))
-    return _with_hardware(spec, pd.concat(parts, ignore_index=True))
+    return with_hardware(spec.deployment, pd.concat(parts, ignore_index=True))
 
 
 def _requests(done: Completions) -> pd.DataFrame:
@@ -90,7 +91,7 @@ def steps(spec: StepsRun) -> pd.DataFrame:
         server = steady.server_on(spec.deployment, slots)
         _, recorded, _ = engine(spec.deployment).serve(requests, "fcfs", server, seed=seed)
         parts.append(_steps(recorded).assign(x=slots, seed=seed, run=0))
-    return _with_hardware(spec, pd.concat(parts, ignore_index=True))
+    return with_hardware(spec.deployment, pd.concat(parts, ignore_index=True))
 
 
 def _log_uniform(rng: np.random.Generator, n: int, low: int, high: int) -> np.ndarray:
@@ -116,4 +117,4 @@ def swapping(spec: VllmRun) -> pd.DataFrame:
             "prompt_tokens": int(requests.prompt_tokens.sum()),
             **{name: float(more.get(f"swap_{name}", 0.0)) for name in SWAP_COLUMNS},
         })  # fmt: skip
-    return _with_hardware(spec, pd.DataFrame(rows))
+    return with_hardware(spec.deployment, pd.DataFrame(rows))
