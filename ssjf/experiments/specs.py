@@ -16,6 +16,7 @@ from ssjf.experiments.workloads import (
     Bursts,
     Count,
     HttpLoad,
+    NaturalLoop,
     Number,
     OpenLoop,
     Positive,
@@ -149,12 +150,16 @@ class AliseRun(Queued):
 
 
 class TrainingRun(Run):
-    """A proxy trained; ``config`` joins the configuration that ``proxy`` has."""
+    """A proxy trained; ``config`` joins the configuration that ``proxy`` has.
+
+    predicts: a proxy's name or ``column:NAME`` of the data set, which is judged as it is instead.
+    """
 
     engine: Literal["training"]
     workload: Texts
     proxy: dict[str, Any]
     config: dict[str, Any] = Field(default_factory=dict)
+    predicts: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -182,6 +187,17 @@ class AnswersRun(Run):
     decoding: Decoding
 
 
+class NaturalRun(Queued):
+    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated."""
+
+    engine: Literal["vllm-natural", "natural"]
+    workload: NaturalLoop
+    deployment: str
+    decoding: Decoding
+    slots: Count
+    rho: Utilisation
+
+
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
@@ -193,8 +209,10 @@ class ServerRun(Run):
     serve: dict[str, Number | str] | None = None
 
 
-_CLASSES: tuple[type[Run], ...] = (PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun,
-                                   TrainingRun, CostRun, AnswersRun, ServerRun)  # fmt: skip
+_CLASSES: tuple[type[Run], ...] = (
+    PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun, TrainingRun, CostRun, AnswersRun,
+    NaturalRun, ServerRun,
+)  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip
 """The class of each engine."""

@@ -191,10 +191,14 @@ class Prompted(Workload):
 
 
 class Texts(Workload):
-    """A text data set to train on, or the proxies ``of`` an experiment that did."""
+    """A text data set to train on, or the proxies ``of`` an experiment that did.
+
+    answers: an experiment whose answers' lengths stand in for those of the data set.
+    """
 
     draw: Literal["texts"]
     data: str
+    answers: str | None = None
     folds: Count | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     of: str | None = None
@@ -211,6 +215,17 @@ class Asked(Workload):
     first: Annotated[int, Field(ge=0)] = 0
     prompts: Count
     samples: Count = 1
+
+
+class NaturalLoop(Workload):
+    """Prompts of a pool, without repetition, whose texts are in a data set."""
+
+    draw: Literal["natural"]
+    data: str
+    column: str | None = None
+    pool: Pool
+    requests: Count
+    seeds: Seeds
 
 
 class Bursts(Table):

@@ -14,12 +14,14 @@ import numpy as np
 
 PER_STEP = (
     "started_at", "ended_at", "prefill_tokens", "sequences", "context_tokens", "waiting",
-    "running", "kv_blocks", "preemptions",
+    "running", "kv_blocks", "preemptions", "cpu_seconds", "wall_seconds",
 )  # fmt: skip
-"""Columns of the record of steps: seconds, tokens, requests and blocks held after the step's
-scheduling; ``waiting`` is what it left in the queue."""
+"""Columns of the record of steps: begin and end by the run's clock, tokens, requests and blocks
+held after the step's scheduling (``waiting`` is what it left in the queue), and what the step took
+of the processor's time in this thread, and of the wall's."""
 
 ENDED, SEQUENCES = PER_STEP.index("ended_at"), PER_STEP.index("sequences")
+CPU_SECONDS, WALL_SECONDS = PER_STEP.index("cpu_seconds"), PER_STEP.index("wall_seconds")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -168,7 +170,10 @@ class Run:
         self.unfinished[i] = self.scheduler.requests[added]
 
     def _step(self) -> None:
+        cpu, wall = time.thread_time(), time.perf_counter()
         outputs = self.engine.step()
+        self.steps[-1][CPU_SECONDS] = time.thread_time() - cpu
+        self.steps[-1][WALL_SECONDS] = time.perf_counter() - wall
         if self.steps[-1][SEQUENCES]:  # a step that schedules nothing takes no time
             self.clock.step()
         now = self.steps[-1][ENDED] = self.clock.now()
@@ -203,7 +208,7 @@ class Run:
         queues = len(self.scheduler.waiting), len(self.scheduler.running)
         self.steps.append(
             [self.began, np.nan, prefill, sequences, context, *queues,
-             blocks_held(self.scheduler), preempted]
+             blocks_held(self.scheduler), preempted, np.nan, np.nan]
         )  # fmt: skip
         return output
 

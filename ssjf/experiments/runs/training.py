@@ -7,6 +7,8 @@ left in ``results/proxies``, which is not committed.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ssjf.errors import InputError
-from ssjf.experiments import bench, paths, train
-from ssjf.experiments.grid import experiment
+from ssjf.experiments import bench, paths, train, workloads
+from ssjf.experiments.grid import experiment, rows
 from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.experiments.store import digest
 from ssjf.files import writable
 from ssjf.proxy import io as proxies
+from ssjf.proxy.base import Prediction
 from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.texts import Texts, fold_of, load_texts, prompt_hash
 
@@ -36,16 +39,47 @@ def proxy_folder(spec: TrainingRun) -> Path:
 def predictions(spec: TrainingRun) -> pd.DataFrame:
     """Train (unless that was done) and predict the test split, or the fold that is given."""
     proxy, workload, out = _proxy_spec(spec), spec.workload, proxy_folder(spec)
-    texts = load_texts(workload.data, label=train.label_to_load(proxy))
+    texts = _texts(workload, train.label_to_load(proxy))
     split, folds, fold = texts.splits(), workload.folds, workload.fold
     if folds is not None and fold is not None:
         split = np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
+    if spec.predicts is not None:
+        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
     if not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
         train.train(proxy, workload.data, out, texts, split)
-    rows = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
-    return rows.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
+    predicted = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
+    return predicted.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
+
+
+def _texts(workload: workloads.Texts, label: str | None) -> Texts:
+    """The texts of a workload, a model's own lengths in place of the data set's if it says so."""
+    if workload.answers is None:
+        return load_texts(workload.data, label=label)
+    answers = rows(workload.answers)
+    own = answers[answers["sample"] == 0].set_index("prompt_hash")["output_tokens"]
+    texts = load_texts(workload.data)
+    found = own.reindex([prompt_hash(prompt) for prompt in texts.prompts]).to_numpy()
+    kept = np.flatnonzero(~np.isnan(found))
+    return replace(texts.take(kept), output_tokens=found[kept].astype(np.int64))
+
+
+class _Taken:
+    """What is there without a training: a shipped proxy, or ``column:NAME`` of the data set."""
+
+    def __init__(self, name: str, texts: Texts) -> None:
+        column = name.removeprefix("column:")
+        self.tokens = None if column == name else dict(
+            zip(texts.prompts, train.lengths(texts, column), strict=True))  # fmt: skip
+        self.proxy = proxies.load(name) if self.tokens is None else None
+
+    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+        """As a proxy does."""
+        if self.proxy is not None:
+            return self.proxy.predict(prompts)
+        tokens = np.array([(self.tokens or {})[prompt] for prompt in prompts])
+        return Prediction(tokens, np.empty((len(tokens), 0)), ())
 
 
 def rows_of(
@@ -62,7 +96,7 @@ def rows_of(
     llms = [texts.model[i] for i in test] if texts.model else None
     predicted = proxy.predict([prompts[i] for i in test], llms)
     edges = np.percentile(lengths[(split == "train") & known, 0], CLASS_PERCENTILES)
-    rows = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "prompt_hash": [prompt_hash(texts.prompts[i]) for i in test],
             "conversation": [prompt_hash(texts.first_prompts[i]) for i in test],
@@ -71,13 +105,13 @@ def rows_of(
         }
     )
     for i in range(1, lengths.shape[1]):
-        rows[f"draw_{i}"] = lengths[test, i].astype(np.int32)
+        table[f"draw_{i}"] = lengths[test, i].astype(np.int32)
     for name, tokens in (("true", lengths[test, 0]), ("predicted", predicted.tokens)):
-        rows[f"{name}_class"] = np.searchsorted(edges, tokens, side="right").astype(np.int8)
-    rows["predicted_tokens"] = predicted.tokens.astype(np.float32)
+        table[f"{name}_class"] = np.searchsorted(edges, tokens, side="right").astype(np.int8)
+    table["predicted_tokens"] = predicted.tokens.astype(np.float32)
     for level, values in zip(predicted.levels, predicted.quantiles.T, strict=True):
-        rows[f"q{level:g}"] = values.astype(np.float32)
-    return _keyed(rows, seed)
+        table[f"q{level:g}"] = values.astype(np.float32)
+    return _keyed(table, seed)
 
 
 def _keyed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

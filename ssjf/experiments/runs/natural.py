@@ -1,0 +1,116 @@
+"""A real model under load: real prompts, answers that end by themselves, time counted in steps.
+
+Steps and not seconds, since ρ near 1 on a machine that others share is another ρ in every run; the
+processor's seconds and the wall's of every stamp stand beside. The lengths are known beforehand
+(experiment ``answers-*``, greedy), which makes the oracle one that could be.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.errors import InputError
+from ssjf.experiments.draws import draw
+from ssjf.experiments.runs.answers import digest, first_messages
+from ssjf.experiments.runs.steady import STREAMS, server_on
+from ssjf.experiments.runs.vllm import engine, with_hardware
+from ssjf.experiments.specs import NaturalRun
+from ssjf.harness.engine import Prompts
+from ssjf.proxy import predict
+from ssjf.request import Completions, FloatArray, Requests
+from ssjf.scheduler import policy
+from ssjf.simulator.profile import Profile
+from ssjf.simulator.simulate import simulate
+from ssjf.workload.texts import prompt_hash
+
+STEPS = Profile("steps", step_seconds=1.0)
+"""Of a simulation whose time is counted in steps."""
+STAMPS = ("scheduled_at", "first_token_at", "finished_at")
+
+
+def rows(spec: NaturalRun) -> pd.DataFrame:
+    """A row per request, times in steps.
+
+    Columns: x (ρ), prompt_hash, output_tokens, known_tokens (greedy, before), arrived_at and
+    ``STAMPS``; on vLLM also these in seconds of the processor (``cpu_``) and of the wall
+    (``wall_``), and answer, a hash of its tokens.
+    """
+    on_vllm = spec.engine == "vllm-natural"
+    table = pd.concat([*_repetitions(spec, on_vllm)], ignore_index=True)
+    return with_hardware(spec.deployment, table) if on_vllm else table
+
+
+def _repetitions(spec: NaturalRun, on_vllm: bool) -> Iterator[pd.DataFrame]:
+    for seed in spec.workload.seeds:
+        chosen, requests = arriving(spec, seed)
+        rng = np.random.default_rng([seed, STREAMS["predictor"]])
+        predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
+        keys = {
+            "x": np.float32(spec.rho), "seed": np.int32(seed), "run": np.int32(0),
+            "prompt_hash": chosen, "known_tokens": requests.output_tokens.astype(np.int32),
+        }  # fmt: skip
+        server = server_on(spec.deployment, spec.slots)
+        if on_vllm:
+            done, more = _served(spec, chosen, requests, predicted)
+        else:
+            done, more = simulate(requests, policy(spec.policy), STEPS, server, predicted), {}
+        stamps = {name: getattr(done, name) for name in STAMPS}
+        lengths = done.requests.output_tokens.astype(np.int32)
+        given = {"output_tokens": lengths, "arrived_at": requests.arrived_at}
+        yield pd.DataFrame(keys | given | stamps | more)
+
+
+def arriving(spec: NaturalRun, seed: int) -> tuple[np.ndarray, Requests]:
+    """The hashes of the prompts of one repetition, and their requests, arriving in steps.
+
+    ρ counts completed work: the arrival rate over slots / mean output tokens, per step.
+    """
+    workload = spec.workload
+    pool = draw(workload.pool.as_json())
+    rng = np.random.default_rng([seed, STREAMS["lengths"]])
+    if workload.requests > len(pool):
+        raise InputError(f"{workload.requests} requests are asked for; the pool has {len(pool)}")
+    part = pool.iloc[rng.choice(len(pool), workload.requests, replace=False)]
+    rate = spec.rho * spec.slots / float(pool["output_tokens"].mean())
+    gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1 / rate, len(part))
+    columns = {name: part[name].to_numpy(np.float64) for name in part.select_dtypes("number")}
+    lengths = part["output_tokens"].to_numpy(np.int64)
+    # What a prompt has in tokens does not matter in steps as long as it fits one
+    requests = Requests(np.cumsum(gaps), np.ones(len(part), np.int64), lengths, columns)
+    return part["prompt_hash"].to_numpy(), requests
+
+
+def _served(
+    spec: NaturalRun, chosen: np.ndarray, requests: Requests, predicted: FloatArray | None
+) -> tuple[Completions, dict[str, Any]]:
+    """What vLLM made of one repetition, and the stamps in seconds beside those in steps."""
+    workload = spec.workload
+    texts = first_messages(workload.data, workload.column)
+    by_hash = {prompt_hash(prompt): prompt for prompt in texts.prompts}
+    if absent := [each for each in chosen if each not in by_hash]:
+        raise InputError(f"data set {workload.data} lacks the prompt {absent[0]} of the pool")
+    prompts = Prompts(
+        [by_hash[each] for each in chosen], spec.decoding.as_json(), [0] * len(chosen)
+    )
+    server = server_on(spec.deployment, spec.slots)
+    live = engine(spec.deployment)
+    done, steps, more = live.serve(
+        requests, spec.policy, server, predicted, clock="steps", prompts=prompts
+    )
+    stamps = {"arrived_at": requests.arrived_at} | {name: getattr(done, name) for name in STAMPS}
+    columns: dict[str, Any] = {}
+    for clock in ("cpu", "wall"):
+        to_seconds = _seconds(steps, f"{clock}_seconds")
+        columns |= {f"{clock}_{name}": np.float32(to_seconds(at)) for name, at in stamps.items()}
+    answers = np.split(more["tokens"], np.cumsum(done.requests.output_tokens)[:-1])
+    return done, columns | {"answer": [digest(each) for each in answers]}
+
+
+def _seconds(steps: dict[str, np.ndarray], column: str) -> Any:
+    """From times in steps to seconds: a step's own within it, none where nothing ran."""
+    known = np.stack([steps["started_at"], steps["ended_at"]], axis=1).ravel()
+    ends = np.cumsum(steps[column])
+    seconds = np.stack([ends - steps[column], ends], axis=1).ravel()
+    return lambda at: np.interp(at, known, seconds)
