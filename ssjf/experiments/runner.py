@@ -17,7 +17,17 @@ from tqdm import tqdm
 from ssjf.errors import InputError
 from ssjf.experiments import draws, store
 from ssjf.experiments.grid import experiment, experiments
-from ssjf.experiments.runs import alise, answers, natural, published, server, steady, training, vllm
+from ssjf.experiments.runs import (
+    alise,
+    answers,
+    chats,
+    natural,
+    published,
+    server,
+    steady,
+    training,
+    vllm,
+)
 from ssjf.experiments.specs import Run, TrainingRun
 
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
@@ -32,6 +42,7 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "vllm-swap": vllm.swapping,
     "answers": answers.rows,
     "vllm-natural": natural.rows,
+    "serve-chats": chats.rows,
     "natural": natural.rows,
     "serve-load": server.rows,
     "alise-curve": alise.curve,
@@ -39,13 +50,13 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
 }
 """What makes the rows of an engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
-ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", *MEASURED)
+ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
     "all": ("published", "simulator", "natural", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
-    "answers": ("answers", "vllm-natural"),
+    "answers": ("answers", "vllm-natural", "serve-chats"),
 }
 """Names for the runs of several experiments, by engine: what can be simulated again anywhere,
 what needs the texts, what needs vLLM, and what needs both and a real model."""

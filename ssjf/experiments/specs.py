@@ -14,6 +14,7 @@ from ssjf.errors import unknown
 from ssjf.experiments.workloads import (
     Asked,
     Bursts,
+    Chats,
     Count,
     HttpLoad,
     NaturalLoop,
@@ -198,6 +199,18 @@ class NaturalRun(Queued):
     rho: Utilisation
 
 
+class ChatRun(Run):
+    """Chats with a real model over HTTP, all with one server; ``order`` by a header."""
+
+    engine: Literal["serve-chats"]
+    workload: Chats
+    deployment: str
+    decoding: Decoding
+    slots: Count
+    order: Literal["fcfs", "ssjf", "sjf"]
+    seed: Annotated[int, Field(ge=0)]
+
+
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
@@ -211,7 +224,7 @@ class ServerRun(Run):
 
 _CLASSES: tuple[type[Run], ...] = (
     PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun, TrainingRun, CostRun, AnswersRun,
-    NaturalRun, ServerRun,
+    NaturalRun, ChatRun, ServerRun,
 )  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip

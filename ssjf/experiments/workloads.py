@@ -228,6 +228,17 @@ class NaturalLoop(Workload):
     seeds: Seeds
 
 
+class Chats(Workload):
+    """Prompts of a pool, sent at once or by so many users, each of whom waits for an answer."""
+
+    draw: Literal["chats"]
+    data: str
+    column: str | None = None
+    pool: Pool
+    requests: Count
+    users: Count | None = None
+
+
 class Bursts(Table):
     """Bursts of requests, prompt and output lengths log-uniform between two ends (tokens)."""
 

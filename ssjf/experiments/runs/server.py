@@ -73,7 +73,7 @@ def rows(spec: ServerRun) -> pd.DataFrame:
     table = measured(server, prompts, tokens, load, spec.seed)
     table = table.assign(x=workload.rate or 0.0, seed=spec.seed, run=0)
     options = {name: value for name, value in has.as_json().items() if name != "clock"}
-    table.attrs["environment"] = _hardware() | {"deployment": options, "clock": "of the client"}
+    table.attrs["environment"] = hardware() | {"deployment": options, "clock": "of the client"}
     return table
 
 
@@ -93,7 +93,7 @@ def _server(deployment_name: str, slots: int, serve: str) -> LiveServer:
     if own is not None:
         named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in own.items()}
         options = ServeOptions.from_environment(named)
-    model = _model(has.shape)
+    model = has.folder() or _model(str(has.shape))
     arguments = options_of(has, slots, model)
     server = LiveServer(str(model), arguments, None if options is None else options.environment())
     server.start()
@@ -111,7 +111,8 @@ def _model(shape: str) -> Path:
 
 
 @cache
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """What a server runs on: see ``worker.hardware``."""
     command = [str(python()), "-c", _HARDWARE]
     done = subprocess.run(command, env=environment(str(Path.cwd())), stdout=subprocess.PIPE,
                           check=True)  # fmt: skip
@@ -166,13 +167,18 @@ def sampled(texts: Texts, n: int, seed: int, most_tokens: int) -> Prompts:
     return chosen.prompts, chosen.output_tokens
 
 
+def made_up_prompts() -> list[str]:
+    """All prompts that are made up here: instructions for short and for long answers."""
+    return [ask.format(subject) for ask, subject in product(_ASKS, _SUBJECTS)]
+
+
 def made_up(n: int, seed: int, proxy: str, most_tokens: int) -> Prompts:
     """n made-up prompts, and lengths around what the proxy predicts of them.
 
     The true length is the prediction times a log-normal error of σ ``SIGMA``: this shows what the
     order does to a server if the proxy is so good, not how good it is.
     """
-    known = [ask.format(subject) for ask, subject in product(_ASKS, _SUBJECTS)]
+    known = made_up_prompts()
     if n > len(known):
         raise InputError(f"there are {len(known)} made-up prompts; {n} requests need --data")
     rng = np.random.default_rng([seed, STREAM])

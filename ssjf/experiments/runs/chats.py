@@ -1,0 +1,113 @@
+"""Chats with a real model over HTTP: one server, asked in turn first come, first served, the
+shortest first, and by the true length.
+
+`ssjf serve` lets a priority of the client's pass, so that the order is a header and nothing else
+differs: two servers on one machine differ more in speed than two orders do.
+"""
+
+import atexit
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ssjf.errors import InputError
+from ssjf.experiments.draws import draw
+from ssjf.experiments.runs import server
+from ssjf.experiments.runs.answers import first_messages
+from ssjf.experiments.runs.steady import STREAMS
+from ssjf.experiments.specs import ChatRun
+from ssjf.harness.chat_client import chats
+from ssjf.harness.deployment import Deployment, deployment
+from ssjf.harness.server import LiveServer, options_of
+from ssjf.serving.options import ServeOptions
+from ssjf.workload.texts import prompt_hash
+
+WARMING = {"most_tokens": 16, "temperature": 0.0, "repetition_penalty": 1.0}
+PURE = ServeOptions(overtake_seconds=None, learn="none")
+"""Options of `ssjf serve` for orders to compare: each by prediction alone."""
+
+
+def rows(spec: ChatRun) -> pd.DataFrame:
+    """A row per chat: see ``chat_client.chats``; x is the number of users, 0 for a burst."""
+    workload = spec.workload
+    pool = draw(workload.pool.as_json())
+    rng = np.random.default_rng([spec.seed, STREAMS["lengths"]])
+    chosen = pool.iloc[rng.choice(len(pool), workload.requests, replace=False)]
+    texts = first_messages(workload.data, workload.column)
+    by_hash = {prompt_hash(prompt): prompt for prompt in texts.prompts}
+    prompts = [by_hash[each] for each in chosen["prompt_hash"]]
+    known = chosen["output_tokens"].to_numpy(np.int64)
+    priorities = {"fcfs": np.zeros(len(known), np.int64), "sjf": known, "ssjf": None}[spec.order]
+    live = _live(spec.deployment, spec.slots)
+    before = _counts(live)
+    table = chats(live, prompts, spec.decoding.as_json(), priorities, workload.users)
+    predicted = {name: after - before.get(name, 0.0) for name, after in _counts(live).items()}
+    table = table.assign(
+        prompt_hash=chosen["prompt_hash"].to_numpy(), x=np.float32(workload.users or 0),
+        seed=np.int32(spec.seed), run=np.int32(0), known_tokens=known.astype(np.int32),
+        predicted=np.float32(predicted.get("predictions_total", 0.0)),
+    )  # fmt: skip
+    options = {k: v for k, v in deployment(spec.deployment).as_json().items() if k != "clock"}
+    table.attrs["environment"] = server.hardware() | {
+        "deployment": options,
+        "clock": "of the client",
+    }
+    return table
+
+
+@cache
+def _live(deployment_name: str, slots: int) -> LiveServer:
+    live = serving(deployment(deployment_name), slots)
+    atexit.register(live.close)
+    return live
+
+
+def _counts(live: LiveServer) -> dict[str, float]:
+    """The middleware's counters."""
+    lines = [line.split() for line in live.get("/metrics").splitlines() if line.startswith("ssjf_")]
+    return {line[0].removeprefix("ssjf_"): float(line[-1]) for line in lines if "{" not in line[0]}
+
+
+def serving(
+    has: Deployment, slots: int, tell: Callable[[str], None] = lambda words: None
+) -> LiveServer:
+    """A warm `ssjf serve` of a deployment's real model, which orders by prediction alone.
+
+    ``tell`` is told what is being done. InputError where the deployment has no real model.
+    """
+    folder = has.folder()
+    if folder is None:
+        raise InputError(f"deployment {has.name} has no real model")
+    live = LiveServer(str(folder), options_of(has, slots, folder), PURE.environment())
+    tell(f"starting ssjf serve {folder}")
+    live.start()
+    try:
+        # The first answers pay for what the server does for the first time
+        chats(live, ["Name three colours."] * 2 * slots, WARMING, words="warming up")
+    except BaseException:
+        live.close()
+        raise
+    return live
+
+
+def prompts_for(data: str | None, n: int, seed: int) -> list[str]:
+    """n different prompts drawn by ``seed``: made-up ones, or a data set's or file's first
+    messages; InputError where there are fewer."""
+    known = server.made_up_prompts() if data is None else first_messages(data, None).prompts
+    if n > len(known):
+        raise InputError(f"{n} requests are asked for; there are {len(known)} prompts")
+    rng = np.random.default_rng([seed, STREAMS["lengths"]])
+    return [known[i] for i in rng.choice(len(known), n, replace=False)]
+
+
+def demo_deployment(model: str) -> Deployment:
+    """What `ssjf demo` serves: a known model, or a folder of the user's."""
+    has = deployment("cpu-smollm2")
+    if model == has.model:
+        return has
+    if not (Path(model) / "config.json").is_file():
+        raise InputError(f"model {model!r} is neither smollm2 nor a folder with a config.json")
+    return has.replace(model=model)
