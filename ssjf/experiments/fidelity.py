@@ -38,7 +38,8 @@ def calibrate(name: str, out: Path | None = None) -> str:
     recorded = grid.rows(CALIBRATION, deployment=name)
     (run_id,) = recorded["run_id"].unique()
     steps = {key: column.to_numpy() for key, column in recorded.select_dtypes("number").items()}
-    fitted = fit(known, steps, f"fitted to {CALIBRATION}/{run_id} (env.json there says where)")
+    source = f"fitted to {CALIBRATION}/{run_id} (env.json there says where)"
+    fitted = fit(known, steps, source, deployment(name).precision)
     with whole_file(out) as temporary:
         temporary.write_text(fitted.to_toml())
     return (

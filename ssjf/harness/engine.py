@@ -228,6 +228,8 @@ class Engine:
             self._process = None
             raise InputError(f"the vLLM engine of deployment {self.deployment.name} died: {why}; "
                              "finished runs are kept")  # fmt: skip
+        if "refused" in answer:
+            raise InputError(answer["refused"])
         return answer
 
     def _last_words(self, code: int) -> str:

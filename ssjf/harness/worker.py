@@ -35,6 +35,10 @@ SETTINGS = {
 """The environment that vLLM is imported in, unless it is set already."""
 
 
+class RefusedError(Exception):
+    """A job that cannot be done; the engine goes on."""
+
+
 class Driver:
     """A live in-process engine that serves one run after the other."""
 
@@ -90,7 +94,7 @@ class Driver:
         config = self.engine.vllm_config.model_config
         tokenizer = AutoTokenizer.from_pretrained(config.model)
         if not tokenizer.chat_template:
-            raise ValueError(f"the model {config.model} has no chat template")
+            raise RefusedError(f"the model {config.model} has no chat template")
         chats = [[{"role": "user", "content": text}] for text in texts]
         rendered: Any = tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, return_dict=True
@@ -99,8 +103,10 @@ class Driver:
         room = config.max_model_len - most_tokens
         for i, prompt in enumerate(prompts):
             if len(prompt) > room:
-                raise ValueError(f"prompt {i + 1} has {len(prompt)} tokens; beside an answer of "
-                                 f"{most_tokens} the context has room for {room}")  # fmt: skip
+                raise RefusedError(
+                    f"prompt {i + 1} has {len(prompt)} tokens; beside an answer of {most_tokens} "
+                    f"the context has room for {room}"
+                )
         return prompts
 
     def _end(self) -> list[int]:
@@ -183,7 +189,11 @@ def main() -> None:
             job = json.loads(line)
             with np.load(job["requests"]) as requests:
                 tell = Progress(answers) if "decoding" in job else lambda tokens: None
-                arrays: dict[str, Any] = driver.serve(job, dict(requests), tell)
+                try:
+                    arrays: dict[str, Any] = driver.serve(job, dict(requests), tell)
+                except RefusedError as error:
+                    _answer(answers, {"refused": str(error)})
+                    continue
             np.savez(job["result"], **arrays)
             _answer(answers, {"done": job["result"]})
     except Exception as error:

@@ -5,7 +5,8 @@ A step that processes ``prefill`` prompt tokens, runs ``sequences`` requests and
 
     step + per_sequence * sequences + per_context_token * context + per_prefill_token * prefill
 
-seconds. ``start_up_steps`` are steps that a request spends in its slot, like decode steps,
+seconds. ``precision`` is what the engine computed in when it was measured, "" where nothing was.
+``start_up_steps`` are steps that a request spends in its slot, like decode steps,
 before its first token. Coefficients are whole picoseconds inside the simulator.
 """
 
@@ -43,6 +44,7 @@ class Profile:
     per_prefill_token_seconds: float = 0.0
     start_up_steps: int = 0
     source: str = ""
+    precision: str = ""
 
     def __post_init__(self) -> None:
         for name in (*COEFFICIENTS, "start_up_steps"):
@@ -103,6 +105,7 @@ def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
 _ALLOWED = {
     "name": ((str,), "text"),
     "source": ((str,), "text"),
+    "precision": ((str,), "text"),
     "start_up_steps": ((int,), "a whole number"),
 }
 
@@ -128,11 +131,12 @@ class Fit:
             f'name = "{self.profile.name}"',
             *(f"{name} = {getattr(self.profile, name):.6g}" for name in COEFFICIENTS),
             f'source = "{self.profile.source}"',
+            f'precision = "{self.profile.precision}"',
         ]
         return "\n".join(lines) + "\n"
 
 
-def fit(name: str, steps: Mapping[str, FloatArray], source: str = "") -> Fit:
+def fit(name: str, steps: Mapping[str, FloatArray], source: str = "", precision: str = "") -> Fit:
     """Least squares with coefficients of at least 0; columns as ``harness.run.PER_STEP``.
 
     Raises InputError for fewer than ``FEWEST`` steps.
@@ -152,7 +156,7 @@ def fit(name: str, steps: Mapping[str, FloatArray], source: str = "") -> Fit:
     fitted = terms @ coefficients
     values: dict[str, Any] = dict(zip(COEFFICIENTS, map(float, coefficients), strict=True))
     return Fit(
-        Profile(name, **values, source=source),
+        Profile(name, **values, source=source, precision=precision),
         len(durations),
         float(np.median(np.abs(fitted / durations - 1))),
         float(fitted.sum() / durations.sum() - 1),

@@ -4,6 +4,7 @@ One engine per deployment is kept for the runs that follow, in a process of its 
 """
 
 import atexit
+import warnings
 from functools import cache
 from itertools import product
 from typing import Any
@@ -16,6 +17,7 @@ from ssjf.experiments.specs import SteadyRun, StepsRun, VllmRun
 from ssjf.harness.deployment import deployment
 from ssjf.harness.engine import Engine
 from ssjf.request import Completions, Requests
+from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 
 STEP_COLUMNS = ("prefill_tokens", "sequences", "context_tokens", "waiting", "running",
@@ -34,8 +36,21 @@ def engine(name: str, **options: Any) -> Engine:
     return live
 
 
+def _warn_of_precision(spec: SteadyRun) -> None:
+    """Arrivals are set by a profile's times: say so where it was measured in another precision."""
+    measured, has = profile(spec.profile).precision, deployment(str(spec.deployment)).precision
+    if measured not in ("", has):
+        warnings.warn(
+            f"profile {spec.profile} was measured in {measured} and {spec.deployment} runs in "
+            f"{has}: its utilisation is that profile's; `ssjf calibrate {spec.deployment}` "
+            "measures one for this machine",
+            stacklevel=2,
+        )
+
+
 def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
     """What ``Engine.serve`` gives of one run."""
+    _warn_of_precision(spec)
     seconds = spec.predictor_seconds
     return engine(str(spec.deployment)).serve(
         requests, spec.policy, server, predicted, seconds, seed=seed
@@ -45,7 +60,8 @@ def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed:
 def with_hardware(deployment_name: str | None, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with what they were measured on as their ``environment``."""
     live = engine(str(deployment_name))
-    rows.attrs["environment"] = live.hardware | {"deployment": live.deployment.as_json()}
+    deployed = live.deployment.as_json()
+    rows.attrs["environment"] = live.hardware | {"deployment": deployed}
     return rows
 
 
