@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 
-.PHONY: help report site test vllm lab resimulate retrain remeasure lint clean
+.PHONY: help report site test demo vllm lab resimulate retrain remeasure lint clean
 
 help:
 	@echo "make report      set up, run every notebook, judge every claim, write results/report/index.html"
 	@echo "make site        the same pages anew, from notebooks and verdicts as they are (seconds)"
 	@echo "make test        set up, run all tests"
+	@echo "make demo        set up vLLM too, serve a small real model in both orders (minutes)"
 	@echo "make vllm        set up vLLM for the CPU in an environment of its own (4 GB)"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make resimulate  do every stored run again from its own workload and compare"
@@ -36,6 +37,9 @@ remeasure: $(VENV)/.notebooks vllm
 test: $(VENV)/.test
 	@$(MAKE) -s vllm || echo "vLLM did not install on this machine: its tests are skipped"
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+demo: $(VENV)/.test vllm
+	$(BIN)/ssjf demo
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -46,6 +46,8 @@ _LOOKS = {
     "ssjf-bounded": ("#999999", "d", "-", "SSJF, bounded"),
     "ssjf-light": ("#332288", "p", "-", "SSJF (light proxy)"),
     "ssjf-light-aged": ("#882255", ">", "-.", "SSJF (light proxy), aged"),
+    "ssjf-own": ("#117744", "h", "-", "SSJF (light, its own lengths)"),
+    "ssjf-encoder": ("#AA4499", "D", "-.", "SSJF (MiniLM, its own lengths)"),
     "orca": ("#BBAA22", "v", ":", "ORCA-like (reserves the maximum)"),
     "orca-true": ("#7A6A00", "^", "-.", "ORCA, true lengths"),
     "alise": ("#EE3377", "H", "-", "ALISE (ours)"),
@@ -67,6 +69,9 @@ _PROXIES = {
     "encoder": ("#AA4499", "D", "MiniLM, tuned"),
     "retrieval": ("#999933", "P", "retrieval, MiniLM"),
     "retrieval-tuned": ("#6B4C1E", "X", "retrieval, tuned MiniLM"),
+    "shipped": ("#332288", "h", "the shipped proxy (Vicuna's lengths)"),
+    "vicuna-length": ("#CC6677", "<", "Vicuna's answer to the same prompt"),
+    "another draw": ("#777777", "d", "another draw of the answer"),
     "second-draw": ("#777777", "d", "a second answer"),
     "other-draws": ("#222222", "*", "mean of three more answers"),
 }

@@ -1,0 +1,119 @@
+"""A real model's answers: lengths, how they ended, how far they can be predicted, and how long
+requests took that nothing but the model ended."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ssjf.analysis.bootstrap import resampled
+from ssjf.analysis.quality import quality
+from ssjf.request import FloatArray, IntArray
+
+DEGENERATE = 0.5
+"""An answer of which a larger share of 4-grams came before in it loops."""
+ORDER = ("spearman", "kendall_tau_b")
+
+
+def lengths(answers: pd.DataFrame, by: str = "series") -> pd.DataFrame:
+    """A row per value of ``by``: answers, tokens (mean, quantiles, max), shares (%).
+
+    ``answers``: output_tokens, finish_reason, repeated. *at the cap*: did not end by themselves;
+    *loops*: more than ``DEGENERATE`` of the 4-grams are repetitions.
+    """
+    rows = []
+    for key, part in answers.groupby(by, sort=False):
+        tokens = part["output_tokens"]
+        cells = {f"p{level}": int(tokens.quantile(level / 100, "lower"))
+                 for level in (10, 50, 90, 99)}  # fmt: skip
+        rows.append({by: key, "answers": len(part), "mean (tokens)": round(tokens.mean(), 1),
+                     **cells,
+                     "max": int(tokens.max()),
+                     "at the cap (%)": _percent(part["finish_reason"] == "length"),
+                     "loops (%)": _percent(part["repeated"] > DEGENERATE)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _percent(mask: pd.Series) -> float:
+    return round(100 * float(mask.mean()), 1)
+
+
+def predictability(
+    draws: pd.DataFrame, predictors: pd.DataFrame, baseline: str = "another draw"
+) -> pd.DataFrame:
+    """How well one draw of an answer is ordered: by each predictor, and by another draw.
+
+    Parameters
+    ----------
+    draws: tokens of k draws, a row per prompt (its hash the index), a column per draw.
+    predictors: predicted tokens, a row per prompt, a column per predictor.
+
+    Returns
+    -------
+    Columns series, metric (of ``ORDER``), value, low, high: 95 % bootstrap intervals over
+    prompts, each the mean over draws; ``baseline`` over pairs of draws.
+    """
+    both = draws.index.intersection(predictors.index)
+    answers = draws.loc[both].to_numpy(np.float64)
+    known = predictors.loc[both]
+    pairs = [*combinations(range(answers.shape[1]), 2)]
+
+    def measure(rows: IntArray) -> dict[str, float]:
+        taken = answers[rows]
+        values = {}
+        for metric in ORDER:
+            values[f"{baseline}|{metric}"] = _mean(metric, [(taken[:, i], taken[:, j])
+                                                            for i, j in pairs])  # fmt: skip
+            for name in known:
+                guess = known[name].to_numpy(np.float64)[rows]
+                values[f"{name}|{metric}"] = _mean(metric, [(one, guess) for one in taken.T])
+        return values
+
+    table = resampled(measure, len(both), np.arange(len(both)), 200)
+    named = table["metric"].str.split("|", expand=True)
+    return table.assign(series=named[0], metric=named[1])
+
+
+def _mean(metric: str, pairs: Sequence[tuple[FloatArray, FloatArray]]) -> float:
+    return float(np.mean([quality(truth, guess, [metric])[metric] for truth, guess in pairs]))
+
+
+def per_run(rows: pd.DataFrame, by: Sequence[str], clock: str = "") -> pd.DataFrame:
+    """Metrics of each run (``by``, series, seed, run) from its rows per request.
+
+    Times are in steps, or with clock ``cpu_`` or ``wall_`` in those seconds: jct_mean, _p99,
+    _p99.9 and _max, ttft_mean, ttft_p99, normalised (JCT per output token), overtakings (pairs of
+    requests of which the later was begun first, per request).
+    """
+    keys = [*by, "series", "seed", "run"]
+    grouped = rows.groupby(keys, sort=False)
+    return grouped[[*rows.columns.difference(keys)]].apply(_run, clock=clock).reset_index()
+
+
+def _run(rows: pd.DataFrame, clock: str) -> pd.Series:
+    arrived, begun, first, finished = (
+        rows[f"{clock}{name}"].to_numpy(np.float64)
+        for name in ("arrived_at", "scheduled_at", "first_token_at", "finished_at")
+    )
+    jct, ttft = finished - arrived, first - arrived
+    tail = {f"jct_{name}": np.quantile(jct, level)
+            for name, level in (("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))}  # fmt: skip
+    return pd.Series({
+        "jct_mean": jct.mean(), **tail, "ttft_mean": ttft.mean(),
+        "ttft_p99": np.quantile(ttft, 0.99), "normalised": (jct / rows["output_tokens"]).mean(),
+        "overtakings": overtakings(arrived, begun),
+    })  # fmt: skip
+
+
+def overtakings(arrived: FloatArray, begun: FloatArray) -> float:
+    """Pairs of which the later arrival was begun before the earlier, per request."""
+    order = np.argsort(arrived, kind="stable")
+    started = begun[order]
+    return float(np.triu(started[None, :] < started[:, None], 1).sum() / len(started))
+
+
+def same_answers(rows: pd.DataFrame, known: pd.DataFrame) -> tuple[int, int]:
+    """How many answers are, token by token, the one known of the same prompt; and of how many."""
+    answers = known.drop_duplicates("prompt_hash").set_index("prompt_hash")["answer"]
+    return int((rows["prompt_hash"].map(answers) == rows["answer"]).sum()), len(rows)
