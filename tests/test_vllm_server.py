@@ -18,7 +18,7 @@ from ssjf.errors import InputError
 from ssjf.experiments.runs import server as server_runs
 from ssjf.harness.bench_client import measured
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.engine import python
+from ssjf.harness.interpreter import python
 from ssjf.harness.models import make
 from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.engine import ABSENT, python
+from ssjf.harness.interpreter import ABSENT, python
 
 BLOCK = 32
 """Tokens per KV block of ``SMALL``."""

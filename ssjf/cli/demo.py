@@ -2,10 +2,12 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # it takes long to import
+    import pandas as pd
 
 SLOTS, ROWS = 4, 40
 DECODING = {"most_tokens": 192, "temperature": 0.0, "repetition_penalty": 1.1}
@@ -13,18 +15,21 @@ STAMPS = ("arrived_at", "scheduled_at", "finished_at")
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
-              help="Folder of the picture and the table.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path),
+              help="Folder of what it makes.  [default: results/scratch/demo]")  # fmt: skip
 @click.option("--requests", default=ROWS, show_default=True, type=click.IntRange(4, 200))
 @click.option("--data", help="A text data set, or a file of prompts, instead of made-up ones.")
 @click.option("--model", default="smollm2", show_default=True, help="smollm2, or a model's folder.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-def demo(out: Path, requests: int, data: str | None, model: str, seed: int) -> None:
+def demo(out: Path | None, requests: int, data: str | None, model: str, seed: int) -> None:
     """See it work: real prompts, a real model, FCFS against the shortest first.
 
     Gets the model (93 MB), serves it with `ssjf serve` on this machine, sends the same prompts at
     once in both orders, and draws who waited for whom. Needs `make vllm`; takes minutes.
     """
+    import pandas as pd
+
+    from ssjf.experiments import paths
     from ssjf.experiments.runs.chats import demo_deployment, prompts_for, serving
     from ssjf.harness.chat_client import chats
 
@@ -34,6 +39,7 @@ def demo(out: Path, requests: int, data: str | None, model: str, seed: int) -> N
             part = chats(server, prompts, DECODING, priorities, words=policy)
             parts.append(part.assign(policy=policy))
     rows = pd.concat(parts, ignore_index=True)
+    out = out or paths.results() / "scratch" / "demo"
     out.mkdir(parents=True, exist_ok=True)
     rows.to_csv(out / "requests.csv", index=False)
     _draw(rows, out / "gantt.png")
@@ -43,13 +49,15 @@ def demo(out: Path, requests: int, data: str | None, model: str, seed: int) -> N
     click.echo(f"{out / 'gantt.png'} shows it; {out / 'requests.csv'} has every request")
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
+def summary(rows: "pd.DataFrame") -> "pd.DataFrame":
     """A row per policy: mean, median, p99 and max JCT (s), mean TTFT (s), tokens, makespan (s)."""
+    import pandas as pd
+
     return pd.DataFrame({policy: _summary(part) for policy, part in
                          rows.groupby("policy", sort=False)}).T.round(2)  # fmt: skip
 
 
-def _summary(part: pd.DataFrame) -> dict[str, float]:
+def _summary(part: "pd.DataFrame") -> dict[str, float]:
     jct = part["finished_at"] - part["arrived_at"]
     return {
         "mean JCT (s)": jct.mean(), "median (s)": jct.median(), "p99 (s)": jct.quantile(0.99),
@@ -58,17 +66,17 @@ def _summary(part: pd.DataFrame) -> dict[str, float]:
     }  # fmt: skip
 
 
-def sentence(table: pd.DataFrame, rows: pd.DataFrame) -> str:
+def sentence(table: "pd.DataFrame", rows: "pd.DataFrame") -> str:
     """What it shows, by the makespan so that a machine whose speed changed does not count."""
     shares = table["mean JCT (s)"] / table["makespan (s)"]
     change = 100 * (shares["ssjf"] / shares["fcfs"] - 1)
     answers = [part["answer"].tolist() for _, part in rows.groupby("policy", sort=False)]
-    same = int(np.sum(np.array(answers[0]) == np.array(answers[1])))
+    same = sum(one == other for one, other in zip(*answers, strict=True))
     return (f"The shortest first: mean JCT {change:+.0f} % at equal speed (one burst); "
             f"{same} of {len(answers[0])} answers word for word the same.")  # fmt: skip
 
 
-def _draw(rows: pd.DataFrame, path: Path) -> None:
+def _draw(rows: "pd.DataFrame", path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ssjf.errors import InputError
-from ssjf.harness.engine import python
+from ssjf.harness.interpreter import python
 from ssjf.harness.server import HOST, LiveServer, environment
 from ssjf.request import IntArray
 

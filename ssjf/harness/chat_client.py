@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
-from ssjf.harness.engine import python
+from ssjf.harness.interpreter import python
 from ssjf.harness.server import HOST, LiveServer, environment
 
 PRIORITY = "X-Vllm-Priority"

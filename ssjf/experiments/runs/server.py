@@ -25,7 +25,7 @@ from ssjf.errors import InputError
 from ssjf.experiments.specs import ServerRun
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
-from ssjf.harness.engine import python
+from ssjf.harness.interpreter import python
 from ssjf.harness.models import make
 from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as proxy_folder
