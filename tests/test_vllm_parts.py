@@ -79,7 +79,7 @@ def test_deployments_of_the_package_are_whole():
     cpu, gpu = {"cpu-tiny", "cpu-mid", "cpu-smollm2"}, {"gpu-1b", "gpu-8b", "gpu-smollm2"}
     assert set(deployments()) == cpu | gpu
     for each in deployments().values():
-        assert each.context_tokens <= SHAPES[each.shape].context_tokens
+        assert each.shape is None or each.context_tokens <= SHAPES[each.shape].context_tokens
         assert each.slots <= each.token_budget
 
 
