@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError, unknown
+from ssjf.files import sha256
 from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.workload.catalogue import (
     DATASETS,
     TEXTS,
-    Dataset,
     Source,
-    TextSet,
     cache_folder,
     check,
-    find_requests,
-    find_texts,
+    find,
+    find_form,
+    known,
     search,
-    sha256_of,
 )
 from ssjf.workload.tables import TEXT_SUFFIXES, open_table
 from ssjf.workload.texts import SPLITS, Texts, load_texts
@@ -37,9 +36,8 @@ def load(name: str) -> Requests:
     """The requests of a data set, its files checked against their known checksums."""
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
-    form, paths = find_requests(name)
-    for source, path in zip(form.sources, paths, strict=True):
-        check(name, path, source.sha256)
+    form, paths = find_form(name)
+    assert form.loader is not None  # requests have one
     return form.loader(*paths)
 
 
@@ -48,16 +46,12 @@ def get(name: str, force: bool = False) -> list[Path]:
 
     Of texts without one published file it is where they are, or InputError says how to get them.
     """
-    if name in DATASETS:
-        return [_fetch(name, source, force) for source in DATASETS[name].forms[0].sources]
-    if name not in TEXTS:
-        raise unknown("data set", name, [*DATASETS, *TEXTS])
-    texts = TEXTS[name]
-    if texts.source:
-        return [_fetch(name, texts.source, force)]
+    dataset = known(name)
+    if dataset.downloads:
+        return [_fetch(name, source, force) for source in dataset.downloads]
     if force:
-        raise InputError(f"text data set {name} has no file to download; {texts.how}")
-    return find_texts(name)
+        raise InputError(f"text data set {name} has no file to download; {dataset.how}")
+    return find(name)
 
 
 def _fetch(name: str, source: Source, force: bool) -> Path:
@@ -86,7 +80,7 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
             f"cannot download {source.url} ({error}); "
             f"put the file by hand into {target.parent} as {source.name}"
         ) from None
-    received = sha256_of(path)
+    received = sha256(path)
     if source.sha256 not in (None, received):
         raise InputError(
             f"{source.url} gave a file with sha256 {received}, which must be {source.sha256}; "
@@ -97,13 +91,12 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
 
 def describe_all() -> list[dict[str, object]]:
     """One record per data set: name, kind, licence, note, path (None if not here) and url."""
-    return [*map(_record, DATASETS.values()), *map(_record, TEXTS.values())]
-
-
-def _record(each: Dataset | TextSet) -> dict[str, object]:
-    here = search(each.names)
-    record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
-    return record | {"path": here[1][0] if here else None, "url": each.url}
+    records = []
+    for each in (*DATASETS.values(), *TEXTS.values()):
+        here = search(each)
+        record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
+        records.append(record | {"path": here[1][0] if here else None, "url": each.url})
+    return records
 
 
 def describe(name_or_file: str, **reading: str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
-from ssjf.workload.catalogue import TEXTS, find_texts
+from ssjf.workload.catalogue import TEXTS, find
 from ssjf.workload.tables import MAX_TOKENS, TEXT_SUFFIXES, Columns, refuse, tokens
 from ssjf.workload.text_formats import extra_numbers, first_prompts, histories, read_rows
 from ssjf.workload.tokenizers import KNOWN, count_tokens
@@ -165,7 +165,7 @@ def check_trainable(texts: Texts) -> None:
 
 def _paths(path_or_name: str | Path) -> list[Path]:
     if path_or_name in TEXTS:
-        return find_texts(str(path_or_name))
+        return find(str(path_or_name))
     path = Path(path_or_name)
     if path.suffix.lower() not in TEXT_SUFFIXES and not path.exists():
         raise unknown("text data set", str(path), TEXTS)
