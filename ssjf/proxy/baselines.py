@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, checked, fit_residuals
+from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, fit_residuals
 from ssjf.proxy.light.features import words_of
 from ssjf.request import FloatArray
 
@@ -55,10 +55,6 @@ class ConstantProxy(LogProxy):
     def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         return np.full(len(prompts), self.log[0])
 
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "ConstantProxy":
-        return cls(**checked(arrays, log=(1,)))
-
 
 @dataclass(frozen=True)
 class PromptLengthProxy(LogProxy):
@@ -72,14 +68,6 @@ class PromptLengthProxy(LogProxy):
 
     def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         return np.interp(sizes_of(prompts), self.sizes, self.logs)
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "PromptLengthProxy":
-        count = arrays["sizes"].size
-        proxy = cls(**checked(arrays, sizes=(count,), logs=(count,)))
-        if not count or (np.diff(proxy.sizes) <= 0).any():
-            raise ValueError("sizes must be at least one number, and increase")
-        return proxy
 
 
 @dataclass(frozen=True)
@@ -117,15 +105,7 @@ class TfidfRidgeProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "TfidfRidgeProxy":
-        path = card["folder"] / VOCABULARY
-        vocabulary = json.loads(path.read_bytes()) if path.is_file() else None
-        if not isinstance(vocabulary, list) or not all(isinstance(t, str) for t in vocabulary):
-            raise ValueError(f"{VOCABULARY} is not a list of terms")
-        if len(set(vocabulary)) != len(vocabulary):
-            raise ValueError(f"{VOCABULARY} holds a term twice")
-        shape = (len(vocabulary),)
-        parts = checked(arrays, idf=shape, linear=shape, offset=(1,))
-        return cls(vocabulary=vocabulary, **parts)
+        return cls(**arrays, vocabulary=json.loads((card["folder"] / VOCABULARY).read_bytes()))
 
 
 def sizes_of(prompts: Sequence[str]) -> FloatArray:

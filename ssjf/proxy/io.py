@@ -168,9 +168,12 @@ def load(name: str | Path) -> Proxy:
         _checked(folder / Path(file).name, sha256)
     try:
         kind = KINDS[entries["kind"]].proxy
-        return kind.from_arrays(unpacked(data), entries | {"folder": folder})
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        proxy = kind.from_arrays(unpacked(data), entries | {"folder": folder})
+        if not np.isfinite(proxy.predict(["a"]).quantiles).all():
+            raise ValueError("it predicts no length")
+    except (SafetensorError, LookupError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{weights} does not hold a {entries['kind']} proxy ({error})") from None
+    return proxy
 
 
 def _checked(file: Path, sha256: str) -> bytes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssjf.errors import InputError
+from ssjf.files import whole_file
 from ssjf.serving.forecaster import Forecast, Forecaster
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest
@@ -65,23 +66,11 @@ class StateFile:
         LOG.warning("state %s is not used: %s; it is kept as %s", self.path, why, aside)
 
     def write(self, state: bytes) -> None:
-        """Replace the file; OSError leaves the one before."""
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with partial.open("wb") as file:
-                file.write(self._line(state) + b"\n")
-                file.write(state)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        folder = os.open(self.path.absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name is on the disk, too
-        finally:
-            os.close(folder)
+        """Replace the file; InputError leaves the one before."""
+        with whole_file(self.path) as partial, partial.open("wb") as file:
+            file.write(self._line(state) + b"\n" + state)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _line(self, state: bytes) -> bytes:
         header = {"format": STATE_FORMAT, "learn": self.learn, "proxy": self.proxy_sha256,

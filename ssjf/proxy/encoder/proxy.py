@@ -160,8 +160,8 @@ class EncoderProxy:
     """A trained encoder.
 
     head, decode: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the
-    training lengths. around: residuals of the validation lengths. tensors: the weights in float32,
-    to be tuned further. history: phase, epoch, loss and validation tau.
+    training lengths. around: residuals of the validation lengths. history: phase, epoch, loss and
+    validation tau.
     """
 
     encoder: OnnxEncoder
@@ -170,7 +170,6 @@ class EncoderProxy:
     llms: tuple[str, ...]
     scale: Scale
     around: ResidualQuantiles
-    tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
@@ -187,8 +186,7 @@ class EncoderProxy:
         return self.encoder.outputs("said", prompts, named).astype(np.float64)
 
     def arrays(self) -> Arrays:
-        tensors = {f"net.{name}": each for name, each in self.tensors.items()}
-        return vars(self.around) | self.scale.stored("scale") | tensors
+        return vars(self.around) | self.scale.stored("scale")
 
     def files(self) -> dict[str, bytes]:
         return self.encoder.files()
@@ -200,15 +198,8 @@ class EncoderProxy:
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
         config = card["config"]
         encoder = OnnxEncoder.in_folder(card["folder"], config["longest_tokens"], config["cut"])
-        tensors = {k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")}
-        entries = encoder.tokenizer.tokenizer.get_vocab_size()
-        for name, table in tensors.items():
-            if name.endswith("word_embeddings.weight") and entries > len(table):
-                raise ValueError(f"its tokenizer has {entries} entries, its encoder {len(table)}")
-        if config["head"] not in HEADS:
-            raise ValueError(f"unknown head {config['head']!r}")
         return cls(
             encoder, config["head"], config["decode"], tuple(card["llms"]),
             Scale.restored("scale", arrays),
-            ResidualQuantiles(arrays["edges"], arrays["residuals"]), tensors, card["history"],
+            ResidualQuantiles(arrays["edges"], arrays["residuals"]), card["history"],
         )  # fmt: skip

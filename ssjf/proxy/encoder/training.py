@@ -28,18 +28,17 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     llms = sorted(set(rows.llms or [])) if config.llm else []
     if config.llm and not llms:
         raise InputError("llm is true, but the data do not say which LLM answers (column model)")
-    percentiles = np.array(HEADS[config.head].percentiles or config.class_percentiles)
+    percentiles = np.array(HEADS[config.head].percentiles)
     scale = scale_of(rows.draws[rows.known(rows.train)], percentiles)
     torch.manual_seed(config.seed)
     outputs = HEADS[config.head].outputs(scale)
     net = Network(model, config, outputs, rows.targets.shape[1] - 1, len(llms)).to(config.device)
     tokenizer = Tokenizer.of(tokenizer_json, config.longest_tokens, config.cut)
     history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
-    model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
+    model = to_onnx(net.cpu().eval(), outputs, len(llms))
     encoder = OnnxEncoder(model, tokenizer_json, config.longest_tokens, config.cut)
-    tensors = {name: each.numpy() for name, each in net.state_dict().items()}
     proxy = EncoderProxy(
-        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, tensors, history
+        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, history
     )
     return _calibrated(proxy, rows, config)
 

@@ -64,9 +64,9 @@ def _untuned(config: RetrievalConfig) -> OnnxEncoder:
     from ssjf.proxy.encoder.network import Network, backbone, to_onnx
 
     tokenizer_json, model = backbone(config.encoder, config.longest_tokens)
-    reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
+    reading = EncoderConfig(backbone=config.encoder, hidden=())
     torch.manual_seed(config.seed)  # of the head, which is not used here
-    onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0, config.int8)
+    onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0)
     return OnnxEncoder(onnx, tokenizer_json, config.longest_tokens, reading.cut)
 
 
