@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,15 +94,10 @@ class Texts:
     def take(self, rows: NDArray | slice) -> "Texts":
         """The given rows (indices, mask or slice), in the given order."""
         at = np.arange(len(self))[rows]
-        return Texts(
-            [self.prompts[i] for i in at],
-            self.output_tokens[at],
-            [self.first_prompts[i] for i in at],
-            self.turn[at],
-            [self.history[i] for i in at],
-            None if self.model is None else [self.model[i] for i in at],
-            {name: column[at] for name, column in self.extra.items()},
-        )
+        columns: dict[str, Any] = {name: None if column is None else [column[i] for i in at]
+                   for name, column in vars(self).items() if name != "extra"}  # fmt: skip
+        extra = {name: column[at] for name, column in self.extra.items()}
+        return Texts(**columns, extra=extra)
 
     def splits(self) -> NDArray[np.str_]:
         """The split of every row, (n,): that of its conversation's first prompt."""
@@ -228,14 +224,13 @@ def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray
 def _joined(parts: list[Texts]) -> Texts:
     if len(parts) == 1:
         return parts[0]
-    models = [part.model for part in parts]
-    return Texts(
-        [prompt for part in parts for prompt in part.prompts],
-        np.concatenate([part.output_tokens for part in parts]),
-        [prompt for part in parts for prompt in part.first_prompts],
-        np.concatenate([part.turn for part in parts]),
-        [history for part in parts for history in part.history],
-        [name for model in models for name in model or []] if all(models) else None,
-        {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra
-         if all(name in part.extra for part in parts)},
-    )  # fmt: skip
+    columns: dict[str, Any] = {name: [value for part in parts for value in getattr(part, name) or []]
+               for name in ("prompts", "first_prompts", "history", "model")}  # fmt: skip
+    if not all(part.model for part in parts):
+        columns["model"] = None
+    columns |= {name: np.concatenate([getattr(part, name) for part in parts])
+                for name in ("output_tokens", "turn")}  # fmt: skip
+    shared = set.intersection(*(set(part.extra) for part in parts))
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra
+             if name in shared}  # fmt: skip
+    return Texts(**columns, extra=extra)

@@ -45,11 +45,12 @@ class VectorIndex:
 
     def forget(self, ids: Sequence[int] | IntArray) -> int:
         """Drop vectors by their ids; returns how many of them were still there."""
-        ids = np.unique(np.asarray(ids, np.int64))
+        distinct = np.unique(np.asarray(ids, np.int64))
+        slots = distinct % len(self._ids)
         with self._lock:
-            ids = ids[(ids >= 0) & (self._ids[ids % len(self._ids)] == ids)]
-            self._ids[ids % len(self._ids)] = -1
-        return len(ids)
+            there = slots[(distinct >= 0) & (self._ids[slots] == distinct)]
+            self._ids[there] = -1
+        return len(there)
 
     def search(self, vector: np.ndarray, k: int) -> tuple[FloatArray, FloatArray]:
         """Cosines (k,), falling, and logarithms of lengths (k, draws); fewer than k if need be."""
