@@ -210,7 +210,7 @@ def test_a_server_saves_as_it_goes_on(tmp_path):
 
 def test_a_state_that_is_too_large_is_not_written(tmp_path, caplog):
     with counting("state_saves_total", outcome="too_large"):
-        for _ in served(tmp_path, max_state_mb=0.0001):
+        for _ in served(tmp_path, requests=20, max_state_mb=0.0001):
             pass
     assert names(tmp_path) == [] and "is not saved" in caplog.text
 

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +93,8 @@ class OnlineLearner:
         self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int
     ) -> None:
         self._forecaster, self._state = forecaster, state
-        self._save_seconds, self._max_bytes = save_seconds, max_bytes
-        self._saved_at, self._changed, self._problem = time.monotonic(), False, ""
+        self.save_seconds, self._max_bytes = save_seconds, max_bytes
+        self._changed, self._problem = False, ""
 
     def learn(self, observation: Observation) -> None:
         """Learn from an observation, or count why not."""
@@ -115,12 +114,6 @@ class OnlineLearner:
             metrics().learned.inc()
             self._changed = True
 
-    def due_in(self) -> float | None:
-        """Seconds until the state is to be saved; None while it has not changed."""
-        if self._state is None or not self._changed:
-            return None
-        return max(self._saved_at + self._save_seconds - time.monotonic(), 0.0)
-
     def save(self) -> None:
         """Save the state if it has changed; a failure is counted, and logged the first time."""
         if self._state is None or not self._changed:
@@ -138,4 +131,4 @@ class OnlineLearner:
         if problem and outcome != self._problem:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
         metrics().saves.labels(outcome).inc()
-        self._saved_at, self._changed, self._problem = time.monotonic(), False, outcome
+        self._changed, self._problem = False, outcome

@@ -8,6 +8,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,10 @@ class Texts:
     def take(self, rows: NDArray | slice) -> "Texts":
         """The given rows (indices, mask or slice), in the given order."""
         at = np.arange(len(self))[rows]
-        columns: dict[str, Any] = {name: None if column is None else [column[i] for i in at]
-                   for name, column in vars(self).items() if name != "extra"}  # fmt: skip
-        extra = {name: column[at] for name, column in self.extra.items()}
-        return Texts(**columns, extra=extra)
+        columns = {name: column for name, column in vars(self).items() if column is not None}
+        extra = columns.pop("extra")
+        taken: dict[str, Any] = {name: [column[i] for i in at] for name, column in columns.items()}
+        return Texts(**taken, extra={name: column[at] for name, column in extra.items()})
 
     def splits(self) -> NDArray[np.str_]:
         """The split of every row, (n,): that of its conversation's first prompt."""
@@ -224,13 +225,11 @@ def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray
 def _joined(parts: list[Texts]) -> Texts:
     if len(parts) == 1:
         return parts[0]
-    columns: dict[str, Any] = {name: [value for part in parts for value in getattr(part, name) or []]
-               for name in ("prompts", "first_prompts", "history", "model")}  # fmt: skip
-    if not all(part.model for part in parts):
-        columns["model"] = None
-    columns |= {name: np.concatenate([getattr(part, name) for part in parts])
-                for name in ("output_tokens", "turn")}  # fmt: skip
-    shared = set.intersection(*(set(part.extra) for part in parts))
-    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra
-             if name in shared}  # fmt: skip
+    names = ["prompts", "output_tokens", "first_prompts", "turn", "history"]
+    names += ["model"] if all(part.model for part in parts) else []
+    columns: dict[str, Any] = {
+        name: [*chain.from_iterable(getattr(part, name) for part in parts)] for name in names
+    }
+    shared = [name for name in parts[0].extra if all(name in part.extra for part in parts)]
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in shared}
     return Texts(**columns, extra=extra)
