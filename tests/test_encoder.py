@@ -23,7 +23,7 @@ from ssjf.proxy import io as folder
 from ssjf.proxy.base import TrainingRows
 from ssjf.proxy.encoder.heads import HEADS, EncoderConfig
 from ssjf.proxy.encoder.network import backbone, to_onnx
-from ssjf.proxy.encoder.proxy import Tokenizer
+from ssjf.proxy.encoder.proxy import OnnxEncoder
 from ssjf.proxy.encoder.trainer import STATE, last_checkpoint
 from ssjf.proxy.encoder.training import train
 
@@ -363,7 +363,7 @@ def test_the_exported_model_says_what_the_network_says(config, monkeypatch):
     with torch.no_grad():
         said = [
             net(ids[None], torch.ones_like(ids)[None], torch.zeros(1, 0)).item()
-            for ids in map(torch.from_numpy, proxy.encoder.tokenizer.ids(texts))
+            for ids in map(torch.from_numpy, proxy.encoder.ids(texts))
         ]
     assert spearmanr(proxy.outputs(texts)[:, 0], said).statistic > 0.95
     monkeypatch.setattr("ssjf.proxy.encoder.network._quantised", lambda model: model)
@@ -387,8 +387,8 @@ CLS, SEP = 2, 3
 def test_truncation_keeps_the_marks_and_the_right_tokens(tokenizer, cut):
     words = tiny_backbone.WORDS.split()
     texts = [" ".join(words[i % len(words)] for i in range(n)) for n in (3, 30, 31, 200)]
-    whole = Tokenizer.of(tokenizer, 4096, cut).ids(texts)
-    for full, ids in zip(whole, Tokenizer.of(tokenizer, 32, cut).ids(texts), strict=True):
+    whole = OnnxEncoder(b"", tokenizer, 4096, cut).ids(texts)
+    for full, ids in zip(whole, OnnxEncoder(b"", tokenizer, 32, cut).ids(texts), strict=True):
         assert ids[0] == CLS and ids[-1] == SEP and len(ids) <= 32
         if len(full) <= 32:
             assert np.array_equal(ids, full)
@@ -457,7 +457,7 @@ def test_minilm_comes_with_its_package_and_needs_no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     tokenizer_json, model = backbone("minilm")
     assert model.config.hidden_size == 384
-    ids = Tokenizer.of(tokenizer_json, 512, "head").ids(["Hello world"])[0]
+    ids = OnnxEncoder(b"", tokenizer_json, 512, "head").ids(["Hello world"])[0]
     assert ids.tolist() == [101, 7592, 2088, 102]  # [CLS] hello world [SEP] of uncased BERT
 
 

@@ -447,7 +447,7 @@ def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
     no_llm = np.zeros((1, 2), np.float32)
     expected = np.concatenate([
         tuned.encoder.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
-        for ids in tuned.encoder.tokenizer.ids(rows.prompts[:5])
+        for ids in tuned.encoder.ids(rows.prompts[:5])
     ])  # fmt: skip
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(proxy.vectors(rows.prompts[:5]), expected, atol=1e-6)
