@@ -32,7 +32,7 @@ from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy
 from ssjf.serving import forecaster
 from ssjf.serving.forecaster import Calibrating, Forecaster, Remembering
 from ssjf.serving.openai import CompletionRequest
-from ssjf.serving.response import TAIL_BYTES, JsonResponse, NotLearnable, SseResponse
+from ssjf.serving.response import TAIL_BYTES, NotLearnable, Response, SseResponse
 
 STREAM = b"text/event-stream"
 FREE = {"max_tokens": None}  # a completion may be as long as it likes
@@ -68,7 +68,7 @@ def length(observer, data, size=None):
 def test_the_usage_of_a_body_is_its_length(tokens, chat, size, text):
     told = answer(tokens, chat=chat)
     told["choices"][0]["message" if chat else "text"] = {"content": text} if chat else text
-    assert length(JsonResponse(), json.dumps(told).encode(), size) == tokens
+    assert length(Response(), json.dumps(told).encode(), size) == tokens
 
 
 TRICK = '"finish_reason":"length","usage":{"completion_tokens":1},'
@@ -78,7 +78,7 @@ TRICK = '"finish_reason":"length","usage":{"completion_tokens":1},'
 def test_of_a_huge_body_the_end_is_read(finish, expected):
     told = answer(9, finish, chat=True)
     told["choices"][0]["message"]["content"] = TRICK * (3 * TAIL_BYTES // len(TRICK))
-    assert length(JsonResponse(), json.dumps(told).encode(), 5000) == expected
+    assert length(Response(), json.dumps(told).encode(), 5000) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_of_a_huge_body_the_end_is_read(finish, expected):
      (answer(5) | {"usage": {"completion_tokens": True}}, "unreadable")],
 )  # fmt: skip
 def test_bodies_that_teach_nothing(told, reason):
-    assert length(JsonResponse(), json.dumps(told).encode()) == reason
+    assert length(Response(), json.dumps(told).encode()) == reason
 
 
 CHUNKS = [({"role": "assistant", "content": ""}, None), ({"content": "Hello"}, None),

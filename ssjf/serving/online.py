@@ -77,15 +77,6 @@ class StateFile:
         return json.dumps(header).encode()
 
 
-@dataclass(frozen=True)
-class Observation:
-    """A predicted request with its whole response."""
-
-    request: CompletionRequest
-    forecast: Forecast
-    response: Response
-
-
 class OnlineLearner:
     """Has a forecaster learn, and saves its state at most every ``save_seconds``."""
 
@@ -96,11 +87,10 @@ class OnlineLearner:
         self.save_seconds, self._max_bytes = save_seconds, max_bytes
         self._changed, self._problem = False, ""
 
-    def learn(self, observation: Observation) -> None:
-        """Learn from an observation, or count why not."""
-        request, forecast = observation.request, observation.forecast
+    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+        """Learn from a predicted request's whole response, or count why not."""
         try:
-            tokens = observation.response.output_tokens()
+            tokens = response.output_tokens()
             metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
             if request.max_tokens is not None and request.max_tokens < forecast.high:
                 raise NotLearnable("limited")  # of such only the short ones would be seen

@@ -16,9 +16,10 @@ from ssjf.errors import InputError
 from ssjf.proxy import io
 from ssjf.serving.forecaster import FORECASTERS, Forecast, Forecaster
 from ssjf.serving.metrics import metrics
-from ssjf.serving.online import Observation, OnlineLearner, StateFile
+from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
+from ssjf.serving.response import Response
 
 FAILURES_IN_A_ROW = 3
 FIRST_SECONDS, LONGEST_SECONDS = 0.1, 30.0
@@ -87,9 +88,9 @@ class Predictor:
         metrics().prediction_seconds.observe(time.monotonic() - now)
         return forecast
 
-    def learn(self, observation: Observation) -> None:
-        """Learn from an observation when the thread comes to it, and save some time later."""
-        if self._submit(self._learner.learn, observation) is None:
+    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+        """Learn from a whole response when the thread comes to it, and save some time later."""
+        if self._submit(self._learner.learn, request, forecast, response) is None:
             metrics().not_learned.labels("queue_full").inc()
         elif self._saving is None:
             loop = asyncio.get_running_loop()
@@ -103,11 +104,11 @@ class Predictor:
         self._saving = None
         self._thread.submit(self._learner.save)
 
-    def _submit(self, function: Callable[..., Any], given: Any) -> Future[Any] | None:
+    def _submit(self, function: Callable[..., Any], *given: Any) -> Future[Any] | None:
         """A call in the thread, unless too many wait for it."""
         if not self._room.acquire(blocking=False):
             return None
-        call = self._thread.submit(function, given)
+        call = self._thread.submit(function, *given)
         call.add_done_callback(lambda _: self._room.release())
         return call
 

@@ -142,7 +142,7 @@ def _describe_requests(requests: Requests) -> dict[str, Any]:
     return {
         "kind": "requests",
         "rows": len(requests),
-        "arrivals": _describe_arrivals(requests.arrived_at),
+        "arrivals": _arrivals(requests.arrived_at),
         # Data without its prompts has 1 for every one, which is no length.
         "prompt_tokens": quantiles(prompts) if prompts.max() > 1 else None,
         "output_tokens": {"all": quantiles(requests.output_tokens)},
@@ -150,14 +150,17 @@ def _describe_requests(requests: Requests) -> dict[str, Any]:
     }
 
 
-def _describe_arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
+def _arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
     """None where the data has no times: all arrive at once."""
     span = float(np.ptp(arrived_at))
     if not span:
         return None
     gaps = np.diff(arrived_at)
-    cv = float(gaps.std() / gaps.mean())
-    return {"span_s": span, "rate_per_s": len(gaps) / span, "gap_cv": cv}
+    return {
+        "span_s": span,
+        "rate_per_s": len(gaps) / span,
+        "gap_cv": float(gaps.std() / gaps.mean()),
+    }
 
 
 def quantiles(lengths: IntArray) -> dict[str, int]:

@@ -116,12 +116,9 @@ def fit_map(
     Metric learning for kernel regression (Weinberger and Tesauro 2007), here with cosines: the
     map under which a training row's length is best the weighted mean of all others'. It begins as
     the principal directions of the training vectors, which keep cosines best. In each step it
-    must do without a share DROPOUT of the encoder's dimensions.
-
-    Returns
-    -------
-    The map that errs least on the held rows, shape (hidden, dimensions), float32, and the mean
-    squared errors of held logarithms before training and after each epoch.
+    must do without a share DROPOUT of the encoder's dimensions. Returned are the map that errs
+    least on the held rows, (hidden, dimensions), and the mean squared errors of held logarithms
+    before training and after each epoch.
     """
     import torch
     from torch.nn.functional import mse_loss, normalize
