@@ -233,14 +233,11 @@ def test_a_planted_rule_is_learned(trained, rows):
     assert np.all(np.diff(predicted.quantiles, axis=1) >= 0)
 
 
-def test_the_map_brings_alike_lengths_together(trained, rows, config):
+def test_the_map_brings_alike_lengths_together(trained):
     """A map is taken only where it errs less on the validation rows than the one it began as."""
     errors = trained.training["map_errors"]
     assert errors[trained.training["map_epoch"]] == min(errors) < errors[0]
     assert trained.map.shape == (32, 8) and trained.vectors(["a"]).shape == (1, 8)
-    plain = train(rows, changed(config, dimensions=0))
-    assert plain.map is None and plain.training == {"fallback_share": 0.0}
-    assert np.array_equal(plain.vectors(["a"]), plain.encoder.vectors(["a"]))
 
 
 def test_weights_are_a_softmax_between_the_nearest_and_the_plain_mean(trained, rows):
@@ -443,14 +440,14 @@ def test_a_trained_encoder_lends_its_vectors(tiny, rows, config, tmp_path):
     tuned = encoder_training.train(told, tuning)
     card = {"config": tuning.model_dump()} | tuned.metadata()
     where = folder.save(tmp_path / "encoder", "encoder", tuned, card)
-    proxy = train(rows, changed(config, encoder=str(where), dimensions=0))
+    proxy = train(rows, changed(config, encoder=str(where)))
     no_llm = np.zeros((1, 2), np.float32)
     expected = np.concatenate([
         tuned.encoder.session.run(["vector"], {"ids": ids[None], "llm": no_llm})[0]
         for ids in tuned.encoder.ids(rows.prompts[:5])
     ])  # fmt: skip
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert np.allclose(proxy.vectors(rows.prompts[:5]), expected, atol=1e-6)
+    assert np.allclose(proxy.encoder.vectors(rows.prompts[:5]), expected, atol=1e-6)
     assert proxy.metadata()["reads"] == {"longest_tokens": 24, "cut": "tail"}
     card = {"config": proxy.config.model_dump()} | proxy.metadata()
     own = folder.save(tmp_path / "own", "retrieval", proxy, card)

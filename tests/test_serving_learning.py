@@ -335,7 +335,7 @@ def retrieval():
     none = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
     mlp = Mlp([(np.zeros((8, 1), np.float32), np.zeros(1, np.float32))])
     config = RetrievalConfig(neighbours=1, capacity=1000, least_similarity=-1.0)
-    return RetrievalProxy(config, Letters(), None, memory, mlp, none, none)
+    return RetrievalProxy(config, Letters(), np.eye(8), memory, mlp, none, none)
 
 
 def test_a_retrieval_proxy_remembers_what_finished(retrieval):

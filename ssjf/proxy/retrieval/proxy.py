@@ -36,8 +36,7 @@ class RetrievalConfig(BaseModel):
     encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
         folder), which reads ``longest_tokens``, or the folder of a trained encoder proxy.
     dimensions: at most so many has the space that is searched, onto which a linear map learnt
-        from the training rows (in at most ``epochs``) brings the encoder's vectors; 0 searches
-        these themselves.
+        from the training rows (in at most ``epochs``) brings the encoder's vectors.
     neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature).
     least_similarity: below this cosine of the nearest the MLP, of layers ``hidden``, answers.
     capacity: only the last so many prompts are remembered.
@@ -47,7 +46,7 @@ class RetrievalConfig(BaseModel):
 
     encoder: str = Field("minilm", min_length=1)
     longest_tokens: int = Field(256, ge=8, le=8192)
-    dimensions: int = Field(128, ge=0, le=8192)
+    dimensions: int = Field(128, ge=1, le=8192)
     epochs: int = Field(10, ge=1, le=1000)
     neighbours: int = Field(50, ge=1, le=1000)
     temperature: float = Field(0.1, ge=1e-6, le=1e6)
@@ -107,14 +106,14 @@ class Neighbourhood(NamedTuple):
 class RetrievalProxy:
     """A trained retrieval proxy, which goes on learning; ours. It may be used by several threads.
 
-    encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched,
-    or None. memory: past prompts there. fallback: predicts where no neighbour is similar enough.
+    encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched.
+    memory: past prompts there. fallback: predicts where no neighbour is similar enough.
     near, far: residuals of the validation lengths of either. training: numbers of its training.
     """
 
     config: RetrievalConfig
     encoder: OnnxEncoder
-    map: np.ndarray | None
+    map: np.ndarray
     memory: VectorIndex
     fallback: Mlp
     near: ResidualQuantiles
@@ -169,8 +168,8 @@ class RetrievalProxy:
         return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
 
     def arrays(self) -> Arrays:
-        own = {"map": self.map} if self.map is not None else {}
-        return own | self.near.stored("near") | self.far.stored("far") | self.fallback.arrays()
+        around = self.near.stored("near") | self.far.stored("far")
+        return {"map": self.map} | around | self.fallback.arrays()
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder, which needs no other: encoder, tokenizer, memory."""
@@ -188,12 +187,12 @@ class RetrievalProxy:
         stored = (folder / MEMORY).read_bytes()
         memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]), config.capacity)
         encoder = OnnxEncoder.in_folder(folder, **card["reads"])
-        return cls(config, encoder, arrays.get("map"), memory, fallback, near, far, card["found"])
+        return cls(config, encoder, arrays["map"], memory, fallback, near, far, card["found"])
 
 
-def mapped(vectors: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
+def mapped(vectors: np.ndarray, map_: np.ndarray) -> np.ndarray:
     """Unit vectors, shape (n, hidden), in the space that is searched, each alone."""
-    return vectors if map_ is None else np.stack([unit(vector @ map_) for vector in vectors])
+    return np.stack([unit(vector @ map_) for vector in vectors])
 
 
 def scaled(vectors: np.ndarray) -> np.ndarray:

@@ -34,10 +34,9 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
     known, held = rows.known(rows.train), rows.known(rows.validation)
     encoder = encoder_of(config)
     vectors, queries = (encoder.vectors(rows.prompts_of(part)) for part in (known, held))
-    targets, map_, numbers = rows.targets[:, 0], None, {}
-    if config.dimensions:
-        map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
-        numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
+    targets = rows.targets[:, 0]
+    map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
+    numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
     vectors, queries = mapped(vectors, map_), mapped(queries, map_)
     fallback = fit_mlp(vectors, targets[known], config.hidden, config.seed)
     memory = VectorIndex(vectors.shape[1], rows.draws.shape[1], config.capacity)
