@@ -11,14 +11,12 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Completion": "request",
     "Completions": "request",
     "InputError": "errors",
     "OraclePolicy": "scheduler",
     "Policy": "scheduler",
     "Profile": "simulator.profile",
     "Queue": "scheduler",
-    "Request": "request",
     "Requests": "request",
     "Server": "simulator.server",
     "load_trace": "workload.traces",

@@ -55,18 +55,10 @@ A field that is a tuple needs ``Field(strict=False)``, since TOML and JSON have 
 
 
 def validated(model: type[Model], values: Mapping[str, Any], where: str | Path = "") -> Model:
-    """Build a pydantic model from a table of a file or from options.
+    """Build a pydantic model from a table of a file or from options, which ``where`` names.
 
-    Parameters
-    ----------
-    model: the class. A field may say in ``json_schema_extra={"allowed": "a list of names"}``
-        what an error names as allowed; otherwise that follows from its type and limits.
-    values: the fields by name.
-    where: the file, or whatever else the values come from; errors name it.
-
-    Raises
-    ------
-    InputError: one sentence that names the origin, the key, its value and what is allowed.
+    InputError is one sentence that names the origin, the key, its value and what is allowed: what
+    a field says in ``json_schema_extra={"allowed": …}``, or else its type and limits.
     """
     from pydantic import ValidationError
 

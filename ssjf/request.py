@@ -6,7 +6,6 @@ seconds from the start of the run, lengths are tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +17,6 @@ IntArray = NDArray[np.int64]
 PAPER_THRESHOLDS = (42.0, 141.0, 294.0, 503.0)
 """Tokens; p25, p50, p75 and p99 of the training lengths of vicuna-13b, first rounds. Source:
 the SSJF authors' code, commit 4b86686, output-token-len-prediction/preprocess_dataset.py."""
-
-
-class Request(NamedTuple):
-    """One request as it arrives, with the length only the engine and the oracle may know."""
-
-    arrived_at: float
-    prompt_tokens: int
-    output_tokens: int
-
-
-class Completion(NamedTuple):
-    """One request as it left: time stamps, never durations."""
-
-    arrived_at: float
-    scheduled_at: float
-    first_token_at: float
-    finished_at: float
 
 
 @dataclass(frozen=True)
@@ -61,11 +43,6 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.arrived_at)
-
-    def __getitem__(self, i: int) -> Request:
-        return Request(
-            float(self.arrived_at[i]), int(self.prompt_tokens[i]), int(self.output_tokens[i])
-        )
 
     def take(self, rows: NDArray | slice) -> "Requests":
         """The given rows (indices, mask or slice), in the given order."""
@@ -98,11 +75,3 @@ class Completions:
 
     def __len__(self) -> int:
         return len(self.finished_at)
-
-    def __getitem__(self, i: int) -> Completion:
-        return Completion(
-            float(self.requests.arrived_at[i]),
-            float(self.scheduled_at[i]),
-            float(self.first_token_at[i]),
-            float(self.finished_at[i]),
-        )

@@ -15,7 +15,7 @@ from commands import refused, ssjf
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
-from ssjf.proxy.baselines import VOCABULARY, TfidfRidgeConfig, sizes_of, terms
+from ssjf.proxy.baselines import LEAST_PROMPTS, RIDGE, VOCABULARY, sizes_of, terms
 from ssjf.proxy.io import read_spec
 from ssjf.workload.texts import load_texts, split_of
 
@@ -161,19 +161,17 @@ def test_serving_predicts_as_scikit_learn(proxies):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
-    given, config = rows(), TfidfRidgeConfig()
+    given = rows()
     known = np.flatnonzero(given.train)
-    vectorizer = TfidfVectorizer(analyzer=terms, min_df=config.least_prompts, sublinear_tf=True)
+    vectorizer = TfidfVectorizer(analyzer=terms, min_df=LEAST_PROMPTS, sublinear_tf=True)
     tfidf = vectorizer.fit_transform([given.prompts[i] for i in known])
-    model = Ridge(alpha=config.ridge, solver="cholesky")  # not the solver that is used
+    model = Ridge(alpha=RIDGE, solver="cholesky")  # not the solver that is used
     model.fit(tfidf.toarray(), given.targets[known, 0])
     prompts = [*given.prompts, "Is it? Is it a text: long long", "", "写 a 写 a 写"]
     expected = model.predict(vectorizer.transform(prompts).toarray())
     proxy = proxies["tfidf-ridge"]
     assert proxy.vocabulary == vectorizer.get_feature_names_out().tolist()
     assert proxy.predicted_logs(prompts) == pytest.approx(expected, abs=1e-3)
-    few = trained("tfidf-ridge", most_terms=2).vocabulary
-    assert len(few) == 2 and set(few) <= set(proxy.vocabulary)
 
 
 def test_prompts_without_a_common_word_are_predicted_alike():
@@ -201,21 +199,12 @@ def write(where, content):
     (where / "proxy.json").write_text(json.dumps(card))
 
 
-WRONG = {
-    "no JSON": (b"[", "does not hold a tfidf-ridge proxy"),
-    "no list": (b"{}", "vocabulary.json is not a list of terms"),
-    "numbers": (b"[1]", "vocabulary.json is not a list of terms"),
-    "twice": (b'["a","a"]', "vocabulary.json holds a term twice"),
-    "of other size": (b'["a"]', "instead of (1,)"),
-}
-
-
-@pytest.mark.parametrize(("content", "why"), WRONG.values(), ids=WRONG)
-def test_a_wrong_vocabulary_is_refused_in_one_sentence(saved, tmp_path, content, why):
+@pytest.mark.parametrize("content", [b"[", b"[[1]]", b"7"])
+def test_a_wrong_vocabulary_is_refused_in_one_sentence(saved, tmp_path, content):
     write(saved, content)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n')
     message = refused("predict", "--proxy", saved, "--input", tmp_path / "p.jsonl")
-    assert str(saved) in message and why in message
+    assert str(saved) in message and "does not hold a tfidf-ridge proxy" in message
 
 
 def test_an_edited_vocabulary_is_refused(saved):
@@ -228,24 +217,8 @@ def test_a_vocabulary_may_be_missing_from_the_card_only_with_the_file(saved):
     (saved / VOCABULARY).unlink()
     card = json.loads((saved / "proxy.json").read_text()) | {"files": {}}
     (saved / "proxy.json").write_text(json.dumps(card))
-    with pytest.raises(InputError, match="is not a list of terms"):
+    with pytest.raises(InputError, match="does not hold a tfidf-ridge proxy"):
         folder.load(saved)
-
-
-NONE = np.zeros(0)
-UNFIT = {
-    "falling sizes": {"sizes": np.array([2.0, 1.0]), "logs": np.zeros(2)},
-    "no knots": {"sizes": NONE, "logs": NONE},
-    "other logs": {"logs": np.zeros(99)},
-    "no numbers": {"residuals": np.full((1, len(LEVELS)), np.nan), "edges": NONE},
-}
-
-
-@pytest.mark.parametrize("change", UNFIT.values(), ids=UNFIT)
-def test_arrays_that_do_not_fit_are_refused(proxies, change):
-    proxy = proxies["prompt-length"]
-    with pytest.raises(ValueError, match=r"increase|instead of|finite"):
-        type(proxy).from_arrays(proxy.arrays() | change, {})
 
 
 # By the command line

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from ssjf.errors import InputError
 from ssjf.proxy.calibration import FEWEST, LEAST_SLOPE, PRIOR, Calibrator, Curve
 
 lengths = st.floats(1e-3, 1e7)
@@ -130,86 +129,44 @@ def test_it_is_deterministic_and_fits_only_when_it_is_asked():
     assert taught(pairs)._curve is None
 
 
-# Odd numbers
-
-
-ODD = [math.nan, math.inf, -math.inf, 0, -3, None, "a", [], 10**400, np.nan, -0.0]
-
-
-@pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_what_is_no_length_is_ignored_and_counted(odd):
-    found = taught(stream(100))
-    before = found.calibrate([5.0, 50.0])
-    found.observe(odd, 5)
-    found.observe(5, odd)
-    assert found.ignored == 2 and len(found) == 100
-    assert np.array_equal(found.calibrate([5.0, 50.0]), before)
-
-
-def test_what_is_no_length_stays_as_it_is():
-    found = taught(stream(100, lambda x: 2 * x))
-    asked = np.array([np.nan, np.inf, -np.inf, 0.0, -3.0])
-    assert np.array_equal(found.calibrate(asked), asked, equal_nan=True)
-    assert found.calibrate([]).shape == (0,)
-    assert found.calibrate(np.ones((2, 3))).shape == (2, 3) and found.calibrate(5).shape == ()
-
-
-@given(
-    st.lists(st.tuples(st.floats(), st.floats()), max_size=60),
-    st.lists(st.floats(), max_size=9),
-)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_no_number_makes_it_raise(pairs, asked):
-    found = taught(pairs, 50)
-    assert len(found) + found.ignored == len(pairs) or len(found) == 50
-    found.calibrate(asked)
-
-
 # What is remembered
 
 
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 0, -3, None, "a", []], ids=repr)
+def test_what_is_no_length_is_refused(odd):
+    found = taught(stream(100))
+    for point in ((odd, 5), (5, odd)):
+        with pytest.raises((ValueError, TypeError)):
+            found.observe(*point)
+    assert len(found) == 100
+
+
 def test_a_state_goes_through_json():
-    found = taught([*stream(150, lambda x: 2 * x, noise=0.3), (math.nan, 3)], 100)
-    again = Calibrator.from_state(json.loads(json.dumps(found.state())))
+    found = taught(stream(150, lambda x: 2 * x, noise=0.3), 100)
+    again = Calibrator.from_state(json.loads(json.dumps(found.state())), 100)
     asked = np.exp(np.linspace(0, 9, 40))
     assert np.array_equal(again.calibrate(asked), found.calibrate(asked))
-    assert again.state() == found.state() and again.ignored == 1
+    assert again.state() == found.state()
     for each in (found, again):
         each.observe(7, 70)
     assert again.state() == found.state()
 
 
-GOOD = Calibrator(10).state()
-BAD = {
-    "no object": ([], "should be a valid dictionary"),
-    "other format": (GOOD | {"format": 2}, "format Input should be 1"),
-    "no window": ({k: v for k, v in GOOD.items() if k != "window"}, "window Field required"),
-    "window": (GOOD | {"window": 2.5}, "window Input should be a valid integer"),
-    "method": (GOOD | {"method": "magic"}, "method Input should be 'isotonic'"),
-    "count": (GOOD | {"ignored": -1}, "ignored Input should be greater than or equal to 0"),
-    "no list": (GOOD | {"output_tokens": 5}, "output_tokens Input should be a valid list"),
-    "text": (GOOD | {"output_tokens": ["5"]}, "output_tokens 0 Input should be a valid number"),
-    "true": (GOOD | {"predicted_tokens": [True]}, "predicted_tokens 0 Input should be a valid"),
-    "nan": (GOOD | {"predicted_tokens": [math.nan]}, "should be a finite number"),
-    "zero": (GOOD | {"predicted_tokens": [0]}, "should be greater than 0"),
-    "huge": (GOOD | {"predicted_tokens": [10**400]}, "should be a valid number"),
-    "uneven": (GOOD | {"output_tokens": [5]}, "0 predicted_tokens and 1 output_tokens"),
-    "too many": (GOOD | {"output_tokens": [5] * 11, "predicted_tokens": [5] * 11},
-                 "11 observations do not fit a window of 10"),
-}  # fmt: skip
+def test_a_state_of_an_earlier_version_is_read():
+    earlier = {"format": 1, "window": 1000, "method": "isotonic", "ignored": 2,
+               "predicted_tokens": [5.0, 6.0], "output_tokens": [7.0, 8.0]}  # fmt: skip
+    assert Calibrator.from_state(earlier).state() == taught([(5, 7), (6, 8)]).state()
 
 
-@pytest.mark.parametrize(("state", "why"), BAD.values(), ids=BAD)
-def test_a_wrong_state_is_refused_in_one_sentence(state, why):
-    with pytest.raises(InputError, match="calibration state: ") as refused:
+GOOD = Calibrator().state()
+BAD = [[], {}, GOOD | {"output_tokens": [5]}, GOOD | {"output_tokens": 5},
+       {"predicted_tokens": [0], "output_tokens": [5]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", BAD, ids=repr)
+def test_a_wrong_state_is_refused(state):
+    with pytest.raises((ValueError, TypeError, KeyError)):
         Calibrator.from_state(state)
-    assert why in str(refused.value) and "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("window", [0, 50.0, True, "50", None])
-def test_a_window_has_limits(window):
-    with pytest.raises(InputError, match=r"window is .*; it must be a whole number of at least 1"):
-        Calibrator(window)
 
 
 def test_importing_it_is_light():

@@ -7,7 +7,6 @@ from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import STRICT, validated
 from ssjf.errors import InputError
-from ssjf.proxy.baselines import TfidfRidgeConfig
 from ssjf.proxy.light.training import LightConfig
 from ssjf.proxy.retrieval.proxy import RetrievalConfig
 
@@ -88,7 +87,7 @@ def test_without_a_file_the_sentence_names_the_key_alone():
         validated(Options, {"rows": 0})
 
 
-@pytest.mark.parametrize("model", [LightConfig, RetrievalConfig, TfidfRidgeConfig])
+@pytest.mark.parametrize("model", [LightConfig, RetrievalConfig])
 def test_a_proxys_config_keeps_its_limits(model):
     limited = {k: s for k, s in model.model_json_schema()["properties"].items() if "minimum" in s}
     assert limited

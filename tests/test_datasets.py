@@ -64,7 +64,7 @@ def tiny(served, monkeypatch):
 
 def register(monkeypatch, url, sha256):
     source = Source("tiny.csv", sha256, url)
-    dataset = Dataset("tiny", "trace", "CC0", "", (Form(published.azure, (source,)),))
+    dataset = Dataset("tiny", "trace", "CC0", "", url, (Form((source,), published.azure),))
     monkeypatch.setitem(DATASETS, "tiny", dataset)
     return dataset
 

@@ -110,7 +110,7 @@ def test_only_inner_loops_import_the_compiler():
 
 
 def test_heavy_packages_of_the_proxy_and_the_server_are_imported_lazily():
-    heavy = {"torch", "vllm", "transformers", "sklearn", "onnxruntime", "faiss"}
+    heavy = {"torch", "vllm", "transformers", "sklearn", "onnxruntime"}
     for path in MODULES:
         imported = {*imports(path, at_import_time=True)}
         found = heavy & {name.split(".")[0] for name in imported}

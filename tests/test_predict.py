@@ -221,8 +221,8 @@ LINES = {
     "not UTF-8": (b'{"prompt": "\xff"}\n', "standard input is not text in UTF-8"),
     "broken": (b'{"prompt": "a"}\n\n{"prompt"', "standard input, line 3: not valid JSON"),
     "deep": (b"[" * 10**5, "standard input, line 1: not valid JSON"),
-    "a list": (b'["a"]\n', 'standard input, line 1: not an object with a text "prompt"'),
-    "another key": (b'{"text": "a"}', 'standard input, line 1: not an object with a text "prompt"'),
+    "a list": (b'["a"]\n', 'standard input, line 1: not a JSON object with one key per'),
+    "another key": (b'{"text": "a"}', "standard input, row 1, column prompt: None is not text"),
 }  # fmt: skip
 
 

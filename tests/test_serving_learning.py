@@ -32,7 +32,7 @@ from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy
 from ssjf.serving import forecaster
 from ssjf.serving.forecaster import Calibrating, Forecaster, Remembering
 from ssjf.serving.openai import CompletionRequest
-from ssjf.serving.response import TAIL_BYTES, JsonResponse, NotLearnable, SseResponse
+from ssjf.serving.response import TAIL_BYTES, NotLearnable, Response, SseResponse
 
 STREAM = b"text/event-stream"
 FREE = {"max_tokens": None}  # a completion may be as long as it likes
@@ -68,7 +68,7 @@ def length(observer, data, size=None):
 def test_the_usage_of_a_body_is_its_length(tokens, chat, size, text):
     told = answer(tokens, chat=chat)
     told["choices"][0]["message" if chat else "text"] = {"content": text} if chat else text
-    assert length(JsonResponse(), json.dumps(told).encode(), size) == tokens
+    assert length(Response(), json.dumps(told).encode(), size) == tokens
 
 
 TRICK = '"finish_reason":"length","usage":{"completion_tokens":1},'
@@ -78,7 +78,7 @@ TRICK = '"finish_reason":"length","usage":{"completion_tokens":1},'
 def test_of_a_huge_body_the_end_is_read(finish, expected):
     told = answer(9, finish, chat=True)
     told["choices"][0]["message"]["content"] = TRICK * (3 * TAIL_BYTES // len(TRICK))
-    assert length(JsonResponse(), json.dumps(told).encode(), 5000) == expected
+    assert length(Response(), json.dumps(told).encode(), 5000) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_of_a_huge_body_the_end_is_read(finish, expected):
      (answer(5) | {"usage": {"completion_tokens": True}}, "unreadable")],
 )  # fmt: skip
 def test_bodies_that_teach_nothing(told, reason):
-    assert length(JsonResponse(), json.dumps(told).encode()) == reason
+    assert length(Response(), json.dumps(told).encode()) == reason
 
 
 CHUNKS = [({"role": "assistant", "content": ""}, None), ({"content": "Hello"}, None),
@@ -335,7 +335,7 @@ def retrieval():
     none = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
     mlp = Mlp([(np.zeros((8, 1), np.float32), np.zeros(1, np.float32))])
     config = RetrievalConfig(neighbours=1, capacity=1000, least_similarity=-1.0)
-    return RetrievalProxy(config, Letters(), None, memory, mlp, none, none)
+    return RetrievalProxy(config, Letters(), np.eye(8), memory, mlp, none, none)
 
 
 def test_a_retrieval_proxy_remembers_what_finished(retrieval):

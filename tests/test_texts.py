@@ -20,7 +20,7 @@ from pyarrow import parquet
 from commands import refused, ssjf, trace
 from ssjf.errors import InputError
 from ssjf.workload import catalogue, datasets
-from ssjf.workload.catalogue import TEXTS, find_texts
+from ssjf.workload.catalogue import TEXTS
 from ssjf.workload.datasets import quantiles
 from ssjf.workload.texts import (
     SPLITS,
@@ -377,7 +377,9 @@ def test_tiktoken_without_a_network_names_its_cache(monkeypatch):
 def test_every_text_set_has_a_licence_and_says_how_to_get_it():
     for each in TEXTS.values():
         assert each.licence and each.note and each.get and each.url.startswith("https://")
-        assert each.files and (each.sha256 is None or re.fullmatch("[0-9a-f]{64}", each.sha256))
+        assert each.forms and each.kind == "texts"
+        for source in (form.sources[0] for form in each.forms):
+            assert source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -386,14 +388,15 @@ def test_a_text_set_that_is_not_here_says_how_to_get_it(name, home, tmp_path, mo
     with pytest.raises(InputError, match=f"text data set {name} is not here") as error:
         load_texts(name)
     each = TEXTS[name]
-    for part in (str(home), str(tmp_path / "data"), *each.files, each.get, each.url, each.licence):
+    names = [form.sources[0].name for form in each.forms]
+    for part in (str(home), str(tmp_path / "data"), *names, each.get, each.url, each.licence):
         assert part in str(error.value)
 
 
 def test_a_published_file_is_found_but_not_another_under_a_known_name(home):
     home.mkdir(parents=True)
     path = write(home / "code_alpaca_2k.json", [{"instruction": "a", "output": "b"}])
-    assert find_texts("codealpaca") == [path]
+    assert catalogue.find("codealpaca") == [path]
     assert len(load_texts("codealpaca", "bytes")) == 1
     write(home / "codealpaca_2k.parquet", [{"prompt": "a", "output_tokens": 1}])
     with pytest.raises(
@@ -408,7 +411,7 @@ def test_texts_without_one_published_file_are_not_downloaded(name, home):
     for function in (datasets.get, catalogue.find):
         with pytest.raises(InputError, match=f"text data set {name} is not here") as error:
             function(name)
-        assert each.source is None and "ssjf data get" not in str(error.value)
+        assert each.downloads == () and "ssjf data get" not in str(error.value)
     with pytest.raises(InputError, match="has no file to download; ") as error:
         datasets.get(name, force=True)
     assert all(part in str(error.value) for part in (each.get, each.url, each.licence))
@@ -430,12 +433,14 @@ def test_texts_published_as_one_file_are_downloaded_from_a_pinned_url(
     with pytest.raises(InputError, match=f"run `ssjf data get {name}`, or download "):
         catalogue.find(name)
     folder, url = served
-    other = dataclasses.replace(each, url=f"{url}/{each.files[-1]}")
+    (published,) = each.downloads
+    source = dataclasses.replace(published, url=f"{url}/{published.name}")
+    other = dataclasses.replace(each, forms=(each.forms[0], catalogue.Form((source,))))
     monkeypatch.setitem(TEXTS, name, other)
-    with pytest.raises(InputError, match=f"cannot download .* as {each.files[-1]}"):
+    with pytest.raises(InputError, match=f"cannot download .* as {published.name}"):
         datasets.get(name)
-    write(folder / each.files[-1], [{"instruction": "a", "output": "b"}])
-    assert datasets.get(name) == catalogue.find(name) == [home / each.files[-1]]
+    write(folder / published.name, [{"instruction": "a", "output": "b"}])
+    assert datasets.get(name) == catalogue.find(name) == [home / published.name]
     assert load_texts(name, "bytes").prompts == ["a"]
 
 
@@ -443,7 +448,7 @@ def test_one_of_two_equal_files_is_read(home):
     for below in ("a", "b"):
         (home / below).mkdir(parents=True)
         write(home / below / "code_alpaca_2k.json", [{"instruction": "a", "output": "b"}])
-    assert find_texts("codealpaca") == [home / "a" / "code_alpaca_2k.json"]
+    assert catalogue.find("codealpaca") == [home / "a" / "code_alpaca_2k.json"]
 
 
 def test_the_parts_of_lmsys_are_read_as_one(home):

@@ -15,7 +15,7 @@ from ssjf.errors import InputError, unknown
 # Packages of the extra of this name.
 _EXTRAS = {
     "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
-    "proxy": ("onnxruntime", "tokenizers", "faiss"),
+    "proxy": ("onnxruntime", "tokenizers"),
 }
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 

@@ -56,8 +56,7 @@ def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> Non
         raise InputError(f"this proxy was not trained to tell LLMs apart; leave out --llm {llm}")
     if llm is not None and llm not in known:
         raise unknown("LLM", llm, known)
-    prompts = _from_lines(sys.stdin.buffer.read()) if source == "-" else _from_file(source)
-    for each in predictions(proxy, prompts, llm):
+    for each in predictions(proxy, _prompts(source), llm):
         click.echo(json.dumps(each) if as_json else f"{each['predicted_tokens']:g}")
 
 
@@ -74,32 +73,25 @@ def predictions(proxy: "Proxy", prompts: list[str], llm: str | None) -> Iterator
             }
 
 
-def _from_file(name: str) -> list[str]:
-    from ssjf.workload.tables import read_columns
+def _prompts(source: str) -> list[str]:
+    import numpy as np
 
-    values = read_columns(Path(name), ["prompt"])["prompt"]
-    for row, value in enumerate(values, 1):
-        if not isinstance(value, str):
-            raise InputError(f"{name}, row {row}, column prompt: {value!r:.60} is not text")
+    from ssjf.workload.tables import json_lines, read_columns, refuse
+
+    if source == "-":
+        source = "standard input"
+        values: list = [row.get("prompt") for row in json_lines(source, _standard_input())]
+        if not values:
+            raise InputError("standard input has no rows; at least one is needed")
+    else:
+        values = read_columns(Path(source), ["prompt"])["prompt"]
+    refuse(source, "prompt", values, np.array([not isinstance(v, str) for v in values]),
+           "is not text")  # fmt: skip
     return values
 
 
-def _from_lines(data: bytes) -> list[str]:
+def _standard_input() -> str:
     try:
-        lines = data.decode("utf-8-sig").split("\n")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("standard input is not text in UTF-8") from None
-    prompts = [_prompt(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not prompts:
-        raise InputError("standard input has no rows; at least one is needed")
-    return prompts
-
-
-def _prompt(number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"standard input, line {number}: not valid JSON ({error})") from None
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise InputError(f'standard input, line {number}: not an object with a text "prompt"')
-    return row["prompt"]

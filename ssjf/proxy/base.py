@@ -7,7 +7,7 @@ split conformal prediction, Mondrian by the predicted length (Vovk et al. 2005, 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -44,8 +44,7 @@ class Proxy(Protocol):
     """A trained proxy model.
 
     For ``io`` it has ``arrays()``, which are stored, maybe ``files()`` to store beside them and
-    ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them:
-    ValueError for what does not fit together.
+    ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them.
     """
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
@@ -160,14 +159,6 @@ class LogProxy(ResidualQuantiles, ABC):
     def arrays(self) -> Arrays:
         return {name: a for name, a in vars(self).items() if isinstance(a, np.ndarray)}
 
-
-def checked(arrays: Arrays, **shapes: tuple[int, ...]) -> Arrays:
-    """The arrays of these names and the residuals'; ValueError for a wrong shape or number."""
-    edges = arrays["edges"].size
-    shapes |= {"edges": (edges,), "residuals": (edges + 1, len(LEVELS))}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} is of shape {arrays[name].shape} instead of {shape}")
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} holds what is not a finite number")
-    return {name: arrays[name] for name in shapes}
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> Self:
+        return cls(**arrays)

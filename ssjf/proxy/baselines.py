@@ -14,57 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from ssjf.config import STRICT
-from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, checked, fit_residuals
+from ssjf.proxy.base import NO_RESIDUALS, Arrays, LogProxy, TrainingRows, fit_residuals
 from ssjf.proxy.light.features import words_of
 from ssjf.request import FloatArray
 
 VOCABULARY = "vocabulary.json"
+BANDS = 5  # of predicted length, with residuals of their own
+RIDGE = 1.0
+LEAST_PROMPTS, MOST_TERMS = 2, 2**17  # that a term of the vocabulary is in; terms it has
 
 
-class ConstantConfig(BaseModel):
-    """It has no options."""
-
-    model_config = STRICT
-
-
-class PromptLengthConfig(BaseModel):
-    """``bands`` of predicted length have residuals of their own."""
+class NoOptions(BaseModel):
+    """Baselines have no options."""
 
     model_config = STRICT
-
-    bands: int = Field(5, ge=1, le=100)
-
-
-class TfidfRidgeConfig(PromptLengthConfig):
-    """The vocabulary are the ``most_terms`` most frequent terms of ``least_prompts`` prompts."""
-
-    ridge: float = Field(1.0, ge=1e-6, le=1e6)
-    least_prompts: int = Field(2, ge=1, le=10**6)
-    most_terms: int = Field(2**17, ge=1, le=2**24)
-
-
-@dataclass(frozen=True)
-class ConstantProxy(LogProxy):
-    """The same length for every prompt. log: shape (1,), the predicted logarithm."""
-
-    log: np.ndarray
-
-    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
-        return np.full(len(prompts), self.log[0])
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "ConstantProxy":
-        return cls(**checked(arrays, log=(1,)))
 
 
 @dataclass(frozen=True)
 class PromptLengthProxy(LogProxy):
     """A monotone function of the prompt's size, linear between k knots and flat beyond them.
 
-    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), predicted logarithms.
+    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), predicted logarithms. One
+    knot gives the same length for every prompt.
     """
 
     sizes: np.ndarray
@@ -72,14 +46,6 @@ class PromptLengthProxy(LogProxy):
 
     def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         return np.interp(sizes_of(prompts), self.sizes, self.logs)
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "PromptLengthProxy":
-        count = arrays["sizes"].size
-        proxy = cls(**checked(arrays, sizes=(count,), logs=(count,)))
-        if not count or (np.diff(proxy.sizes) <= 0).any():
-            raise ValueError("sizes must be at least one number, and increase")
-        return proxy
 
 
 @dataclass(frozen=True)
@@ -117,15 +83,7 @@ class TfidfRidgeProxy(LogProxy):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "TfidfRidgeProxy":
-        path = card["folder"] / VOCABULARY
-        vocabulary = json.loads(path.read_bytes()) if path.is_file() else None
-        if not isinstance(vocabulary, list) or not all(isinstance(t, str) for t in vocabulary):
-            raise ValueError(f"{VOCABULARY} is not a list of terms")
-        if len(set(vocabulary)) != len(vocabulary):
-            raise ValueError(f"{VOCABULARY} holds a term twice")
-        shape = (len(vocabulary),)
-        parts = checked(arrays, idf=shape, linear=shape, offset=(1,))
-        return cls(vocabulary=vocabulary, **parts)
+        return cls(**arrays, vocabulary=json.loads((card["folder"] / VOCABULARY).read_bytes()))
 
 
 def sizes_of(prompts: Sequence[str]) -> FloatArray:
@@ -139,15 +97,15 @@ def terms(prompt: str) -> list[str]:
     return words + [f"{one} {other}" for one, other in pairwise(words)]
 
 
-def train_constant(rows: TrainingRows, config: ConstantConfig, keep: Path | None = None) -> Any:
+def train_constant(rows: TrainingRows, config: NoOptions, keep: Path | None = None) -> LogProxy:
     """Predict the mean logarithm of the training rows."""
     log = np.array([rows.targets[rows.known(rows.train), 0].mean()])
-    return _calibrated(ConstantProxy(**vars(NO_RESIDUALS), log=log), rows, 1)
+    return _calibrated(PromptLengthProxy(**vars(NO_RESIDUALS), sizes=np.zeros(1), logs=log), rows)
 
 
 def train_prompt_length(
-    rows: TrainingRows, config: PromptLengthConfig, keep: Path | None = None
-) -> Any:
+    rows: TrainingRows, config: NoOptions, keep: Path | None = None
+) -> LogProxy:
     """Fit an isotonic regression on the prompt's size, rising or falling: whichever errs less."""
     from sklearn.isotonic import IsotonicRegression
 
@@ -155,15 +113,11 @@ def train_prompt_length(
     sizes, logs = sizes_of(rows.prompts_of(known)), rows.targets[known, 0]
     fits = [IsotonicRegression(increasing=up).fit(sizes, logs) for up in (True, False)]
     best = max(fits, key=lambda fit: fit.score(sizes, logs))
-    proxy = PromptLengthProxy(
-        **vars(NO_RESIDUALS), sizes=best.X_thresholds_, logs=best.y_thresholds_
-    )
-    return _calibrated(proxy, rows, config.bands)
+    knots = {"sizes": best.X_thresholds_, "logs": best.y_thresholds_}
+    return _calibrated(PromptLengthProxy(**vars(NO_RESIDUALS), **knots), rows)
 
 
-def train_tfidf_ridge(
-    rows: TrainingRows, config: TfidfRidgeConfig, keep: Path | None = None
-) -> Any:
+def train_tfidf_ridge(rows: TrainingRows, config: NoOptions, keep: Path | None = None) -> LogProxy:
     """Fit a ridge regression of the logarithm on tf-idf."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
@@ -171,11 +125,10 @@ def train_tfidf_ridge(
     known = rows.known(rows.train)
     prompts, logs = rows.prompts_of(known), rows.targets[known, 0]
     vectorizer = TfidfVectorizer(
-        analyzer=terms, sublinear_tf=True, min_df=min(config.least_prompts, len(prompts)),
-        max_features=config.most_terms,
-    )  # fmt: skip
+        analyzer=terms, sublinear_tf=True, min_df=LEAST_PROMPTS, max_features=MOST_TERMS
+    )
     try:
-        ridge = Ridge(alpha=config.ridge).fit(vectorizer.fit_transform(prompts), logs)
+        ridge = Ridge(alpha=RIDGE).fit(vectorizer.fit_transform(prompts), logs)
         vocabulary, idf = vectorizer.get_feature_names_out().tolist(), vectorizer.idf_
         linear, offset = ridge.coef_, ridge.intercept_
     except ValueError:  # no term is in so many prompts
@@ -184,11 +137,11 @@ def train_tfidf_ridge(
         **vars(NO_RESIDUALS), idf=idf.astype(np.float32), linear=linear.astype(np.float32),
         offset=np.array([float(offset)]), vocabulary=vocabulary,
     )  # fmt: skip
-    return _calibrated(proxy, rows, config.bands)
+    return _calibrated(proxy, rows)
 
 
-def _calibrated(proxy: LogProxy, rows: TrainingRows, bands: int) -> LogProxy:
+def _calibrated(proxy: LogProxy, rows: TrainingRows) -> LogProxy:
     """The same with the residuals of the validation rows."""
     held = rows.known(rows.validation)
     logs = proxy.predicted_logs(rows.prompts_of(held))
-    return replace(proxy, **vars(fit_residuals(logs, rows.draws[held], bands)))
+    return replace(proxy, **vars(fit_residuals(logs, rows.draws[held], BANDS)))

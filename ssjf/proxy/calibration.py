@@ -5,23 +5,18 @@ makes lengths right (for ageing, bounds and intervals), not the order. Only requ
 corrected differently, as those of two LLMs with a calibrator each, can change places.
 """
 
-import math
 from collections import deque
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ssjf.config import STRICT, count
-from ssjf.errors import InputError
 from ssjf.request import FloatArray
 
 FEWEST = 5  # below so many observations nothing is corrected
 PRIOR = 20  # observations at which the curve weighs as much as one factor for all
 LEAST_SLOPE = 0.01
 _LARGEST_LOG = 700.0  # its exp is a float64
-Lengths = list[Annotated[float, Field(gt=0)]]
 
 
 class Curve:
@@ -37,38 +32,14 @@ class Curve:
 
         self.shift = float(np.median(y - x))
         self.weight = min(len(x) / (len(x) + PRIOR), 1 - LEAST_SLOPE)
-        starts = np.flatnonzero(np.append(True, np.diff(x) > 0))
-        counts = np.diff(np.append(starts, len(x)))
+        self.knots, starts, counts = np.unique(x, return_index=True, return_counts=True)
         means = np.add.reduceat(y, starts) / counts
-        self.knots = x[starts]
         self.values = isotonic_regression(means, weights=counts.astype(np.float64)).x
 
     def at(self, x: FloatArray) -> FloatArray:
         """Corrected logarithms of predicted ones, shape (n,)."""
         curve = np.interp(x, self.knots, self.values)
         return self.weight * curve + (1 - self.weight) * (x + self.shift)
-
-
-class CalibratorState(BaseModel):
-    """What a calibrator remembers, as JSON takes it; lengths in tokens, the oldest first."""
-
-    model_config = STRICT
-
-    format: Literal[1] = 1
-    window: int = Field(ge=1, le=10**5)
-    method: Literal["isotonic"] = "isotonic"
-    ignored: int = Field(ge=0)
-    predicted_tokens: Lengths
-    output_tokens: Lengths
-
-    @model_validator(mode="after")
-    def _check(self) -> Any:
-        predicted, output = len(self.predicted_tokens), len(self.output_tokens)
-        if predicted != output:
-            raise ValueError(f"{predicted} predicted_tokens and {output} output_tokens")
-        if predicted > self.window:
-            raise ValueError(f"{predicted} observations do not fit a window of {self.window}")
-        return self
 
 
 class Calibrator:
@@ -81,7 +52,6 @@ class Calibrator:
     """
 
     def __init__(self, window: int = 1000) -> None:
-        self.window, self.ignored = count("window", window), 0
         self._points: deque[tuple[float, float]] = deque(maxlen=window)  # (predicted, output)
         self._curve: Curve | None = None
 
@@ -89,51 +59,31 @@ class Calibrator:
         return len(self._points)
 
     def observe(self, predicted_tokens: float, output_tokens: float) -> None:
-        """A request has finished. Numbers that are no lengths are ``ignored``, and counted."""
-        predicted, output = _number(predicted_tokens), _number(output_tokens)
-        if not (0 < predicted < math.inf and 0 < output < math.inf):
-            self.ignored += 1
-            return
-        self._points.append((predicted, output))
+        """A request has finished; ValueError for numbers that are no lengths."""
+        point = float(predicted_tokens), float(output_tokens)
+        if not all(0 < tokens < np.inf for tokens in point):
+            raise ValueError(f"{point} are no lengths")
+        self._points.append(point)
         self._curve = None
 
     def calibrate(self, predicted_tokens: ArrayLike) -> FloatArray:
-        """Predictions corrected, of any shape; what is no length stays as it is."""
+        """Predicted lengths corrected, of any shape."""
         tokens = np.array(predicted_tokens, np.float64)
-        valid = np.isfinite(tokens) & (tokens > 0)
-        if len(self) >= FEWEST:
-            if self._curve is None:
-                self._curve = Curve(*np.log(np.array(sorted(self._points)).T))
-            logs = np.clip(self._curve.at(np.log(tokens[valid])), -_LARGEST_LOG, _LARGEST_LOG)
-            tokens[valid] = np.exp(logs)
-        return tokens
+        if len(self) < FEWEST:
+            return tokens
+        if self._curve is None:
+            self._curve = Curve(*np.log(np.array(sorted(self._points)).T))
+        return np.exp(np.clip(self._curve.at(np.log(tokens)), -_LARGEST_LOG, _LARGEST_LOG))
 
-    def state(self) -> dict[str, Any]:
-        """All that is remembered (see ``CalibratorState``)."""
+    def state(self) -> dict[str, list[float]]:
+        """All that is remembered, the oldest first."""
         predicted, output = ([point[i] for point in self._points] for i in (0, 1))
-        return CalibratorState(
-            window=self.window, ignored=self.ignored, predicted_tokens=predicted,
-            output_tokens=output,
-        ).model_dump()  # fmt: skip
+        return {"predicted_tokens": predicted, "output_tokens": output}
 
     @classmethod
-    def from_state(cls, state: Any) -> "Calibrator":
-        """The inverse of ``state``; InputError for what ``state`` cannot have given."""
-        try:
-            valid = CalibratorState.model_validate(state)
-        except ValidationError as failure:
-            error = failure.errors()[0]
-            message = error["msg"].removeprefix("Value error, ")
-            sentence = " ".join([*map(str, error["loc"]), message])
-            raise InputError(f"calibration state: {sentence}") from None
-        calibrator = cls(valid.window)
-        calibrator.ignored = valid.ignored
-        calibrator._points.extend(zip(valid.predicted_tokens, valid.output_tokens, strict=True))
+    def from_state(cls, state: Any, window: int = 1000) -> "Calibrator":
+        """The inverse of ``state``; ValueError, TypeError or KeyError for what is none."""
+        calibrator = cls(window)
+        for point in zip(state["predicted_tokens"], state["output_tokens"], strict=True):
+            calibrator.observe(*point)
         return calibrator
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

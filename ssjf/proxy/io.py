@@ -50,6 +50,10 @@ def _import(place: str) -> Any:
     return getattr(import_module(f"ssjf.proxy.{module}"), name)
 
 
+def _baseline(proxy: str, train: str) -> Kind:
+    return Kind("baselines:NoOptions", f"baselines:{proxy}", f"baselines:{train}")
+
+
 KINDS = {
     "light": Kind("light.training:LightConfig", "light.proxy:LightProxy", "light.training:train"),
     "encoder": Kind(
@@ -60,13 +64,9 @@ KINDS = {
         "retrieval.proxy:RetrievalProxy",
         "retrieval.training:train",
     ),
-} | {
-    name: Kind(f"baselines:{cls}Config", f"baselines:{cls}Proxy", f"baselines:train_{function}")
-    for name, cls, function in (
-        ("tfidf-ridge", "TfidfRidge", "tfidf_ridge"),
-        ("prompt-length", "PromptLength", "prompt_length"),
-        ("constant", "Constant", "constant"),
-    )
+    "tfidf-ridge": _baseline("TfidfRidgeProxy", "train_tfidf_ridge"),
+    "prompt-length": _baseline("PromptLengthProxy", "train_prompt_length"),
+    "constant": _baseline("PromptLengthProxy", "train_constant"),
 }
 
 
@@ -168,9 +168,12 @@ def load(name: str | Path) -> Proxy:
         _checked(folder / Path(file).name, sha256)
     try:
         kind = KINDS[entries["kind"]].proxy
-        return kind.from_arrays(unpacked(data), entries | {"folder": folder})
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        proxy = kind.from_arrays(unpacked(data), entries | {"folder": folder})
+        if not np.isfinite(proxy.predict(["a"]).quantiles).all():
+            raise ValueError("it predicts no length")
+    except (SafetensorError, LookupError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{weights} does not hold a {entries['kind']} proxy ({error})") from None
+    return proxy
 
 
 def _checked(file: Path, sha256: str) -> bytes:

@@ -1,7 +1,4 @@
-"""Metrics of the middleware, in Prometheus' default registry: vLLM's ``/metrics`` shows them.
-
-Without the package prometheus_client nothing is counted, and nothing fails.
-"""
+"""Metrics of the middleware, in Prometheus' default registry: vLLM's ``/metrics`` shows them."""
 
 from functools import cache
 from typing import Any
@@ -13,19 +10,21 @@ LOG_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 class Metrics:
     """Counters and histograms by name; made once in a process (see ``metrics``)."""
 
-    def __init__(self, counter: Any, histogram: Any) -> None:
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Histogram
+
         def by(name: str, words: str, *labels: str) -> Any:
-            return counter(f"ssjf_{name}", words, labels)
+            return Counter(f"ssjf_{name}", words, labels)
 
         def seconds(name: str, words: str) -> Any:
-            return histogram(f"ssjf_{name}_seconds", words, buckets=SECONDS)
+            return Histogram(f"ssjf_{name}_seconds", words, buckets=SECONDS)
 
         self.predictions = by("predictions", "Requests whose length was predicted in time.")
         self.unpredicted = by("unpredicted", "Requests without a prediction, by reason.", "reason")
         self.prediction_seconds = seconds("prediction", "Seconds to a prediction, with its queue.")
         self.overhead_seconds = seconds("overhead", "Seconds from a request's last byte to vLLM.")
         ratio = "|log(predicted / generated)| of finished requests."
-        self.log_ratio = histogram("ssjf_prediction_log_ratio", ratio, buckets=LOG_RATIOS)
+        self.log_ratio = Histogram("ssjf_prediction_log_ratio", ratio, buckets=LOG_RATIOS)
         overtaking = "Requests whose response began before that of one that had arrived earlier."
         self.overtaking = by("requests_overtaking", overtaking)
         self.learned = by("learned", "Finished requests that were learned from.")
@@ -37,18 +36,4 @@ class Metrics:
 @cache
 def metrics() -> Metrics:
     """The metrics of this process."""
-    try:
-        from prometheus_client import Counter, Histogram
-    except ImportError:
-        return Metrics(_NoMetric, _NoMetric)
-    return Metrics(Counter, Histogram)
-
-
-class _NoMetric:
-    """Takes the place of every metric: a call of any method does nothing."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: self
+    return Metrics()

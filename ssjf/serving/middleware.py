@@ -11,7 +11,6 @@ from collections import OrderedDict
 
 from ssjf.errors import InputError
 from ssjf.serving.metrics import metrics
-from ssjf.serving.online import Observation
 from ssjf.serving.openai import (
     CHAT,
     COMPLETIONS,
@@ -107,7 +106,7 @@ class Middleware:
         try:
             if request.n != 1:
                 raise NotLearnable("several_answers")  # usage is their sum
-            self._predictor.learn(Observation(request, forecast, observer.response()))
+            self._predictor.learn(request, forecast, observer.response())
         except NotLearnable as why:
             metrics().not_learned.labels(str(why)).inc()
 

@@ -10,11 +10,11 @@ import json
 import logging
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssjf.errors import InputError
+from ssjf.files import whole_file
 from ssjf.serving.forecaster import Forecast, Forecaster
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest
@@ -65,37 +65,16 @@ class StateFile:
         LOG.warning("state %s is not used: %s; it is kept as %s", self.path, why, aside)
 
     def write(self, state: bytes) -> None:
-        """Replace the file; OSError leaves the one before."""
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with partial.open("wb") as file:
-                file.write(self._line(state) + b"\n")
-                file.write(state)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        folder = os.open(self.path.absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name is on the disk, too
-        finally:
-            os.close(folder)
+        """Replace the file; InputError leaves the one before."""
+        with whole_file(self.path) as partial, partial.open("wb") as file:
+            file.write(self._line(state) + b"\n" + state)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _line(self, state: bytes) -> bytes:
         header = {"format": STATE_FORMAT, "learn": self.learn, "proxy": self.proxy_sha256,
                   "sha256": hashlib.sha256(state).hexdigest()}  # fmt: skip
         return json.dumps(header).encode()
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A predicted request with its whole response."""
-
-    request: CompletionRequest
-    forecast: Forecast
-    response: Response
 
 
 class OnlineLearner:
@@ -105,14 +84,13 @@ class OnlineLearner:
         self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int
     ) -> None:
         self._forecaster, self._state = forecaster, state
-        self._save_seconds, self._max_bytes = save_seconds, max_bytes
-        self._saved_at, self._changed, self._problem = time.monotonic(), False, ""
+        self.save_seconds, self._max_bytes = save_seconds, max_bytes
+        self._changed, self._problem = False, ""
 
-    def learn(self, observation: Observation) -> None:
-        """Learn from an observation, or count why not."""
-        request, forecast = observation.request, observation.forecast
+    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+        """Learn from a predicted request's whole response, or count why not."""
         try:
-            tokens = observation.response.output_tokens()
+            tokens = response.output_tokens()
             metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
             if request.max_tokens is not None and request.max_tokens < forecast.high:
                 raise NotLearnable("limited")  # of such only the short ones would be seen
@@ -125,12 +103,6 @@ class OnlineLearner:
         else:
             metrics().learned.inc()
             self._changed = True
-
-    def due_in(self) -> float | None:
-        """Seconds until the state is to be saved; None while it has not changed."""
-        if self._state is None or not self._changed:
-            return None
-        return max(self._saved_at + self._save_seconds - time.monotonic(), 0.0)
 
     def save(self) -> None:
         """Save the state if it has changed; a failure is counted, and logged the first time."""
@@ -149,4 +121,4 @@ class OnlineLearner:
         if problem and outcome != self._problem:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
         metrics().saves.labels(outcome).inc()
-        self._saved_at, self._changed, self._problem = time.monotonic(), False, outcome
+        self._changed, self._problem = False, outcome

@@ -5,21 +5,21 @@ Every mistake in the options is detected when a predictor is loaded, before the 
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from ssjf.errors import InputError
 from ssjf.proxy import io
 from ssjf.serving.forecaster import FORECASTERS, Forecast, Forecaster
 from ssjf.serving.metrics import metrics
-from ssjf.serving.online import Observation, OnlineLearner, StateFile
+from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
+from ssjf.serving.response import Response
 
 FAILURES_IN_A_ROW = 3
 FIRST_SECONDS, LONGEST_SECONDS = 0.1, 30.0
@@ -58,7 +58,8 @@ class CircuitBreaker:
 class Predictor:
     """Calls a forecaster, one request at a time, and has it learn, in one thread.
 
-    A request whose forecast fails, or is not there in ``deadline_seconds``, goes on without.
+    A request whose forecast fails, or is not there in ``deadline_seconds``, goes on without. The
+    thread starts on first use: a process that is forked before has one of its own.
     """
 
     def __init__(
@@ -66,69 +67,54 @@ class Predictor:
     ) -> None:
         self.forecaster, self._learner = forecaster, learner
         self.deadline_seconds = deadline_seconds
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = ThreadPoolExecutor(1, "ssjf-predictor")
+        self._room = threading.Semaphore(MAX_QUEUE)
         self._breaker = CircuitBreaker()
+        self._saving: asyncio.TimerHandle | None = None
 
     async def forecast(self, request: CompletionRequest, arrived_at: float) -> Forecast:
         """The forecast; NotPredicted if there is none at the deadline."""
         if self._breaker.open:
             raise NotPredicted("predictor_paused")
-        if self._queue.qsize() >= MAX_QUEUE:
-            raise NotPredicted("queue_full")
-        self._start()
         now = time.monotonic()
-        answer = asyncio.get_running_loop().create_future()
-        self._queue.put(partial(self._answer, request, answer))
+        answer = self._submit(self._forecast, request)
+        if answer is None:
+            raise NotPredicted("queue_full")
         try:
             async with asyncio.timeout(arrived_at + self.deadline_seconds - now):
-                forecast = await answer
+                forecast = await asyncio.wrap_future(answer)
         except TimeoutError:
             raise NotPredicted("deadline") from None
         metrics().prediction_seconds.observe(time.monotonic() - now)
         return forecast
 
-    def learn(self, observation: Observation) -> None:
-        """Learn from an observation when the thread comes to it."""
-        if self._queue.qsize() >= MAX_QUEUE:
+    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+        """Learn from a whole response when the thread comes to it, and save some time later."""
+        if self._submit(self._learner.learn, request, forecast, response) is None:
             metrics().not_learned.labels("queue_full").inc()
-        else:
-            self._queue.put(partial(self._learner.learn, observation))
+        elif self._saving is None:
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(self._learner.save_seconds, self._save)
 
     def stop(self) -> None:
-        """Finish what is queued, save, end the thread."""
-        if self._thread is not None and self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join(STOP_SECONDS)
-        else:
-            self._learner.save()
+        """Finish what is queued, and save."""
+        wait([self._thread.submit(self._learner.save)], STOP_SECONDS)
 
-    def _start(self) -> None:
-        """Start the thread on first use: a process that is forked before has one of its own."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="ssjf-predictor", daemon=True)
-            self._thread.start()
+    def _save(self) -> None:
+        self._saving = None
+        self._thread.submit(self._learner.save)
 
-    def _run(self) -> None:
-        while True:
-            with suppress(queue.Empty):
-                job = self._queue.get(timeout=self._learner.due_in())
-                if job is None:
-                    return self._learner.save()
-                job()
-            if self._learner.due_in() == 0:
-                self._learner.save()
+    def _submit(self, function: Callable[..., Any], *given: Any) -> Future[Any] | None:
+        """A call in the thread, unless too many wait for it."""
+        if not self._room.acquire(blocking=False):
+            return None
+        call = self._thread.submit(function, *given)
+        call.add_done_callback(lambda _: self._room.release())
+        return call
 
-    def _answer(self, request: CompletionRequest, answer: "asyncio.Future[Forecast]") -> None:
-        if answer.done():
-            return
-        result = self._forecast(request)
-        with suppress(RuntimeError):  # the loop is closed
-            answer.get_loop().call_soon_threadsafe(_resolve, answer, result)
-
-    def _forecast(self, request: CompletionRequest) -> Forecast | NotPredicted:
+    def _forecast(self, request: CompletionRequest) -> Forecast:
         if self._breaker.open:
-            return NotPredicted("predictor_paused")
+            raise NotPredicted("predictor_paused")
         try:
             forecast = self.forecaster.forecast(request)
         except BaseException as error:  # even SystemExit of a library must not end the thread
@@ -137,18 +123,9 @@ class Predictor:
                 # An error's message may quote a prompt.
                 LOG.warning("the predictor fails (%s), paused for %g s", type(error).__name__,
                             seconds)  # fmt: skip
-            return NotPredicted("predictor_error")
+            raise NotPredicted("predictor_error") from None
         self._breaker.succeeded()
         return forecast
-
-
-def _resolve(answer: "asyncio.Future[Forecast]", result: Forecast | NotPredicted) -> None:
-    if answer.done():
-        return
-    if isinstance(result, NotPredicted):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
 
 
 def load(options: ServeOptions) -> Predictor:

@@ -17,7 +17,7 @@ class NotLearnable(Exception):
     """Why nothing is learned from a response, in one word that metrics count by."""
 
 
-class JsonResponse:
+class Response:
     """A body that comes as one JSON object, at whose end are finish reason and usage."""
 
     def __init__(self) -> None:
@@ -27,12 +27,23 @@ class JsonResponse:
         """The next bytes of the body."""
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
+    def _read(self) -> tuple[str, int]:
+        """Finish reason and length; "" and 0 where they are not there."""
+        return _ending(self._tail)
+
     def output_tokens(self) -> int:
-        """Length of the answer; NotLearnable where the model did not end it."""
-        return _complete(*_ending(self._tail))
+        """Length of an answer that the model ended; NotLearnable for any other."""
+        finish, tokens = self._read()
+        if finish == "length":
+            raise NotLearnable("cut_off")
+        if finish not in ("stop", ""):
+            raise NotLearnable("other_finish")
+        if not finish or tokens < 1:
+            raise NotLearnable("unreadable")
+        return tokens
 
 
-class SseResponse:
+class SseResponse(Response):
     """A body of server-sent events: the last usage in it, else one token per event."""
 
     def __init__(self) -> None:
@@ -40,7 +51,6 @@ class SseResponse:
         self._events, self._usage = 0, 0
 
     def add(self, data: bytes) -> None:
-        """The next bytes of the body."""
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data:") and len(line) <= LINE_BYTES:
@@ -58,12 +68,8 @@ class SseResponse:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             pass  # the usage, the end, or none of vLLM's
 
-    def output_tokens(self) -> int:
-        """Length of the answer; NotLearnable where the model did not end it."""
-        return _complete(self._finish, self._usage or self._events)
-
-
-Response = JsonResponse | SseResponse
+    def _read(self) -> tuple[str, int]:
+        return self._finish, self._usage or self._events
 
 
 class ResponseObserver:
@@ -111,7 +117,7 @@ def _reader(message: Message) -> Response:
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise NotLearnable("encoded")
     streamed = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-    return SseResponse() if streamed else JsonResponse()
+    return SseResponse() if streamed else Response()
 
 
 def _ending(data: bytes) -> tuple[str, int]:
@@ -121,14 +127,3 @@ def _ending(data: bytes) -> tuple[str, int]:
     """
     finish, tokens = _FINISH.findall(data), _TOKENS.findall(data)
     return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
-
-
-def _complete(finish: str, tokens: int) -> int:
-    """A length that the model chose."""
-    if finish == "length":
-        raise NotLearnable("cut_off")
-    if finish not in ("stop", ""):
-        raise NotLearnable("other_finish")
-    if not finish or tokens < 1:
-        raise NotLearnable("unreadable")
-    return tokens

@@ -10,19 +10,17 @@ from typing import Any
 import numpy as np
 
 from ssjf.errors import InputError, unknown
-from ssjf.files import cache_folder
+from ssjf.files import cache_folder, sha256
 from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.workload.catalogue import (
     DATASETS,
     TEXTS,
-    Dataset,
     Source,
-    TextSet,
     check,
-    find_requests,
-    find_texts,
+    find,
+    find_form,
+    known,
     search,
-    sha256_of,
 )
 from ssjf.workload.tables import TEXT_SUFFIXES, open_table
 from ssjf.workload.texts import SPLITS, Texts, load_texts
@@ -37,9 +35,8 @@ def load(name: str) -> Requests:
     """The requests of a data set, its files checked against their known checksums."""
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
-    form, paths = find_requests(name)
-    for source, path in zip(form.sources, paths, strict=True):
-        check(name, path, source.sha256)
+    form, paths = find_form(name)
+    assert form.loader is not None  # requests have one
     return form.loader(*paths)
 
 
@@ -48,16 +45,12 @@ def get(name: str, force: bool = False) -> list[Path]:
 
     Of texts without one published file it is where they are, or InputError says how to get them.
     """
-    if name in DATASETS:
-        return [_fetch(name, source, force) for source in DATASETS[name].forms[0].sources]
-    if name not in TEXTS:
-        raise unknown("data set", name, [*DATASETS, *TEXTS])
-    texts = TEXTS[name]
-    if texts.source:
-        return [_fetch(name, texts.source, force)]
+    dataset = known(name)
+    if dataset.downloads:
+        return [_fetch(name, source, force) for source in dataset.downloads]
     if force:
-        raise InputError(f"text data set {name} has no file to download; {texts.how}")
-    return find_texts(name)
+        raise InputError(f"text data set {name} has no file to download; {dataset.how}")
+    return find(name)
 
 
 def _fetch(name: str, source: Source, force: bool) -> Path:
@@ -86,7 +79,7 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
             f"cannot download {source.url} ({error}); "
             f"put the file by hand into {target.parent} as {source.name}"
         ) from None
-    received = sha256_of(path)
+    received = sha256(path)
     if source.sha256 not in (None, received):
         raise InputError(
             f"{source.url} gave a file with sha256 {received}, which must be {source.sha256}; "
@@ -97,13 +90,12 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
 
 def describe_all() -> list[dict[str, object]]:
     """One record per data set: name, kind, licence, note, path (None if not here) and url."""
-    return [*map(_record, DATASETS.values()), *map(_record, TEXTS.values())]
-
-
-def _record(each: Dataset | TextSet) -> dict[str, object]:
-    here = search(each.names)
-    record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
-    return record | {"path": here[1][0] if here else None, "url": each.url}
+    records = []
+    for each in (*DATASETS.values(), *TEXTS.values()):
+        here = search(each)
+        record = {key: getattr(each, key) for key in ("name", "kind", "licence", "note")}
+        records.append(record | {"path": here[1][0] if here else None, "url": each.url})
+    return records
 
 
 def describe(name_or_file: str, **reading: str | None) -> dict[str, Any]:
@@ -149,7 +141,7 @@ def _describe_requests(requests: Requests) -> dict[str, Any]:
     return {
         "kind": "requests",
         "rows": len(requests),
-        "arrivals": _describe_arrivals(requests.arrived_at),
+        "arrivals": _arrivals(requests.arrived_at),
         # Data without its prompts has 1 for every one, which is no length.
         "prompt_tokens": quantiles(prompts) if prompts.max() > 1 else None,
         "output_tokens": {"all": quantiles(requests.output_tokens)},
@@ -157,14 +149,17 @@ def _describe_requests(requests: Requests) -> dict[str, Any]:
     }
 
 
-def _describe_arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
+def _arrivals(arrived_at: FloatArray) -> dict[str, float] | None:
     """None where the data has no times: all arrive at once."""
     span = float(np.ptp(arrived_at))
     if not span:
         return None
     gaps = np.diff(arrived_at)
-    cv = float(gaps.std() / gaps.mean())
-    return {"span_s": span, "rate_per_s": len(gaps) / span, "gap_cv": cv}
+    return {
+        "span_s": span,
+        "rate_per_s": len(gaps) / span,
+        "gap_cv": float(gaps.std() / gaps.mean()),
+    }
 
 
 def quantiles(lengths: IntArray) -> dict[str, int]:

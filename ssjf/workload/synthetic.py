@@ -83,11 +83,8 @@ def llm_boxes() -> "DataFrame":
 
     Read from the box-plot figure in the SSJF authors' public repository
     (``characterization/token_length_boxplots_all.pdf``, LMSYS-Chat-1M): quartiles, and whiskers at
-    1.5 times the interquartile range; what lies beyond a whisker is not known.
-
-    Returns
-    -------
-    Shape (25, 5): low, q1, median, q3, high, indexed by LLM.
+    1.5 times the interquartile range; what lies beyond a whisker is not known. Columns: low, q1,
+    median, q3, high, indexed by LLM.
     """
     import pandas as pd
 

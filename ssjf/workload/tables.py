@@ -81,7 +81,7 @@ def tokens(path: Path, column: str, values: list, low: int = 1) -> IntArray:
     return array.astype(np.int64)
 
 
-def refuse(path: Path, column: str, values: list, wrong: NDArray[np.bool_], why: str) -> None:
+def refuse(path: str | Path, column: str, values: list, wrong: NDArray[np.bool_], why: str) -> None:
     """Raise InputError for the first row where ``wrong`` holds."""
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -138,28 +138,30 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
 
 
 def _open_json(path: Path) -> tuple[list[str], Reader]:
-    rows = [*_json_rows(path)]
+    text = _text(path)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        rows = [_object(f"{path}, row {i}", row) for i, row in enumerate(_parsed(path, text), 1)]
+    else:
+        rows = json_lines(str(path), text)
     if not rows:
         raise InputError(f"{path}: the table has no rows; at least one is needed")
     names = [*dict.fromkeys(name for row in rows for name in row)]
     return names, lambda wanted: {name: [row.get(name) for row in rows] for name in wanted}
 
 
-def _json_rows(path: Path) -> Iterator[dict]:
-    """The rows of a file with one object a line, or (.json) with one array of them."""
-    text = _text(path)
-    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-        places = [(f"{path}, row {i}", row) for i, row in enumerate(_parsed(str(path), text), 1)]
-    else:
-        lines = ((f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), 1))
-        places = [(place, _parsed(place, line)) for place, line in lines if line.strip()]
-    for place, row in places:
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: not a JSON object with one key per column")
-        yield row
+def json_lines(source: str, text: str) -> list[dict[str, Any]]:
+    """The objects of a text with one a line; InputError names the source and the line."""
+    lines = ((f"{source}, line {i}", line) for i, line in enumerate(text.split("\n"), 1))
+    return [_object(place, _parsed(place, line)) for place, line in lines if line.strip()]
 
 
-def _parsed(place: str, text: str) -> Any:
+def _object(place: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: not a JSON object with one key per column")
+    return value
+
+
+def _parsed(place: str | Path, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -101,20 +101,12 @@ def _halueval(path: Path, columns: Columns) -> Columns:
     return {"prompt": columns["user_query"], "response": columns["chatgpt_response"]}
 
 
-def _lmsys(path: Path, columns: Columns) -> Columns:
-    """LMSYS-Chat-1M. https://huggingface.co/datasets/lmsys/lmsys-chat-1m"""
-    return _conversations(path, columns, "conversation")
+def _conversations(path: Path, columns: Columns) -> Columns:
+    """LMSYS-Chat-1M, and ShareGPT: there every id is ``ID_N``, the N-th piece of a conversation.
 
-
-def _sharegpt(path: Path, columns: Columns) -> Columns:
-    """ShareGPT: every id is ``ID_N``, the N-th piece of a conversation that was cut."""
-    rows = _conversations(path, columns, "conversations")
-    ids = columns.get("id")
-    return rows | (_threads([ids[i] for i in rows["conversation_id"]]) if ids else {})
-
-
-def _conversations(path: Path, columns: Columns, name: str) -> Columns:
-    models = columns.get("model")
+    https://huggingface.co/datasets/lmsys/lmsys-chat-1m
+    """
+    name = next(name for name in ("conversation", "conversations") if name in columns)
     rows: Columns = {"conversation_id": [], "turn": [], "prompt": [], "response": []}
     for i, messages in enumerate(columns[name]):
         texts = _messages(f"{path}, row {i + 1}, column {name}", messages)
@@ -123,7 +115,9 @@ def _conversations(path: Path, columns: Columns, name: str) -> Columns:
                 rows[key].append(value)
     if not rows["prompt"]:
         raise InputError(f"{path}: no conversation has a user's message that is answered")
-    return rows | ({"model": [models[i] for i in rows["conversation_id"]]} if models else {})
+    of = {key: [columns[key][i] for i in rows["conversation_id"]]
+          for key in ("model", "id") if key in columns}  # fmt: skip
+    return rows | (_threads(of.pop("id")) if "id" in of else {}) | of
 
 
 def _messages(where: str, messages: Any) -> list[tuple[str, str]]:
@@ -171,8 +165,8 @@ def _check_text(path: Path, columns: Columns, name: str, needed: bool = False) -
 
 FORMATS = {
     "table": Format(("prompt",), None, _table),
-    "lmsys": Format(("conversation",), ("model",), _lmsys),
-    "sharegpt": Format(("conversations",), ("id", "model"), _sharegpt),
+    "lmsys": Format(("conversation",), ("model",), _conversations),
+    "sharegpt": Format(("conversations",), ("id", "model"), _conversations),
     "alpaca": Format(("instruction", "output"), ("input", "generator"), _alpaca),
     "halueval": Format(("user_query", "chatgpt_response"), (), _halueval),
 }

@@ -8,14 +8,16 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
-from ssjf.workload.catalogue import TEXTS, find_texts
+from ssjf.workload.catalogue import TEXTS, find
 from ssjf.workload.tables import MAX_TOKENS, TEXT_SUFFIXES, Columns, refuse, tokens
 from ssjf.workload.text_formats import extra_numbers, first_prompts, histories, read_rows
 from ssjf.workload.tokenizers import KNOWN, count_tokens
@@ -93,15 +95,10 @@ class Texts:
     def take(self, rows: NDArray | slice) -> "Texts":
         """The given rows (indices, mask or slice), in the given order."""
         at = np.arange(len(self))[rows]
-        return Texts(
-            [self.prompts[i] for i in at],
-            self.output_tokens[at],
-            [self.first_prompts[i] for i in at],
-            self.turn[at],
-            [self.history[i] for i in at],
-            None if self.model is None else [self.model[i] for i in at],
-            {name: column[at] for name, column in self.extra.items()},
-        )
+        columns = {name: column for name, column in vars(self).items() if column is not None}
+        extra = columns.pop("extra")
+        taken: dict[str, Any] = {name: [column[i] for i in at] for name, column in columns.items()}
+        return Texts(**taken, extra={name: column[at] for name, column in extra.items()})
 
     def splits(self) -> NDArray[np.str_]:
         """The split of every row, (n,): that of its conversation's first prompt."""
@@ -165,7 +162,7 @@ def check_trainable(texts: Texts) -> None:
 
 def _paths(path_or_name: str | Path) -> list[Path]:
     if path_or_name in TEXTS:
-        return find_texts(str(path_or_name))
+        return find(str(path_or_name))
     path = Path(path_or_name)
     if path.suffix.lower() not in TEXT_SUFFIXES and not path.exists():
         raise unknown("text data set", str(path), TEXTS)
@@ -228,14 +225,11 @@ def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray
 def _joined(parts: list[Texts]) -> Texts:
     if len(parts) == 1:
         return parts[0]
-    models = [part.model for part in parts]
-    return Texts(
-        [prompt for part in parts for prompt in part.prompts],
-        np.concatenate([part.output_tokens for part in parts]),
-        [prompt for part in parts for prompt in part.first_prompts],
-        np.concatenate([part.turn for part in parts]),
-        [history for part in parts for history in part.history],
-        [name for model in models for name in model or []] if all(models) else None,
-        {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra
-         if all(name in part.extra for part in parts)},
-    )  # fmt: skip
+    names = ["prompts", "output_tokens", "first_prompts", "turn", "history"]
+    names += ["model"] if all(part.model for part in parts) else []
+    columns: dict[str, Any] = {
+        name: [*chain.from_iterable(getattr(part, name) for part in parts)] for name in names
+    }
+    shared = [name for name in parts[0].extra if all(name in part.extra for part in parts)]
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in shared}
+    return Texts(**columns, extra=extra)

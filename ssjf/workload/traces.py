@@ -93,15 +93,13 @@ def ssjf_csv(cls3_path: Path, cls5_path: Path) -> Requests:
     Columns output_token_length and predicted_length (a class id, from 0). See ssjf_joined.
     https://github.com/James-QiuHaoran/LLM-serving-with-proxy-models
     """
-    required = ["output_token_length", "predicted_length"]
-    cls3, cls5 = read_columns(cls3_path, required), read_columns(cls5_path, required)
-    if cls3["output_token_length"] != cls5["output_token_length"]:
+    length, predicted = "output_token_length", "predicted_length"
+    cls3, cls5 = (read_columns(path, [length, predicted]) for path in (cls3_path, cls5_path))
+    if cls3[length] != cls5[length]:
         raise InputError(f"{cls3_path} and {cls5_path} must list the same requests in one order")
-    return _lengths_only(
-        tokens(cls3_path, "output_token_length", cls3["output_token_length"]),
-        numbers(cls3_path, "predicted_length", cls3["predicted_length"]),
-        numbers(cls5_path, "predicted_length", cls5["predicted_length"]),
-    )
+    classes = {"cls3": numbers(cls3_path, predicted, cls3[predicted]),
+               "cls5": numbers(cls5_path, predicted, cls5[predicted])}  # fmt: skip
+    return _lengths_only(tokens(cls3_path, length, cls3[length]), classes)
 
 
 def ssjf_joined(path: Path) -> Requests:
@@ -112,17 +110,14 @@ def ssjf_joined(path: Path) -> Requests:
     at 141 and 503 tokens) and "cls5" (split at 42, 141, 294 and 503).
     """
     columns = read_columns(path, ["output_tokens", "pred_cls3", "pred_cls5"])
-    return _lengths_only(
-        tokens(path, "output_tokens", columns["output_tokens"]),
-        numbers(path, "pred_cls3", columns["pred_cls3"]),
-        numbers(path, "pred_cls5", columns["pred_cls5"]),
-    )
+    classes = {name: numbers(path, f"pred_{name}", columns[f"pred_{name}"])
+               for name in ("cls3", "cls5")}  # fmt: skip
+    return _lengths_only(tokens(path, "output_tokens", columns["output_tokens"]), classes)
 
 
-def _lengths_only(output_tokens: IntArray, cls3: FloatArray, cls5: FloatArray) -> Requests:
+def _lengths_only(output_tokens: IntArray, classes: dict[str, FloatArray]) -> Requests:
     n = len(output_tokens)
-    predictions = {"cls3": cls3, "cls5": cls5}
-    return Requests(np.zeros(n), np.ones(n, np.int64), output_tokens, predictions)
+    return Requests(np.zeros(n), np.ones(n, np.int64), output_tokens, classes)
 
 
 def _served(

@@ -23,15 +23,14 @@ class Scale(Part):
 
     log: mean and standard deviation of logarithms; tokens: of lengths. edges: shape (k - 1,),
     tokens, part k classes; a length at an edge belongs to the class above. class_means: shape
-    (k,), tokens; class_shares: (k,). rank_scores, rank_logs: shape (r,), a rising map from a
-    ranker's score to a logarithm of length.
+    (k,), tokens. rank_scores, rank_logs: shape (r,), a rising map from a ranker's score to a
+    logarithm of length.
     """
 
     log: np.ndarray
     tokens: np.ndarray
     edges: np.ndarray
     class_means: np.ndarray
-    class_shares: np.ndarray
     rank_scores: np.ndarray
     rank_logs: np.ndarray
 
@@ -48,7 +47,7 @@ def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
     log = np.array([logs.mean(), max(logs.std(), 1e-6)])
     return Scale(
         log, np.array([lengths.mean(), max(lengths.std(), 1e-6)]), edges, means,
-        counts / len(logs), np.array([-1.0, 1.0]), log[0] + log[1] * np.array([-1.0, 1.0]),
+        np.array([-1.0, 1.0]), log[0] + log[1] * np.array([-1.0, 1.0]),
     )  # fmt: skip
 
 
@@ -62,11 +61,14 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """``decode(outputs, scale, how)``; ``count`` outputs a prompt, None: one a class."""
+    """``decode(outputs, scale, how)``; ``count`` outputs a prompt, None: one a class.
+
+    percentiles: of the training lengths, the edges of the classes.
+    """
 
     decode: Callable[[FloatArray, Scale, str], Decoded]
     count: int | None = 1
-    percentiles: tuple[float, ...] | None = None
+    percentiles: tuple[float, ...] = (25.0, 50.0, 75.0, 99.0)
 
     def outputs(self, scale: Scale) -> int:
         """How many numbers per prompt."""
@@ -165,8 +167,6 @@ class EncoderConfig(BaseModel):
         tunes it, ``epochs`` always does.
     tune_embeddings: whether the token embeddings are tuned too: half of MiniLM's weights, of which
         a small data set touches few.
-    class_percentiles: of the training lengths, the edges of the classes (default: the paper's).
-    class_weights: whether rare classes weigh more.
     llm: whether the LLM that answers is an input.
     patience: epochs without a better validation tau after which training stops.
     precision: ``bfloat16`` holds where the device computes in it natively, else float32.
@@ -192,12 +192,9 @@ class EncoderConfig(BaseModel):
     dropout: float = Field(0.1, ge=0, le=0.9)
     encoder_dropout: float = Field(0.0, ge=0, le=0.9)
     also_weight: float = Field(0.5, ge=0, le=100)
-    class_percentiles: Annotated[tuple[float, ...], Field(strict=False)] = (25.0, 50.0, 75.0, 99.0)
-    class_weights: bool = False
     llm: bool = False
     patience: int = Field(3, ge=1, le=1000)
     bands: int = Field(5, ge=1, le=100)
-    int8: bool = True
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_steps: int = Field(200, ge=1, le=10**6)
@@ -209,10 +206,5 @@ class EncoderConfig(BaseModel):
         if self.tuned_epochs > self.epochs:
             raise ValueError(
                 f"tuned_epochs is {self.tuned_epochs}; it must be at most epochs, {self.epochs}"
-            )
-        edges = self.class_percentiles
-        if not edges or [*edges] != sorted(set(edges)) or not 0 < edges[0] <= edges[-1] < 100:
-            raise ValueError(
-                f"class_percentiles is {[*edges]}; it must be numbers between 0 and 100 that rise"
             )
         return self

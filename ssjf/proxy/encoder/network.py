@@ -131,9 +131,9 @@ def _regression(target: Callable[[Tensor, Scale], Tensor], power: int) -> Loss:
     return loss
 
 
-def _nll(out: Tensor, draws: Tensor, scale: Scale, weights: Tensor | None = None) -> Tensor:
+def _nll(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
     ids = _classes(draws, scale)
-    losses = [cross_entropy(out, ids[:, i], weights) for i in range(ids.shape[1])]
+    losses = [cross_entropy(out, ids[:, i]) for i in range(ids.shape[1])]
     return sum(losses[1:], losses[0]) / len(losses)
 
 
@@ -180,19 +180,6 @@ LOSSES: dict[str, Loss] = {
 }  # fmt: skip
 
 
-def loss_of(head: str, class_weights: bool) -> Loss:
-    """The loss of a head; with weights, a class counts as one over its share of the rows."""
-    if not (class_weights and head in ("3-class", "5-class")):
-        return LOSSES[head]
-
-    def weighted(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
-        shares = np.maximum(scale.class_shares, 1e-9)
-        weights = out.new_tensor(1 / shares / (1 / shares).sum() * len(shares))
-        return _nll(out, draws, scale, weights)
-
-    return weighted
-
-
 class _OnePrompt(nn.Module):
     """One prompt without padding: ids (1, tokens) and llm (1, llms) to the head's outputs,
     (1, outputs), and the encoder's vector, (1, hidden)."""
@@ -207,8 +194,8 @@ class _OnePrompt(nn.Module):
         return self.net.outputs(vector, llm)[:, : self.outputs], vector
 
 
-def to_onnx(net: Network, outputs: int, llms: int, int8: bool) -> bytes:
-    """Export a network as the bytes of a model.onnx; ``int8`` quantises its weights."""
+def to_onnx(net: Network, outputs: int, llms: int) -> bytes:
+    """Export a network as the bytes of a model.onnx, its weights in 8 bits."""
     example = (torch.ones(1, 8, dtype=torch.int64), torch.zeros(1, llms))
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -219,7 +206,7 @@ def to_onnx(net: Network, outputs: int, llms: int, int8: bool) -> bytes:
             output_names=list(OUTPUTS), dynamic_axes={"ids": {1: "tokens"}}, opset_version=OPSET,
             dynamo=False,
         )  # fmt: skip
-    return _quantised(buffer.getvalue()) if int8 else buffer.getvalue()
+    return _quantised(buffer.getvalue())
 
 
 def _quantised(model: bytes) -> bytes:

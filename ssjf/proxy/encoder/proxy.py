@@ -20,43 +20,25 @@ QUARTER = 4  # head-tail reads a quarter from the front: 128 of 512
 
 
 @dataclass(frozen=True)
-class Tokenizer:
-    """Token ids of prompts: at most ``longest_tokens``, the marks [CLS] and [SEP] among them.
+class OnnxEncoder:
+    """An encoder in ONNX Runtime, with its tokenizer.
 
-    ``cut`` keeps the first tokens of a longer prompt (``head``), the last (``tail``) or both
-    (``head-tail``). before, after: ids of the marks.
+    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens: of a prompt, the
+    marks [CLS] and [SEP] among them. ``cut`` keeps the first tokens of a longer prompt (``head``),
+    the last (``tail``) or both (``head-tail``).
 
     The SSJF authors' tail truncation drops [CLS] and still reads its position; this one keeps it.
     """
 
-    tokenizer: Any  # tokenizers.Tokenizer
+    model: bytes
+    tokenizer_json: str
     longest_tokens: int
     cut: str
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tokenizer_json: str, longest_tokens: int, cut: str) -> "Tokenizer":
-        """From the text of a ``tokenizer.json``; InputError if it is none."""
-        import tokenizers
-
-        try:
-            tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the package raises no class of its own
-            raise InputError(f"the tokenizer is not a tokenizer.json: {error}") from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        plain = tokenizer.encode("a", add_special_tokens=False).ids
-        marked = tokenizer.encode("a").ids
-        starts = (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain)
-        start = next(starts, 0)
-        before, after = tuple(marked[:start]), tuple(marked[start + len(plain) :])
-        return cls(tokenizer, longest_tokens, cut, before, after)
 
     def ids(self, prompts: Sequence[str]) -> list[IntArray]:
-        """The ids of each prompt, shape (its tokens,); there is at least one."""
+        """The token ids of each prompt, shape (its tokens,); there is at least one."""
         texts = [self._shortened(prompt) for prompt in prompts]
-        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [self._cut(each.ids) for each in encoded]
 
     def _shortened(self, prompt: str) -> str:
@@ -66,26 +48,33 @@ class Tokenizer:
         return text if len(text) <= 2 * most else f"{text[:most]} {text[-most:]}"
 
     def _cut(self, ids: list[int]) -> IntArray:
-        room = self.longest_tokens - len(self.before) - len(self.after)
+        before, after = self._marks
+        room = self.longest_tokens - len(before) - len(after)
         if len(ids) > room:
             front = {"head": room, "tail": 0, "head-tail": room // QUARTER}[self.cut]
             ids = ids[:front] + ids[len(ids) - (room - front) :]
-        whole = [*self.before, *ids, *self.after]
-        return np.array(whole or [0], np.int64)
+        return np.array([*before, *ids, *after] or [0], np.int64)
 
+    @cached_property
+    def _tokenizer(self) -> Any:
+        import tokenizers
 
-@dataclass(frozen=True)
-class OnnxEncoder:
-    """An encoder in ONNX Runtime, with its tokenizer.
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(self.tokenizer_json)
+        except Exception as error:  # the package raises no class of its own
+            raise InputError(f"the tokenizer is not a tokenizer.json: {error}") from None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
-    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens, cut: as in
-    ``EncoderConfig``.
-    """
-
-    model: bytes
-    tokenizer_json: str
-    longest_tokens: int
-    cut: str
+    @cached_property
+    def _marks(self) -> tuple[list[int], list[int]]:
+        """The ids of the marks before and after a prompt."""
+        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+        marked = self._tokenizer.encode("a").ids
+        starts = (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain)
+        start = next(starts, 0)
+        return marked[:start], marked[start + len(plain) :]
 
     def outputs(
         self, name: str, prompts: Sequence[str], llms: np.ndarray | None = None
@@ -96,7 +85,7 @@ class OnnxEncoder:
         arithmetic scales over all that it reads together, and a prediction must not depend on the
         others. On a CPU batches save little.
         """
-        inputs = [{"ids": ids[None]} for ids in self.tokenizer.ids(prompts)]
+        inputs = [{"ids": ids[None]} for ids in self.ids(prompts)]
         shapes = {each.name: each.shape for each in self.session.get_inputs()}
         if "llm" in shapes:
             named = np.zeros((len(inputs), shapes["llm"][1]), np.float32) if llms is None else llms
@@ -109,11 +98,6 @@ class OnnxEncoder:
             raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
         # An encoder that tells LLMs apart reads which beside its vector, not in it.
         return np.stack([unit(each) for each in self.outputs("vector", prompts)])
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that it was trained with."""
-        return Tokenizer.of(self.tokenizer_json, self.longest_tokens, self.cut)
 
     @cached_property
     def session(self) -> Any:
@@ -160,8 +144,8 @@ class EncoderProxy:
     """A trained encoder.
 
     head, decode: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the
-    training lengths. around: residuals of the validation lengths. tensors: the weights in float32,
-    to be tuned further. history: phase, epoch, loss and validation tau.
+    training lengths. around: residuals of the validation lengths. history: phase, epoch, loss and
+    validation tau.
     """
 
     encoder: OnnxEncoder
@@ -170,7 +154,6 @@ class EncoderProxy:
     llms: tuple[str, ...]
     scale: Scale
     around: ResidualQuantiles
-    tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
 
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
@@ -187,8 +170,7 @@ class EncoderProxy:
         return self.encoder.outputs("said", prompts, named).astype(np.float64)
 
     def arrays(self) -> Arrays:
-        tensors = {f"net.{name}": each for name, each in self.tensors.items()}
-        return vars(self.around) | self.scale.stored("scale") | tensors
+        return vars(self.around) | self.scale.stored("scale")
 
     def files(self) -> dict[str, bytes]:
         return self.encoder.files()
@@ -200,15 +182,8 @@ class EncoderProxy:
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
         config = card["config"]
         encoder = OnnxEncoder.in_folder(card["folder"], config["longest_tokens"], config["cut"])
-        tensors = {k.removeprefix("net."): v for k, v in arrays.items() if k.startswith("net.")}
-        entries = encoder.tokenizer.tokenizer.get_vocab_size()
-        for name, table in tensors.items():
-            if name.endswith("word_embeddings.weight") and entries > len(table):
-                raise ValueError(f"its tokenizer has {entries} entries, its encoder {len(table)}")
-        if config["head"] not in HEADS:
-            raise ValueError(f"unknown head {config['head']!r}")
         return cls(
             encoder, config["head"], config["decode"], tuple(card["llms"]),
             Scale.restored("scale", arrays),
-            ResidualQuantiles(arrays["edges"], arrays["residuals"]), tensors, card["history"],
+            ResidualQuantiles(arrays["edges"], arrays["residuals"]), card["history"],
         )  # fmt: skip

@@ -21,7 +21,7 @@ from transformers import TrainingArguments as Arguments
 from ssjf.errors import InputError
 from ssjf.hardware import instruction_sets
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, Scale
-from ssjf.proxy.encoder.network import Network, loss_of
+from ssjf.proxy.encoder.network import LOSSES, Network
 
 PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
 WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
@@ -83,7 +83,7 @@ class _Trainer(Trainer):
     ) -> None:
         super().__init__(net, **options)
         self.keep = keep
-        self.head_loss = loss_of(config.head, config.class_weights)
+        self.head_loss = LOSSES[config.head]
         self.outputs, self.scale, self.config = HEADS[config.head].outputs(scale), scale, config
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

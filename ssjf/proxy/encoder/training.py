@@ -9,7 +9,7 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.proxy.base import NO_RESIDUALS, TrainingRows, fit_residuals
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, Tokenizer, one_hot
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, one_hot
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
@@ -28,24 +28,22 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     llms = sorted(set(rows.llms or [])) if config.llm else []
     if config.llm and not llms:
         raise InputError("llm is true, but the data do not say which LLM answers (column model)")
-    percentiles = np.array(HEADS[config.head].percentiles or config.class_percentiles)
+    percentiles = np.array(HEADS[config.head].percentiles)
     scale = scale_of(rows.draws[rows.known(rows.train)], percentiles)
     torch.manual_seed(config.seed)
     outputs = HEADS[config.head].outputs(scale)
     net = Network(model, config, outputs, rows.targets.shape[1] - 1, len(llms)).to(config.device)
-    tokenizer = Tokenizer.of(tokenizer_json, config.longest_tokens, config.cut)
-    history = tune(net, examples(rows, tokenizer, llms), scale, config, keep)
-    model = to_onnx(net.cpu().eval(), outputs, len(llms), config.int8)
-    encoder = OnnxEncoder(model, tokenizer_json, config.longest_tokens, config.cut)
-    tensors = {name: each.numpy() for name, each in net.state_dict().items()}
+    encoder = OnnxEncoder(b"", tokenizer_json, config.longest_tokens, config.cut)
+    history = tune(net, examples(rows, encoder, llms), scale, config, keep)
+    encoder = replace(encoder, model=to_onnx(net.cpu().eval(), outputs, len(llms)))
     proxy = EncoderProxy(
-        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, tensors, history
+        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, history
     )
     return _calibrated(proxy, rows, config)
 
 
 def examples(
-    rows: TrainingRows, tokenizer: Tokenizer, llms: list[str]
+    rows: TrainingRows, encoder: OnnxEncoder, llms: list[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The examples of the training and of the validation rows.
 
@@ -61,7 +59,7 @@ def examples(
         seen = also[rows.train]
         also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
     named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
-    ids = tokenizer.ids(rows.prompts_of(used))
+    ids = encoder.ids(rows.prompts_of(used))
     widest = max(map(len, ids))
     both = [
         {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k,

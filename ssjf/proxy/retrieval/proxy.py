@@ -7,8 +7,7 @@ MLP when nothing similar is found. How each is done here is ours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -35,13 +34,10 @@ class RetrievalConfig(BaseModel):
     """Options of a retrieval proxy; the defaults erred least on ``alpaca-vicuna``'s validation.
 
     encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
-        folder), or the folder of a trained encoder proxy. Of the former ``pooling``,
-        ``longest_tokens`` and ``int8`` can be chosen; the latter reads as it was trained to.
+        folder), which reads ``longest_tokens``, or the folder of a trained encoder proxy.
     dimensions: at most so many has the space that is searched, onto which a linear map learnt
-        from the training rows (in at most ``epochs``) brings the encoder's vectors; 0 searches
-        these themselves.
+        from the training rows (in at most ``epochs``) brings the encoder's vectors.
     neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature).
-    average: what the weights average, logarithms of lengths or lengths.
     least_similarity: below this cosine of the nearest the MLP, of layers ``hidden``, answers.
     capacity: only the last so many prompts are remembered.
     """
@@ -49,14 +45,11 @@ class RetrievalConfig(BaseModel):
     model_config = STRICT
 
     encoder: str = Field("minilm", min_length=1)
-    pooling: Literal["cls", "mean"] = "mean"
     longest_tokens: int = Field(256, ge=8, le=8192)
-    int8: bool = True
-    dimensions: int = Field(128, ge=0, le=8192)
+    dimensions: int = Field(128, ge=1, le=8192)
     epochs: int = Field(10, ge=1, le=1000)
     neighbours: int = Field(50, ge=1, le=1000)
     temperature: float = Field(0.1, ge=1e-6, le=1e6)
-    average: Literal["logs", "tokens"] = "logs"
     least_similarity: float = Field(0.55, ge=-1, le=1)
     hidden: Layers = (128,)
     capacity: int = Field(10**6, ge=1, le=10**7)
@@ -91,20 +84,16 @@ class Mlp:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Mlp":
-        """The inverse of ``arrays``; ValueError for layers that do not follow each other."""
+        """The inverse of ``arrays``."""
         count = sum(name.startswith("mlp.") for name in arrays) // 2
         layers = [(arrays[f"mlp.{i}.weights"], arrays[f"mlp.{i}.bias"]) for i in range(count)]
-        sizes = [weights.shape[1] for weights, _ in layers]
-        follow = all(len(after[0]) == len(layer[1]) for layer, after in pairwise(layers))
-        if not follow or sizes != [len(bias) for _, bias in layers] or sizes[-1:] != [1]:
-            raise ValueError("the layers of its MLP do not follow each other")
         return cls(layers)
 
 
 class Neighbourhood(NamedTuple):
     """Lengths by the neighbours of n prompts.
 
-    logs: shape (n,), logarithm of the average length. levels: (n, levels), logarithms of the
+    logs: shape (n,), average logarithm of the length. levels: (n, levels), logarithms of the
     quantiles of their lengths. best: (n,), the largest cosine; -inf where nothing is remembered.
     """
 
@@ -117,14 +106,14 @@ class Neighbourhood(NamedTuple):
 class RetrievalProxy:
     """A trained retrieval proxy, which goes on learning; ours. It may be used by several threads.
 
-    encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched,
-    or None. memory: past prompts there. fallback: predicts where no neighbour is similar enough.
+    encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched.
+    memory: past prompts there. fallback: predicts where no neighbour is similar enough.
     near, far: residuals of the validation lengths of either. training: numbers of its training.
     """
 
     config: RetrievalConfig
     encoder: OnnxEncoder
-    map: np.ndarray | None
+    map: np.ndarray
     memory: VectorIndex
     fallback: Mlp
     near: ResidualQuantiles
@@ -162,12 +151,10 @@ class RetrievalProxy:
         weights = np.exp((near - near.max()) / self.config.temperature)
         weights /= weights.sum()
         means, known = np.nanmean(logs, axis=1), ~np.isnan(logs)
-        plain = self.config.average == "logs"
-        mean = weights @ means if plain else np.log(weights @ np.exp(means))
         # Of a neighbour with several draws each has an equal part of its weight.
         shares = np.where(known, (weights / known.sum(axis=1))[:, None], 0)[known]
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
-        return float(mean), levels, float(near[0])
+        return float(weights @ means), levels, float(near[0])
 
     def learn(self, prompts: Sequence[str], output_tokens: Sequence[float]) -> IntArray:
         """Remember prompts and the lengths of their answers; their ids in memory, (n,), rising."""
@@ -181,8 +168,8 @@ class RetrievalProxy:
         return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
 
     def arrays(self) -> Arrays:
-        own = {"map": self.map} if self.map is not None else {}
-        return own | self.near.stored("near") | self.far.stored("far") | self.fallback.arrays()
+        around = self.near.stored("near") | self.far.stored("far")
+        return {"map": self.map} | around | self.fallback.arrays()
 
     def files(self) -> dict[str, bytes]:
         """The other files of its folder, which needs no other: encoder, tokenizer, memory."""
@@ -197,19 +184,15 @@ class RetrievalProxy:
         folder, config = card["folder"], RetrievalConfig(**card["config"])
         near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
-        dimensions = len(fallback.layers[0][0])
         stored = (folder / MEMORY).read_bytes()
-        memory = VectorIndex.from_bytes(stored, dimensions, config.capacity)
+        memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]), config.capacity)
         encoder = OnnxEncoder.in_folder(folder, **card["reads"])
-        proxy = cls(config, encoder, arrays.get("map"), memory, fallback, near, far, card["found"])
-        if proxy.vectors(["a"]).shape[1] != dimensions:
-            raise ValueError(f"its encoder does not give the {dimensions} dimensions it searches")
-        return proxy
+        return cls(config, encoder, arrays["map"], memory, fallback, near, far, card["found"])
 
 
-def mapped(vectors: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
+def mapped(vectors: np.ndarray, map_: np.ndarray) -> np.ndarray:
     """Unit vectors, shape (n, hidden), in the space that is searched, each alone."""
-    return vectors if map_ is None else np.stack([unit(vector @ map_) for vector in vectors])
+    return np.stack([unit(vector @ map_) for vector in vectors])
 
 
 def scaled(vectors: np.ndarray) -> np.ndarray:

@@ -34,10 +34,9 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
     known, held = rows.known(rows.train), rows.known(rows.validation)
     encoder = encoder_of(config)
     vectors, queries = (encoder.vectors(rows.prompts_of(part)) for part in (known, held))
-    targets, map_, numbers = rows.targets[:, 0], None, {}
-    if config.dimensions:
-        map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
-        numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
+    targets = rows.targets[:, 0]
+    map_, errors = fit_map((vectors, targets[known]), (queries, targets[held]), config)
+    numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
     vectors, queries = mapped(vectors, map_), mapped(queries, map_)
     fallback = fit_mlp(vectors, targets[known], config.hidden, config.seed)
     memory = VectorIndex(vectors.shape[1], rows.draws.shape[1], config.capacity)
@@ -64,9 +63,9 @@ def _untuned(config: RetrievalConfig) -> OnnxEncoder:
     from ssjf.proxy.encoder.network import Network, backbone, to_onnx
 
     tokenizer_json, model = backbone(config.encoder, config.longest_tokens)
-    reading = EncoderConfig(backbone=config.encoder, pooling=config.pooling, hidden=())
+    reading = EncoderConfig(backbone=config.encoder, hidden=())
     torch.manual_seed(config.seed)  # of the head, which is not used here
-    onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0, config.int8)
+    onnx = to_onnx(Network(model, reading, 1).eval(), 1, 0)
     return OnnxEncoder(onnx, tokenizer_json, config.longest_tokens, reading.cut)
 
 
@@ -116,12 +115,9 @@ def fit_map(
     Metric learning for kernel regression (Weinberger and Tesauro 2007), here with cosines: the
     map under which a training row's length is best the weighted mean of all others'. It begins as
     the principal directions of the training vectors, which keep cosines best. In each step it
-    must do without a share DROPOUT of the encoder's dimensions.
-
-    Returns
-    -------
-    The map that errs least on the held rows, shape (hidden, dimensions), float32, and the mean
-    squared errors of held logarithms before training and after each epoch.
+    must do without a share DROPOUT of the encoder's dimensions. Returned are the map that errs
+    least on the held rows, (hidden, dimensions), and the mean squared errors of held logarithms
+    before training and after each epoch.
     """
     import torch
     from torch.nn.functional import mse_loss, normalize
