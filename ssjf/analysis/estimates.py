@@ -48,6 +48,19 @@ def against(
                  leave_out=baseline)  # fmt: skip
 
 
+def changed(before: pd.DataFrame, after: pd.DataFrame, series: str) -> Estimate:
+    """By how many points the reduction of FCFS's mean JCT changes, of two frames of replicates."""
+    values = np.stack([wide[["fcfs", series]].to_numpy().T for wide in (before, after)])
+    return bootstrap.statistic(_change_in_points, values)
+
+
+def _change_in_points(values: np.ndarray) -> np.ndarray:
+    """``values`` (..., before and after, 2 policies, replicates)."""
+    mean = values.mean(axis=-1)
+    reduction = 100 * (1 - mean[..., 1] / mean[..., 0])
+    return reduction[..., 1] - reduction[..., 0]
+
+
 def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.DataFrame:
     """The share (%) of the oracle's reduction of FCFS's mean JCT that every other series has.
 

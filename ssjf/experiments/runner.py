@@ -127,14 +127,19 @@ def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Ite
 def _live_by_the_parent() -> None:
     """A worker leaves interrupts to its parent, and ends when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
+    """Have this process end when its parent was killed."""
     parent = parent_process()
-    if parent is not None:
+
+    def wait() -> None:
         parent.join()
         os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:
