@@ -85,13 +85,18 @@ def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs"
     return reductions.groupby(by).std().stack().rename("spread").reset_index()
 
 
-def with_columns(
-    table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str
-) -> pd.DataFrame:
-    """``table`` with columns of ``other`` (old=new) looked up by the keys and the series."""
-    keys = [*by, "series"]
-    picked = other[[*keys, *names]].rename(columns=dict(names))
-    return table.merge(picked, how="left", on=keys)
+def with_interval(estimates: pd.DataFrame, form: str = ".3g") -> list[str]:
+    """Each estimate ``in_words``."""
+    ends = estimates[["value", "low", "high"]].itertuples(index=False, name=None)
+    return [in_words(value, low, high, form) for value, low, high in ends]
+
+
+def in_words(value: float, low: float, high: float, form: str = ".3g") -> str:
+    """``value [low, high]``, the value alone where it has no interval, a dash for none."""
+    if np.isnan(value):
+        return "–"
+    interval = "" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}{interval}"
 
 
 def _each(

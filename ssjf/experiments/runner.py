@@ -132,14 +132,14 @@ def _live_by_the_parent() -> None:
 
 def end_with_the_parent() -> None:
     """Have this process end when its parent was killed."""
-    parent = parent_process()
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
-    def wait() -> None:
+
+def _wait_for_the_end() -> None:
+    parent = parent_process()
+    if parent is not None:
         parent.join()
         os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=wait, daemon=True).start()
 
 
 def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:

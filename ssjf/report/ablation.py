@@ -101,7 +101,7 @@ def changes(runs: pd.DataFrame) -> pd.DataFrame:
     for sweep, mode, setting in runs[SETTING].drop_duplicates().itertuples(index=False):
         if (sweep, mode, ALL_ON) not in measured.index.droplevel(["seed", "run"]):
             continue
-        settings = [measured.loc[sweep, mode, key] for key in (ALL_ON, setting)]
+        before, after = (measured.loc[sweep, mode, key] for key in (ALL_ON, setting))
         for series in measured.columns.drop("fcfs"):
-            rows.append((sweep, mode, setting, series, *changed(*settings, series)))
+            rows.append((sweep, mode, setting, series, *changed(before, after, series)))
     return pd.DataFrame(rows, columns=[*KEYS, "value", "low", "high"])

@@ -91,11 +91,11 @@ def _replicates(
 
 def _shrinks(frame: pd.DataFrame, shrinks: str, start, end, series: str, **where) -> Estimate:
     """By how many points the reduction falls from one value of a key to another."""
-    ends = [
+    before, after = (
         _replicates(frame, series, "jct_mean", "fcfs", where | {shrinks: value})
         for value in (end, start)
-    ]
-    return changed(*ends, series)
+    )
+    return changed(before, after, series)
 
 
 def claims() -> dict[str, Claim]:

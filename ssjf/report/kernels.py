@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 from typing import Any
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -29,7 +29,7 @@ WARM = (
 _LAUNCHER = "ipykernel_launcher"
 
 
-def context() -> BaseContext:
+def context() -> Any:
     """How processes start here: forked from the warm process, or anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -62,7 +62,9 @@ class Kernels(AsyncKernelManager):
 
 
 class _Provisioner(LocalProvisioner):
-    async def launch_kernel(self, cmd: list[str], **given: Any) -> dict[str, Any]:
+    process: Any = None
+
+    async def launch_kernel(self, cmd: list[str], **given: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or _LAUNCHER not in cmd:
             return await super().launch_kernel(cmd, **given)
         arguments = cmd[cmd.index(_LAUNCHER) + 1 :]
