@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from ssjf.errors import InputError
 from ssjf.request import Requests
 from ssjf.scheduler import OraclePolicy, Policy, Queue, policy
-from ssjf.scheduler.alise import DEFAULT_BOUNDARIES, Remaining, alise
-from ssjf.scheduler.alise_time import TOKENS, TimeModel, reestimated
+from ssjf.scheduler.alise import (
+    DEFAULT_BOUNDARIES,
+    TOKENS,
+    Remaining,
+    TimeModel,
+    alise,
+    reestimated,
+)
 from ssjf.simulator.core.setting import time_model
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server

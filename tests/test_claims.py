@@ -96,21 +96,21 @@ def test_some_are_checked_by_name(repository, verdicts):
 
 def test_the_csv_has_the_columns_promised_and_is_stable(verdicts):
     claims.write(verdicts)
-    first = paths.claims_csv().read_bytes()
+    first = (paths.results() / "claims.csv").read_bytes()
     assert first.decode().splitlines()[0] == HEADER
     claims.write(verdicts)
-    assert paths.claims_csv().read_bytes() == first
-    read = pd.read_csv(paths.claims_csv(), dtype={"paper": str}, keep_default_na=False)
+    assert (paths.results() / "claims.csv").read_bytes() == first
+    read = pd.read_csv(paths.results() / "claims.csv", dtype={"paper": str}, keep_default_na=False)
     assert read["claim_id"].tolist() == verdicts["claim_id"].tolist()
     assert not [*paths.results().glob("*.tmp")]
 
 
 def test_the_last_digits_of_another_machine_change_nothing(verdicts):
     claims.write(verdicts)
-    first = paths.claims_csv().read_bytes()
+    first = (paths.results() / "claims.csv").read_bytes()
     numbers = ["value", "low", "high"]
     claims.write(verdicts.assign(**{name: verdicts[name] * (1 + 1e-12) for name in numbers}))
-    assert paths.claims_csv().read_bytes() == first
+    assert (paths.results() / "claims.csv").read_bytes() == first
 
 
 def judged(monkeypatch, claim, value=math.nan, low=math.nan, high=math.nan):
@@ -192,5 +192,5 @@ def test_a_part_may_hold_whatever_a_pattern_would_stumble_over():
 def test_the_committed_verdicts_are_those_of_the_committed_runs(verdicts):
     committed = ROOT / "results" / "claims.csv"
     claims.write(verdicts)
-    ours, theirs = (pd.read_csv(path) for path in (paths.claims_csv(), committed))
+    ours, theirs = (pd.read_csv(path) for path in (paths.results() / "claims.csv", committed))
     pd.testing.assert_frame_equal(ours, theirs, atol=2e-3)

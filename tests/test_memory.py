@@ -9,8 +9,7 @@ import pytest
 from ssjf.errors import InputError
 from ssjf.request import Requests
 from ssjf.scheduler import policy
-from ssjf.scheduler.alise import Remaining, alise
-from ssjf.scheduler.alise_time import TimeModel
+from ssjf.scheduler.alise import Remaining, TimeModel, alise
 from ssjf.simulator.profile import Profile, profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.shapes import DEVICES, SHAPES, deployed, kv_tokens, pcie

@@ -8,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from notebook_lint import lint
 from ssjf.errors import InputError
-from ssjf.report import notebooks
+from ssjf.report import notebookfile, notebooks
 
 DEFAULTS = {"load": 0.9, "seed": 1, "policies": ["fcfs", "sjf"], "name": "a", "quick": False}
 PARAMETERS = """load: float = 0.9  # utilisation
@@ -58,13 +58,13 @@ def left(project):
 
 def test_parameters_are_read_not_run(project):
     path = written(project)
-    assert notebooks.parameters(path) == DEFAULTS
+    assert notebookfile.parameters(path) == DEFAULTS
 
 
 @pytest.mark.parametrize("cell", ["n = 2 * 3", "n = list()", "import os", "a, b = 1, 2", "n ="])
 def test_parameters_are_plain_literals(project, cell):
     with pytest.raises(InputError, match="nothing but names set to plain literals"):
-        notebooks.parameters(written(project, parameters=cell))
+        notebookfile.parameters(written(project, parameters=cell))
 
 
 def test_one_cell_of_parameters(project):
@@ -73,7 +73,7 @@ def test_one_cell_of_parameters(project):
     del book.cells[1]
     nbformat.write(book, path)
     with pytest.raises(InputError, match="must have one cell tagged 'parameters', not 0"):
-        notebooks.parameters(path)
+        notebookfile.parameters(path)
 
 
 def test_a_misspelt_parameter_raises_and_lists_the_known(project):
@@ -94,7 +94,7 @@ def test_a_wrong_type_raises(project, given):
 
 
 def test_a_whole_number_will_do_for_a_float(project):
-    values = notebooks.check_parameters(written(project), {"load": 1, "policies": []})
+    values = notebookfile.check_parameters(written(project), {"load": 1, "policies": []})
     assert values == {"load": 1.0, "policies": []}
     assert isinstance(values["load"], float)
 
@@ -123,21 +123,23 @@ def test_a_clean_run_with_parameters(project):
 
 def test_sys_exit_is_a_failure(project):
     path = written(project, "import sys", "sys.exit()", "x = 1")
-    with pytest.raises(notebooks.NotebookError, match=r"nb.ipynb, code cell 3: SystemExit"):
+    with pytest.raises(notebookfile.NotebookError, match=r"nb.ipynb, code cell 3: SystemExit"):
         notebooks.run(path)
     assert left(project) == []
 
 
 def test_a_failing_cell_is_named(project):
     path = written(project, "x = 1", "raise KeyError('jct')")
-    with pytest.raises(notebooks.NotebookError, match=r"^nb.ipynb, code cell 3: KeyError: 'jct'$"):
+    with pytest.raises(
+        notebookfile.NotebookError, match=r"^nb.ipynb, code cell 3: KeyError: 'jct'$"
+    ):
         notebooks.run(path, {"seed": 2})
     assert left(project) == []
 
 
 def test_a_failure_keeps_the_last_good_copy(project):
     notebooks.run(written(project, "x = 1"))
-    with pytest.raises(notebooks.NotebookError):
+    with pytest.raises(notebookfile.NotebookError):
         notebooks.run(written(project, "1 / 0"))
     assert left(project) == ["nb.ipynb"]
     assert "1 / 0" not in (project / "results" / "executed" / "nb.ipynb").read_text()
@@ -147,22 +149,24 @@ def test_a_promised_figure_must_be_written_by_this_run(project):
     save = "report.Notebook('nb').save(fig, 'f', caption='c', protocol='both', runs=['r'])"
     notebooks.run(written(project, SAVE, save, figures=["f"]))
     message = "promises f.pdf, f.svg, f.png, f.json but did not write it"
-    with pytest.raises(notebooks.NotebookError, match=message):
+    with pytest.raises(notebookfile.NotebookError, match=message):
         notebooks.run(written(project, SAVE, figures=["f"]))
-    with pytest.raises(notebooks.NotebookError, match=r"promises t.csv, t.md, t.json"):
+    with pytest.raises(notebookfile.NotebookError, match=r"promises t.csv, t.md, t.json"):
         notebooks.run(written(project, SAVE, tables=["t"]))
 
 
 def test_a_dead_kernel_leaves_nothing_half_written(project):
     path = written(project, "x = 1", "import os; os._exit(1)")
-    with pytest.raises(notebooks.NotebookError, match=r"nb.ipynb, code cell 3: DeadKernelError"):
+    with pytest.raises(notebookfile.NotebookError, match=r"nb.ipynb, code cell 3: DeadKernelError"):
         notebooks.run(path)
     assert left(project) == []
 
 
 def test_a_cell_that_takes_too_long(project):
     path = written(project, "import time; time.sleep(60)")
-    with pytest.raises(notebooks.NotebookError, match=r"nb.ipynb, code cell 2: CellTimeoutError"):
+    with pytest.raises(
+        notebookfile.NotebookError, match=r"nb.ipynb, code cell 2: CellTimeoutError"
+    ):
         notebooks.run(path, timeout_seconds=2)
     assert left(project) == []
 
@@ -170,11 +174,11 @@ def test_a_cell_that_takes_too_long(project):
 def test_all_notebooks_run_even_if_one_fails(project):
     written(project, "x = 1", name="last", order=3)
     written(project, "y = 1", name="first", order=2)
-    assert notebooks.names() == ["first", "last"]
+    assert notebookfile.names() == ["first", "last"]
     assert [result.name for result in notebooks.run_all()] == ["first", "last"]
     written(project, "1 / 0", name="broken", order=1)
     message = r"1 of 2 notebooks failed: broken.ipynb, code cell 2: ZeroDivisionError"
-    with pytest.raises(notebooks.NotebookError, match=message):
+    with pytest.raises(notebookfile.NotebookError, match=message):
         notebooks.run_all(["broken", "last"])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from browser import project_copy
 from notebook_lint import lint
-from ssjf.report import notebooks
+from ssjf.report import notebookfile
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
@@ -18,14 +18,14 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_obeys_the_rules(path):
     assert lint(path) == []
-    notebooks.parameters(path)
+    notebookfile.parameters(path)
 
 
 def test_no_two_notebooks_claim_one_number_or_one_figure():
     paths = list(FOLDER.glob("*.ipynb"))
     assert all(re.fullmatch(r"\d\d_[a-z_]+", path.stem) for path in paths)
     assert len({path.stem[:2] for path in paths}) == len(paths)
-    about = [notebooks.about(path) for path in paths]
+    about = [notebookfile.about(path) for path in paths]
     made = [
         (kind, name) for entry in about for kind in ("figures", "tables") for name in entry[kind]
     ]

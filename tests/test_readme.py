@@ -12,7 +12,7 @@ import yaml
 
 from commands import ssjf
 from ssjf.cli import main
-from ssjf.report import notebooks, readme
+from ssjf.report import notebookfile, notebooks, readme
 from ssjf.scheduler import known_policies, policy
 from ssjf.simulator.profile import profile
 from ssjf.workload import synthetic
@@ -74,10 +74,10 @@ def test_the_commands_it_shows_have_these_options(line):
 def test_the_notebook_parameters_it_names_exist(monkeypatch):
     monkeypatch.setenv("SSJF_ROOT", str(ROOT))
     (name, given) = re.search(r'ssjf notebook (\w+) -p "([^"]+)"', README).groups()
-    assert notebooks.check_parameters(notebooks.find(name), notebooks.parse([given]))
+    assert notebookfile.check_parameters(notebookfile.find(name), notebooks.parse([given]))
     name, line = re.search(r"papermill notebooks/(\w+)\.ipynb \S+ ([^`\n]+)", README).groups()
     pairs = [f"{key}={value}" for key, value in re.findall(r"-p (\S+) (\S+)", line)]
-    assert notebooks.check_parameters(notebooks.find(name), notebooks.parse(pairs))
+    assert notebookfile.check_parameters(notebookfile.find(name), notebooks.parse(pairs))
 
 
 @pytest.mark.parametrize("page", ["README", "policies"])

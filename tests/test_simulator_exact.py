@@ -11,8 +11,7 @@ import pytest
 from reference import Machine
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, Queue, orderings, policy
-from ssjf.scheduler.alise import alise
-from ssjf.scheduler.alise_time import TOKENS
+from ssjf.scheduler.alise import TOKENS, alise
 from ssjf.simulator.core.setting import time_model
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import ON_PREEMPTION, Memory, Server

@@ -17,6 +17,7 @@ over 0, and the interval of one that some resample divides by 0.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,10 +83,14 @@ def statistic(
     ``function`` takes (r, ..., n), r resamples at once, and returns (r,).
     """
     values = _finite("values", values)
-    picks = _picks(values.shape[-1], groups, count("resamples", resamples), seed)
+    picks = _picks(values.shape[-1], resamples, seed, groups)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.asarray(function(values[None]))[0])
         others = np.asarray(function(np.moveaxis(values[..., picks], -2, 0)))
+    return _estimate(value, others)
+
+
+def _estimate(value: float, others: FloatArray) -> Estimate:
     value = value if math.isfinite(value) else math.nan
     if not len(others) or not np.isfinite(others).all():
         return Estimate(value, math.nan, math.nan)
@@ -154,12 +159,32 @@ def _of_means(
     if any(array.shape != (arrays[0].size,) for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise InputError(f"{', '.join(columns)} must be a number per run each, not {shapes}")
-    # (r, columns, n) -> one (r,) per column
-    return statistic(lambda v: combine(*v.mean(axis=-1).T), np.stack(arrays), **options)
+    values = np.stack(arrays)
+    picks = _picks(values.shape[1], **options)
+    # Several columns are summed run by run: a tenth of the time of ``values[..., picks]``, whose
+    # sums, to the last digit, these are.
+    alone = len(values) == 1
+    drawn = values.take(picks if alone else picks.T, axis=1).mean(axis=2 if alone else 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _estimate(float(combine(*values.mean(axis=1))), combine(*drawn))
 
 
-def _picks(n: int, groups: ArrayLike | None, resamples: int, seed) -> IntArray:
+def _picks(
+    n: int, resamples: int = 2000, seed: int | Generator = 0, groups: ArrayLike | None = None
+) -> IntArray:
     """The runs that each resample draws, shape (resamples, n); none if there is one group."""
+    resamples = count("resamples", resamples)
+    if groups is None and isinstance(seed, int):
+        return _usual_picks(n, resamples, seed)
+    return _picked(n, groups, resamples, seed)
+
+
+@lru_cache(8)
+def _usual_picks(n: int, resamples: int, seed: int) -> IntArray:
+    return _picked(n, None, resamples, seed)
+
+
+def _picked(n: int, groups: ArrayLike | None, resamples: int, seed) -> IntArray:
     labels = np.arange(n) if groups is None else np.asarray(groups)
     if labels.shape != (n,):
         raise InputError(f"groups must be {n} ids, one per run, not of shape {labels.shape}")

@@ -48,6 +48,19 @@ def against(
                  leave_out=baseline)  # fmt: skip
 
 
+def changed(before: pd.DataFrame, after: pd.DataFrame, series: str) -> Estimate:
+    """By how many points the reduction of FCFS's mean JCT changes, of two frames of replicates."""
+    values = np.stack([wide[["fcfs", series]].to_numpy().T for wide in (before, after)])
+    return bootstrap.statistic(_change_in_points, values)
+
+
+def _change_in_points(values: np.ndarray) -> np.ndarray:
+    """``values`` (..., before and after, 2 policies, replicates)."""
+    mean = values.mean(axis=-1)
+    reduction = 100 * (1 - mean[..., 1] / mean[..., 0])
+    return reduction[..., 1] - reduction[..., 0]
+
+
 def captured(frame: pd.DataFrame, by: Sequence[str] = ("slots", "rho")) -> pd.DataFrame:
     """The share (%) of the oracle's reduction of FCFS's mean JCT that every other series has.
 
@@ -72,13 +85,18 @@ def spread_over_seeds(frame: pd.DataFrame, by: list[str], baseline: str = "fcfs"
     return reductions.groupby(by).std().stack().rename("spread").reset_index()
 
 
-def with_columns(
-    table: pd.DataFrame, other: pd.DataFrame, by: list[str], **names: str
-) -> pd.DataFrame:
-    """``table`` with columns of ``other`` (old=new) looked up by the keys and the series."""
-    keys = [*by, "series"]
-    picked = other[[*keys, *names]].rename(columns=dict(names))
-    return table.merge(picked, how="left", on=keys)
+def with_interval(estimates: pd.DataFrame, form: str = ".3g") -> list[str]:
+    """Each estimate ``in_words``."""
+    ends = estimates[["value", "low", "high"]].itertuples(index=False, name=None)
+    return [in_words(value, low, high, form) for value, low, high in ends]
+
+
+def in_words(value: float, low: float, high: float, form: str = ".3g") -> str:
+    """``value [low, high]``, the value alone where it has no interval, a dash for none."""
+    if np.isnan(value):
+        return "–"
+    interval = "" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}{interval}"
 
 
 def _each(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ssjf.analysis import bootstrap
 from ssjf.analysis.bootstrap import Estimate
+from ssjf.analysis.estimates import in_words, with_interval
 from ssjf.request import FloatArray
 
 PLAIN = "fcfs"
@@ -121,13 +122,13 @@ def _groups(part: pd.DataFrame) -> FloatArray | None:
 def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """A row per load and server, as text: value [low, high]; ``labels`` name the series."""
     cells = estimates(rows)
-    cells["text"] = _cells(cells)
+    cells["text"] = with_interval(cells)
     keys = ["workload", "series"]
     wide = cells.pivot_table("text", keys, "metric", "first", sort=False)[list(WORDS)]
     wide = wide.rename(columns=WORDS).reset_index()
     wide.insert(2, "requests", rows.groupby(keys, sort=False).size().to_numpy())
     gains = reductions(rows).query("metric == 'e2el_mean'")
-    gained = gains[keys].assign(**{"mean E2EL reduction (%)": _cells(gains)})
+    gained = gains[keys].assign(**{"mean E2EL reduction (%)": with_interval(gains)})
     wide = wide.merge(gained, "left", keys).fillna("–")
     return wide.assign(series=wide["series"].map(labels)).rename(
         columns={"workload": "load", "series": "server"}
@@ -153,7 +154,7 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "cost": cost,
             "goal": f"at most {goal:.3g}",
-            "measured": _cell(*estimate),
+            "measured": in_words(*estimate),
             "verdict": verdict(goal, estimate),
         }
         for cost, goal, estimate in costs
@@ -193,14 +194,3 @@ def _change(row: pd.Series) -> str:
     low, high = -row["high"], -row["low"]
     interval = "" if np.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
     return f"{-row['value']:+.3g} %{interval}"
-
-
-def _cells(estimates: pd.DataFrame) -> list[str]:
-    return [_cell(*each) for each in estimates[["value", "low", "high"]].to_numpy()]
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    """A value with its interval, if there are both."""
-    if np.isnan(value):
-        return "–"
-    return f"{value:.3g}" if np.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"

@@ -28,7 +28,10 @@ def root() -> Path:
 
 
 def results() -> Path:
-    """Everything the package writes; ``$SSJF_RESULTS`` moves it."""
+    """Everything the package writes; ``$SSJF_RESULTS`` moves it.
+
+    Committed: figures, tables, claims.csv; not: executed, report, and the trained proxies.
+    """
     return Path(os.environ.get("SSJF_RESULTS") or root() / "results")
 
 
@@ -43,36 +46,6 @@ def workloads() -> Path:
     They stay in the repository when ``$SSJF_RESULTS`` moves what is written.
     """
     return Path(os.environ.get("SSJF_WORKLOADS") or root() / "results" / "workloads")
-
-
-def proxies() -> Path:
-    """Trained proxies (not committed: an encoder takes a hundred megabytes)."""
-    return results() / "proxies"
-
-
-def figures() -> Path:
-    """Figures as pdf, svg, png and a json sidecar."""
-    return results() / "figures"
-
-
-def tables() -> Path:
-    """Tables as csv and markdown."""
-    return results() / "tables"
-
-
-def executed() -> Path:
-    """Executed notebooks (not committed)."""
-    return results() / "executed"
-
-
-def report() -> Path:
-    """The HTML report (not committed)."""
-    return results() / "report"
-
-
-def claims_csv() -> Path:
-    """The verdicts."""
-    return results() / "claims.csv"
 
 
 def notebooks() -> Path:

@@ -142,10 +142,15 @@ def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Ite
 def _live_by_the_parent() -> None:
     """A worker leaves interrupts to its parent, and ends when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
+    """Have this process end when its parent was killed."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

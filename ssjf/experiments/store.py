@@ -76,7 +76,8 @@ def load(spec: Run) -> pd.DataFrame:
             f"run `ssjf run {spec.experiment}`"
         )
     verify(folder)
-    return pd.read_parquet(folder / "rows.parquet").assign(run_id=folder.name)
+    with pq.ParquetFile(folder / "rows.parquet") as file:  # pandas' reader takes four times as long
+        return file.read().to_pandas().assign(run_id=folder.name)
 
 
 def verify(folder: Path) -> None:

@@ -11,13 +11,14 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
-    "figures": ["Notebook"],
-    "tables": ["gains", "machines", "quality"],
-    "claims": ["runs_of"],
-    "style": ["look", "looks"],
-    "drawing": [
+    "analysis.estimates": ["with_interval"],
+    "report.figures": ["Notebook"],
+    "report.tables": ["gains", "machines", "quality"],
+    "report.claims": ["runs_of"],
+    "report.style": ["look", "looks"],
+    "report.drawing": [
         *("DOTS", "INTERVAL", "MODES", "authors", "basis", "depths", "finish", "gantt"),
-        *("key", "long", "named", "points", "with_interval"),
+        *("key", "long", "named", "points"),
     ],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -28,4 +29,4 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ssjf.report' has no attribute {name!r}")
-    return getattr(import_module(f"ssjf.report.{_HOMES[name]}"), name)
+    return getattr(import_module(f"ssjf.{_HOMES[name]}"), name)

@@ -4,11 +4,9 @@ Rows per run: x, seed, run, mode, quirks_off, series, metrics in s and 1/s. Runs
 without a quirk share jobs (and seeds), so changes are paired, replicate by replicate.
 """
 
-import numpy as np
 import pandas as pd
 
-from ssjf.analysis import bootstrap
-from ssjf.analysis.estimates import against, replicates
+from ssjf.analysis.estimates import against, changed, replicates
 
 ALL_ON = ""
 ALL_OFF = "+"  # any setting of several names
@@ -103,16 +101,7 @@ def changes(runs: pd.DataFrame) -> pd.DataFrame:
     for sweep, mode, setting in runs[SETTING].drop_duplicates().itertuples(index=False):
         if (sweep, mode, ALL_ON) not in measured.index.droplevel(["seed", "run"]):
             continue
-        settings = [measured.loc[sweep, mode, key] for key in (ALL_ON, setting)]
+        before, after = (measured.loc[sweep, mode, key] for key in (ALL_ON, setting))
         for series in measured.columns.drop("fcfs"):
-            pair = [wide[["fcfs", series]].to_numpy().T for wide in settings]
-            estimate = bootstrap.statistic(_change, np.stack(pair))
-            rows.append((sweep, mode, setting, series, *estimate))
+            rows.append((sweep, mode, setting, series, *changed(before, after, series)))
     return pd.DataFrame(rows, columns=[*KEYS, "value", "low", "high"])
-
-
-def _change(values: np.ndarray) -> np.ndarray:
-    """``values`` (resamples, 2 settings, 2 policies, replicates) -> points, (resamples,)."""
-    mean = values.mean(axis=-1)
-    reduction = 100 * (1 - mean[..., 1] / mean[..., 0])
-    return reduction[:, 1] - reduction[:, 0]

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ssjf.analysis import bootstrap
 from ssjf.analysis.bootstrap import Estimate
-from ssjf.analysis.estimates import COMPARISONS, replicates
+from ssjf.analysis.estimates import COMPARISONS, changed, replicates
 from ssjf.analysis.metrics import run_metrics
 from ssjf.analysis.predictions import quality_of
 from ssjf.errors import InputError, unknown
@@ -43,7 +42,7 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     keys = ("mode", "engine", "rho", "series", "protocol", "run_id", "x", "seed", "run")
     groups = frame.groupby([key for key in keys if key in frame], sort=False)
-    return groups.apply(run_metrics, include_groups=False).reset_index()
+    return groups[["arrived_at", "finished_at"]].apply(run_metrics).reset_index()
 
 
 def measure(options: dict[str, Any], load: Load = runs_of) -> Estimate:
@@ -92,19 +91,11 @@ def _replicates(
 
 def _shrinks(frame: pd.DataFrame, shrinks: str, start, end, series: str, **where) -> Estimate:
     """By how many points the reduction falls from one value of a key to another."""
-    ends = [
+    before, after = (
         _replicates(frame, series, "jct_mean", "fcfs", where | {shrinks: value})
-        for value in (start, end)
-    ]
-    values = np.array([[wide["fcfs"], wide[series]] for wide in ends])
-    return bootstrap.statistic(_fall_in_points, values)
-
-
-def _fall_in_points(values: np.ndarray) -> np.ndarray:
-    """``values`` (..., 2 ends, 2 policies, replicates)."""
-    means = values.mean(axis=-1)
-    reduction = 100 * (1 - means[..., 1] / means[..., 0])
-    return reduction[..., 0] - reduction[..., 1]
+        for value in (end, start)
+    )
+    return changed(before, after, series)
 
 
 def claims() -> dict[str, Claim]:
@@ -171,5 +162,5 @@ def _holds(claim: Claim, estimate: Estimate) -> bool:
 
 def write(verdicts: pd.DataFrame) -> None:
     """``results/claims.csv``, rounded so that it is the same on every machine."""
-    with whole_file(paths.claims_csv()) as temporary:
+    with whole_file(paths.results() / "claims.csv") as temporary:
         verdicts.round({"value": 4, **dict.fromkeys(_ENDS, 3)}).to_csv(temporary, index=False)

@@ -59,15 +59,6 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns={"series": "policy"})
 
 
-def with_interval(estimates: pd.DataFrame, form: str = ".3g") -> list[str]:
-    """Each estimate as text, ``value [low, high]``; the value alone where it has no interval."""
-    ends = estimates[["value", "low", "high"]].itertuples(index=False)
-    return [
-        f"{value:{form}}" if np.isnan(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
-        for value, low, high in ends
-    ]
-
-
 def finish(
     grid: sns.FacetGrid | Figure,
     height_inches: float,
@@ -122,11 +113,17 @@ def legend_above(
         fig.legend(entries.values(), entries.keys(), **place)
 
 
-def points(ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, **look: Any) -> None:
+def points(
+    ax: Axes,
+    x: pd.DataFrame | pd.Series,
+    y: pd.DataFrame | pd.Series,
+    joined: bool = False,
+    **look: Any,
+) -> None:
     """Points at (x, y) with bars along each axis that is a frame of estimates.
 
     A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; a line joins the
-    points only where it has a linestyle.
+    points only where they are ``joined``.
     """
     at, bars = [], []
     for axis in (x, y):
@@ -134,7 +131,8 @@ def points(ax: Axes, x: pd.DataFrame | pd.Series, y: pd.DataFrame | pd.Series, *
         at.append(axis if exact else axis["value"])
         both = None if exact else [axis["value"] - axis["low"], axis["high"] - axis["value"]]
         bars.append(both if both is None else np.abs(both))
-    ax.errorbar(*at, xerr=bars[0], yerr=bars[1], elinewidth=1.2, **{"linestyle": "none"} | look)
+    look |= {} if joined else {"linestyle": "none"}
+    ax.errorbar(*at, xerr=bars[0], yerr=bars[1], elinewidth=1.2, **look)
 
 
 def gantt(ax: Axes, arrived: Any, scheduled: Any, finished: Any, color: str) -> None:

@@ -9,8 +9,7 @@ import ast
 import os
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,29 +18,13 @@ from ssjf.experiments import paths
 from ssjf.report import figures, notebookfile
 from ssjf.report.notebookfile import (
     NotebookError,
-    about,
     check_parameters,
     code,
     find,
     first_line,
-    names,
-    parameters,
     read,
     tags,
 )
-
-__all__ = [
-    "NotebookError",
-    "Result",
-    "about",
-    "check_parameters",
-    "find",
-    "names",
-    "parameters",
-    "parse",
-    "run",
-    "run_all",
-]
 
 KERNEL = "python3"  # the one name every installation of ipykernel has
 _START_TIMEOUT_SECONDS = 600
@@ -71,7 +54,7 @@ def run(
     folder = figures.folder(source.stem, values)
     before = {file: _written_at(file) for file in _promised(source, folder)}
     apart = folder != paths.results()
-    output = (folder if apart else paths.executed()) / source.name
+    output = (folder if apart else paths.results() / "executed") / source.name
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{source.stem}.{os.getpid()}.tmp.ipynb")
     started = time.perf_counter()
@@ -108,12 +91,15 @@ def run_all(
     """
     from tqdm import tqdm
 
+    from ssjf.report import kernels
+
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, not {jobs}")
     chosen = notebookfile.names() if names is None else names
     sources = [find(notebook) for notebook in chosen]
     results, failures = {}, []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    # A thread waits for its notebook, whose kernel is a process.
+    with ThreadPoolExecutor(jobs) as pool, kernels.ended_on_interrupt(pool):
         futures = {pool.submit(run, source, None, timeout_seconds): source for source in sources}
         for future in tqdm(as_completed(futures), "notebooks", len(futures), unit="notebook"):
             try:
@@ -131,6 +117,8 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+    from ssjf.report.kernels import Kernels
+
     trouble: Exception | None = None
     try:
         papermill.execute_notebook(
@@ -138,6 +126,7 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
             str(partial.resolve()),
             parameters=values,
             kernel_name=KERNEL,
+            kernel_manager_class=Kernels,
             language="python",
             progress_bar=False,
             cwd=str(paths.root()),
@@ -177,7 +166,7 @@ def _check_promises(name: str, before: Mapping[Path, int | None]) -> None:
 
 
 def _promised(path: Path, folder: Path) -> list[Path]:
-    promise = about(path)
+    promise = notebookfile.about(path)
     return [
         file
         for kind in figures.FORMS

@@ -51,9 +51,9 @@ def build(
     from, by default what CITATION.cff says. Raises InputError where ``out`` holds something
     other than a report, the address is not one, or a table lacks what a finding is about.
     """
-    if verdicts is None and paths.claims_csv().exists():
-        verdicts = pd.read_csv(paths.claims_csv(), dtype={"paper": str})
-    out = Path(out) if out is not None else paths.report()
+    if verdicts is None and (paths.results() / "claims.csv").exists():
+        verdicts = pd.read_csv(paths.results() / "claims.csv", dtype={"paper": str})
+    out = Path(out) if out is not None else paths.results() / "report"
     _check_replaceable(out)
     with whole_folder(out) as folder:
         _write(verdicts, folder, repository() if address is None else address)
@@ -64,21 +64,25 @@ def build(
 
 def _write(verdicts: pd.DataFrame | None, folder: Path, address: str) -> None:
     books = _books()
-    figures = {path.stem: _figure(path, folder, books) for path in _sorted(paths.figures(), "json")}
-    tables = {path.stem: _table(path, folder, books) for path in _sorted(paths.tables(), "json")}
+    made = paths.results()
+    figures = {
+        path.stem: _figure(path, folder, books) for path in _sorted(made / "figures", "json")
+    }
+    tables = {path.stem: _table(path, folder, books) for path in _sorted(made / "tables", "json")}
     sections = _sections(books)
     docs = [_doc(path) for path in _sorted(paths.root() / "docs", "md")]
     site = Site(folder, sections=sections, docs=docs, made_with=made_with())
     site.pages |= {page["href"] for page in [*sections, *docs, *books]}
-    judged = [] if verdicts is None else [_claim(row) for row in verdicts.to_dict("records")]
+    rows = []
     if verdicts is not None:
         verdicts.to_csv(folder / "claims.csv", index=False, lineterminator="\n")
-    for claim in judged:
+        rows = [_claim(row) for row in verdicts.to_dict("records")]
+    for claim in rows:
         text = f"{claim['what']} {claim['verdict']} {claim.get('reason', '')}"
         site.find("claim", claim["claim_id"], text, f"index.html#claim-{claim['claim_id']}")
     for item in (*figures.values(), *tables.values()):
         site.find(item["kind"], item["name"], item["caption"], item["href"])
-    given = {"figures": figures, "tables": tables, "claims": judged, "row": _row}
+    given = {"figures": figures, "tables": tables, "claims": rows, "row": _row}
     site.page("index.html", "index.html.j2", verdicts=list(VERDICTS), **given)
     for section in sections:
         site.page(section["href"], "section.html.j2", section=section)
@@ -94,15 +98,15 @@ def _write(verdicts: pd.DataFrame | None, folder: Path, address: str) -> None:
 
 def _books() -> list[dict[str, Any]]:
     """The notebooks in their order, executed or not; last, one for what none of them promises."""
-    found = {path.stem: path for path in _sorted(paths.notebooks(), "ipynb")}
-    found |= {path.stem: path for path in _sorted(paths.executed(), "ipynb")}
-    return [*(_book(path) for _, path in sorted(found.items())), _book(None)]
+    latest = {path.stem: path for path in _sorted(paths.notebooks(), "ipynb")}
+    latest |= {path.stem: path for path in _sorted(paths.results() / "executed", "ipynb")}
+    return [*(_book(path) for _, path in sorted(latest.items())), _book(None)]
 
 
 def _book(path: Path | None) -> dict[str, Any]:
     name, content = (path.stem, read(path)) if path else ("", None)
     promised = content.metadata.get("ssjf", {}) if content else {"title": "Other figures"}
-    executed = path is not None and path.parent == paths.executed()
+    executed = path is not None and path.parent == paths.results() / "executed"
     return {
         "name": name,
         "title": promised.get("title", name),
@@ -153,19 +157,14 @@ def _doc(path: Path) -> dict[str, str]:
 def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of claims.csv as text (empty where missing), with its verdict's class and sign."""
     texts = {str(key): "" if pd.isna(value) else cell(value) for key, value in row.items()}
-    told = _told(texts["claim_id"])
-    more = {"what": told.get("what", ""), "above": told.get("relation") == "above"}
+    try:
+        in_paper = claims().get(texts["claim_id"], {})
+    except InputError:  # no files of papers here
+        in_paper = {}
+    more = {"what": in_paper.get("what", ""), "above": in_paper.get("relation") == "above"}
     verdict = texts.get("verdict") or "not attempted"
     style, sign = VERDICTS.get(verdict, ("open", "?"))
     return {**texts, **more, "verdict": verdict, "style": style, "sign": sign}
-
-
-def _told(claim_id: str) -> dict[str, Any]:
-    """What the paper's file says of a claim (nothing where there is no such file or claim)."""
-    try:
-        return claims().get(claim_id, {})
-    except InputError:
-        return {}
 
 
 def _figure(described: Path, folder: Path, books: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ssjf.experiments import paths
 from ssjf.files import whole_file
 from ssjf.report import notebookfile
 from ssjf.report.claims import claims
-from ssjf.report.figures import cell
+from ssjf.report.figures import cell, markdown
 
 TELLING = [
     "ssjf.rate.oracle.dynamic",
@@ -55,7 +55,7 @@ def parts(verdicts: pd.DataFrame) -> dict[str, str]:
     """The generated parts by name."""
     rows = verdicts.set_index("claim_id", drop=False)
     known = claims()
-    tables = paths.tables().glob("*.md")
+    tables = (paths.results() / "tables").glob("*.md")
     return {
         "counts": f"{summary(verdicts)}.\n",
         "telling": _telling(rows, known),
@@ -70,11 +70,6 @@ def summary(verdicts: pd.DataFrame) -> str:
     """How many claims got which verdict."""
     counts = verdicts["verdict"].value_counts()
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-
-
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _paper(row: Any) -> str:
@@ -107,23 +102,20 @@ def _telling(rows: pd.DataFrame, known: dict[str, Any]) -> str:
         if known[name].get("relation") == "above":
             paper = f"above {paper}"
         lines.append([known[name]["what"], paper, _ours(row), verdict])
-    return _table(head, lines)
+    return markdown(pd.DataFrame(lines, columns=head))
 
 
 def _verdicts(verdicts: pd.DataFrame) -> str:
-    head = ["claim", "paper", "ours [95 % interval]", "bracket", "verdict", "ours measures"]
-    lines = [
-        [
-            f"`{row['claim_id']}`",
-            _paper(row),
-            _ours(row),
-            _bracket(row),
-            row["verdict"],
-            row["ours"],
-        ]
-        for row in verdicts.to_dict("records")
-    ]
-    return _table(head, lines)
+    rows = verdicts.to_dict("records")
+    table = {
+        "claim": [f"`{row['claim_id']}`" for row in rows],
+        "paper": map(_paper, rows),
+        "ours [95 % interval]": map(_ours, rows),
+        "bracket": map(_bracket, rows),
+        "verdict": verdicts["verdict"],
+        "ours measures": verdicts["ours"],
+    }
+    return markdown(pd.DataFrame(table))
 
 
 def _index(known: dict[str, Any]) -> str:
@@ -144,7 +136,7 @@ def _index(known: dict[str, Any]) -> str:
         groups = ", ".join(f"`{group}`" for group in _groups(about_it))
         lines.append([f"`{name}`", about["title"], made or "–", groups or "–", again or "–"])
     head = ["notebook", "what it shows", "figures and tables", "claims", "again (minutes)"]
-    return _table(head, lines)
+    return markdown(pd.DataFrame(lines, columns=head))
 
 
 def _groups(known: dict[str, Any]) -> list[str]:
@@ -164,4 +156,4 @@ def _artifact(known: dict[str, Any]) -> str:
             held = f"surely above {claim['value']} {claim['unit']}"
         held = "not comparable" if "ours" in claim else held
         lines.append([f"`{name}`", f"`{claim['command']}`", f"{claim['minutes']:g}", held])
-    return _table(head, lines)
+    return markdown(pd.DataFrame(lines, columns=head))

@@ -4,14 +4,15 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from ssjf.analysis.estimates import against, spread_over_seeds, with_columns
+from ssjf.analysis.estimates import against, spread_over_seeds, with_interval
 from ssjf.analysis.predictions import WORDS
 from ssjf.errors import InputError, unknown
-from ssjf.report.drawing import named, with_interval
+from ssjf.report.drawing import named
 from ssjf.simulator import shapes
 
 REDUCTION = "JCT reduction (%)"
 FACTOR = "25 %-throughput (×)"
+SPREAD = "spread over seeds (points)"
 
 
 def gains(
@@ -26,11 +27,12 @@ def gains(
     by = by or ["mode"]
     table = _both(runs, by)
     if runs["seed"].nunique() > 1:
-        spread = spread_over_seeds(runs, by)
-        table = with_columns(table, spread, by, spread="spread over seeds (points)")
+        spread = spread_over_seeds(runs, by).rename(columns={"spread": SPREAD})
+        table = table.merge(spread, how="left")
     if replay is not None:
         old = {REDUCTION: "reduction, seed 42 (%)", FACTOR: "25 %-throughput, seed 42 (×)"}
-        table = with_columns(table, _both(replay, by), by, **old)
+        again = _both(replay, by)[[*by, "series", *old]].rename(columns=old)
+        table = table.merge(again, how="left")
     fcfs = runs[runs["series"] == "fcfs"].groupby(by)["queue_depth_mean"].mean()
     return named(table.merge(fcfs.rename("FCFS queue depth").reset_index(), on=by))
 

@@ -33,7 +33,7 @@ WARM_UP = 20  # predictions that are not timed: the first ones compile and fill 
 
 def proxy_folder(spec: TrainingRun) -> Path:
     """Where the proxy of a run lies once it is trained."""
-    return paths.proxies() / spec.experiment / f"{spec.series}-{digest(spec)}"
+    return paths.results() / "proxies" / spec.experiment / f"{spec.series}-{digest(spec)}"
 
 
 def predictions(spec: TrainingRun) -> pd.DataFrame:
@@ -133,11 +133,12 @@ def _resolved(spec: TrainingRun, value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("proxy:"):
         return value
     series = value.removeprefix("proxy:")
-    folders = sorted((paths.proxies() / spec.experiment).glob(f"{series}-*"))
+    trained = paths.results() / "proxies"
+    folders = sorted((trained / spec.experiment).glob(f"{series}-*"))
     if not folders:
         raise InputError(
             f"{spec.series} of {spec.experiment} needs the proxy {series}, which is not in "
-            f"{paths.proxies()}; delete its run and run the experiment again"
+            f"{trained}; delete its run and run the experiment again"
         )
     return str(folders[0])
 

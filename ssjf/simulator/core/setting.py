@@ -8,8 +8,7 @@ from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import Server
 from ssjf.errors import InputError
 from ssjf.scheduler import OraclePolicy, Policy, Queue
-from ssjf.scheduler.alise import Remaining, check_lengths
-from ssjf.scheduler.alise_time import TimeModel
+from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
 from ssjf.request import FloatArray, Requests
 
 TIME_LIMIT = 2**62  # picoseconds: 53 days
