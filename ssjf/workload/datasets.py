@@ -18,6 +18,7 @@ from ssjf.workload.catalogue import (
     Source,
     cache_folder,
     check,
+    check_all,
     find,
     find_form,
     known,
@@ -37,6 +38,7 @@ def load(name: str) -> Requests:
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
     form, paths = find_form(name)
+    check_all(name, form, paths)
     assert form.loader is not None  # requests have one
     return form.loader(*paths)
 
