@@ -159,7 +159,7 @@ def test_trees_are_their_arrays(boosted):
     for name in ("left", "right"):
         wrong = dataclasses.replace(trees, **{name: getattr(trees, name) + np.int16(10_000)})
         with pytest.raises(ValueError, match="a node that is not there"):
-            wrong.check()
+            wrong.check(3)
 
 
 # Training

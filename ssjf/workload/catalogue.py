@@ -115,20 +115,26 @@ def known(name: str) -> Dataset:
 
 
 def find(name: str) -> list[Path]:
-    """The checked files of a data set; InputError says where they were looked for."""
-    return find_form(name)[1]
+    """The files of a data set, of texts checked; InputError says where they were looked for."""
+    form, paths = find_form(name)
+    if name in TEXTS:
+        check_all(name, form, paths)
+    return paths
 
 
 def find_form(name: str) -> tuple[Form, list[Path]]:
-    """The form in which a data set is here, and its files, checked where a checksum is known."""
+    """The form in which a data set is here, and its files."""
     dataset = known(name)
     here = search(dataset)
     if here is None:
         raise InputError(dataset.missing)
-    form, paths = here
-    for source, path in zip(form.sources, paths, strict=False):  # a pattern has no checksum
+    return here
+
+
+def check_all(name: str, form: Form, paths: list[Path]) -> None:
+    """Check files where a checksum is known."""
+    for source, path in zip(form.sources, paths, strict=False):  # a pattern has none
         check(name, path, source.sha256)
-    return form, paths
 
 
 def check(name: str, path: Path, sha256: str | None) -> None:

@@ -17,6 +17,7 @@ from ssjf.workload.catalogue import (
     TEXTS,
     Source,
     check,
+    check_all,
     find,
     find_form,
     known,
@@ -36,6 +37,7 @@ def load(name: str) -> Requests:
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
     form, paths = find_form(name)
+    check_all(name, form, paths)
     assert form.loader is not None  # requests have one
     return form.loader(*paths)
 
