@@ -9,12 +9,13 @@ import pytest
 import real_model
 import vllm_engine
 from ssjf.errors import InputError
-from ssjf.experiments.runs import natural
+from ssjf.experiments.runs import answers, natural, vllm
 from ssjf.experiments.runs.answers import digest, repeated, seed_of
 from ssjf.experiments.runs.chats import serving
+from ssjf.experiments.specs import spec_of
 from ssjf.harness.chat_client import chats
 from ssjf.harness.deployment import deployment
-from ssjf.harness.engine import Engine, Prompts
+from ssjf.harness.engine import Prompts
 from ssjf.request import Requests
 from ssjf.scheduler import policy
 from ssjf.simulator.server import Server
@@ -32,8 +33,10 @@ SMALL = Server(slots=8, token_budget=2048, kv_tokens=32768, block_tokens=32)
 @pytest.fixture(scope="module")
 def live():
     real_model.folder()
-    with Engine(deployment("cpu-smollm2")) as engine:
-        yield engine
+    engine = vllm.engine("cpu-smollm2")  # the one that runs use, too
+    yield engine
+    engine.close()
+    vllm.engine.cache_clear()
 
 
 def answered(live, server=SMALL, arrived=None, decoding=GREEDY, name="fcfs", order=TEXTS, **more):
@@ -122,6 +125,40 @@ def test_over_http_the_answers_are_the_same_and_the_header_is_the_order(live, us
     assert (np.diff(begun[1:]) < 0).all()
     assert (users["finished_at"] > users["arrived_at"]).all()
     assert 'ssjf_unpredicted_total{reason="client_priority"}' in counted
+
+
+def test_runs_know_the_lengths_before_and_the_simulator_gives_the_same_steps(
+    live, tmp_path, monkeypatch
+):
+    if live.deployment.precision != "float32":
+        pytest.skip("only float32 is exactly repeatable across batches")
+    file = tmp_path / "prompts.jsonl"
+    pd.DataFrame({"prompt": TEXTS, "output_tokens": 9}).to_json(file, "records", lines=True)
+    shared = {"protocol": "measured", "deployment": "cpu-smollm2", "decoding": GREEDY}
+    asked = {"draw": "asked", "data": str(file), "prompts": len(TEXTS)}
+    spec = spec_of(
+        shared | {"experiment": "a", "engine": "answers", "detail": "measurements", "series": "s",
+                  "workload": asked}, "test")  # fmt: skip
+    known = answers.rows(spec)
+    assert not {text for text in TEXTS} & set(map(str, known.to_numpy().ravel()))
+    assert known["split"].isin(["train", "val", "test"]).all() and known["sample"].eq(0).all()
+    assert (known["finish_reason"] == "length").equals(known["output_tokens"] == 48)
+    pool = known[["prompt_hash", "output_tokens"]].assign(guess=known["output_tokens"] + 3.0)
+    monkeypatch.setattr(natural, "draw", lambda options: pool)
+    workload = {"draw": "natural", "data": str(file), "requests": 5, "seeds": [0, 1],
+                "pool": {"draw": "predicted", "of": ["a"]}}  # fmt: skip
+    run = shared | {"experiment": "b", "detail": "requests", "series": "ssjf", "policy": "ssjf",
+                    "predictor": "column:guess", "slots": 2, "rho": 1.1,
+                    "workload": workload}  # fmt: skip
+    served, simulated = (
+        natural.rows(spec_of(run | {"engine": engine}, "test"))
+        for engine in ("vllm-natural", "natural")
+    )
+    pd.testing.assert_frame_equal(served[simulated.columns], simulated)
+    assert served["output_tokens"].equals(served["known_tokens"])
+    texts = known.set_index("prompt_hash")["answer"]
+    assert (served["prompt_hash"].map(texts) == served["answer"]).all()
+    assert (served["cpu_finished_at"] > served["cpu_arrived_at"]).all()
 
 
 def test_repetition_is_the_share_of_grams_that_came_before():

@@ -18,10 +18,11 @@ STAMPS = ("arrived_at", "scheduled_at", "finished_at")
 @click.option("--out", type=click.Path(path_type=Path),
               help="Folder of what it makes.  [default: results/scratch/demo]")  # fmt: skip
 @click.option("--requests", default=ROWS, show_default=True, type=click.IntRange(4, 200))
-@click.option("--data", help="A text data set, or a file of prompts, instead of made-up ones.")
+@click.option("--prompts", "source", metavar="FILE",
+              help="A file with a column prompt, instead of made-up ones.")  # fmt: skip
 @click.option("--model", default="smollm2", show_default=True, help="smollm2, or a model's folder.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-def demo(out: Path | None, requests: int, data: str | None, model: str, seed: int) -> None:
+def demo(out: Path | None, requests: int, source: str | None, model: str, seed: int) -> None:
     """See it work: real prompts, a real model, FCFS against the shortest first.
 
     Gets the model (93 MB), serves it with `ssjf serve` on this machine, sends the same prompts at
@@ -29,11 +30,13 @@ def demo(out: Path | None, requests: int, data: str | None, model: str, seed: in
     """
     import pandas as pd
 
+    from ssjf.cli.proxy import read_prompts
     from ssjf.experiments import paths
-    from ssjf.experiments.runs.chats import demo_deployment, prompts_for, serving
+    from ssjf.experiments.runs.chats import chosen_prompts, demo_deployment, serving
     from ssjf.harness.chat_client import chats
 
-    prompts, parts = prompts_for(data, requests, seed), []
+    prompts = chosen_prompts(None if source is None else read_prompts(source), requests, seed)
+    parts = []
     with closing(serving(demo_deployment(model), SLOTS, click.echo)) as server:
         for policy, priorities in (("fcfs", [0] * requests), ("ssjf", None)):
             part = chats(server, prompts, DECODING, priorities, words=policy)

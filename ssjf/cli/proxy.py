@@ -56,7 +56,7 @@ def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> Non
         raise InputError(f"this proxy was not trained to tell LLMs apart; leave out --llm {llm}")
     if llm is not None and llm not in known:
         raise unknown("LLM", llm, known)
-    for each in predictions(proxy, _prompts(source), llm):
+    for each in predictions(proxy, read_prompts(source), llm):
         click.echo(json.dumps(each) if as_json else f"{each['predicted_tokens']:g}")
 
 
@@ -73,7 +73,8 @@ def predictions(proxy: "Proxy", prompts: list[str], llm: str | None) -> Iterator
             }
 
 
-def _prompts(source: str) -> list[str]:
+def read_prompts(source: str) -> list[str]:
+    """The column ``prompt`` of a file, or of JSON lines from standard input (``-``)."""
     import numpy as np
 
     from ssjf.workload.tables import json_lines, read_columns, refuse

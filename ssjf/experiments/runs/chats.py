@@ -93,12 +93,14 @@ def serving(
     return live
 
 
-def prompts_for(data: str | None, n: int, seed: int) -> list[str]:
-    """n different prompts drawn by ``seed``: made-up ones, or a data set's or file's first
-    messages; InputError where there are fewer."""
-    known = server.made_up_prompts() if data is None else first_messages(data, None).prompts
+def chosen_prompts(known: list[str] | None, n: int, seed: int) -> list[str]:
+    """n different prompts drawn by ``seed`` of those given, or of made-up ones; InputError where
+    there are fewer, or where one says nothing."""
+    known = server.made_up_prompts() if known is None else [*dict.fromkeys(known)]
+    if empty := [i for i, prompt in enumerate(known) if not prompt.strip()]:
+        raise InputError(f"prompt {empty[0] + 1} is empty")
     if n > len(known):
-        raise InputError(f"{n} requests are asked for; there are {len(known)} prompts")
+        raise InputError(f"{n} requests are asked for; there are {len(known)} different prompts")
     rng = np.random.default_rng([seed, STREAMS["lengths"]])
     return [known[i] for i in rng.choice(len(known), n, replace=False)]
 
