@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ssjf.analysis.bootstrap import resampled
-from ssjf.analysis.quality import CLASS_METRICS, class_quality, interval_coverage, quality
+from ssjf.analysis.quality import (
+    CLASS_METRICS,
+    ERROR_METRICS,
+    RANK_METRICS,
+    class_quality,
+    interval_coverage,
+    quality,
+)
 from ssjf.request import IntArray
 
 RESAMPLES = 200
@@ -51,24 +58,26 @@ def _quality_of(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     names = [name for name in metrics if lacking.get(name, "truth") in arrays]
 
     def measure(rows: IntArray) -> dict[str, float]:
-        taken = {name: array[rows] for name, array in arrays.items()}
-        return {name: _metric(name, taken) for name in names}
+        return _metrics(names, {name: array[rows] for name, array in arrays.items()})
 
     return resampled(measure, len(part), part["conversation"].to_numpy(), RESAMPLES)
 
 
-def _metric(name: str, a: Arrays) -> float:
-    """One of ``WORDS``; its classes are those that the predictor was trained on."""
-    if name == "spearman_of_mean":
-        return quality(a["mean"], a["predicted"], ["spearman"])["spearman"]
-    if name == "coverage_80":
-        return interval_coverage(a["truth"], a["low"], a["high"])
+def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
+    """Those of ``WORDS``; the classes are those that the predictor was trained on."""
     classes = a["true_class"], a["predicted_class"]
-    if name in ("precision", "recall"):
-        return precision_and_recall(*classes)[name == "recall"]
-    if name in CLASS_METRICS:
-        return class_quality(*classes)[name]
-    return quality(a["truth"], a["predicted"], [name])[name]
+    lengths = [name for name in names if name in ERROR_METRICS + RANK_METRICS]
+    values = quality(a["truth"], a["predicted"], lengths)
+    if not {*CLASS_METRICS}.isdisjoint(names):
+        values |= class_quality(*classes)
+    if not {"precision", "recall"}.isdisjoint(names):
+        values["precision"], values["recall"] = precision_and_recall(*classes)
+    if "spearman_of_mean" in names:
+        of_mean = quality(a["mean"], a["predicted"], ["spearman"])
+        values["spearman_of_mean"] = of_mean["spearman"]
+    if "coverage_80" in names:
+        values["coverage_80"] = interval_coverage(a["truth"], a["low"], a["high"])
+    return {name: values[name] for name in names}
 
 
 def _arrays(part: pd.DataFrame) -> Arrays:
