@@ -26,7 +26,7 @@ TEXTS = (
     "What is the capital of France?", "Write a haiku about tea.", "Say hello.",
     "List three colours.", "Is water wet? Answer yes or no.", "Name two rivers.",
 )  # fmt: skip
-GREEDY = {"most_tokens": 24, "temperature": 0.0, "repetition_penalty": 1.1}
+GREEDY = {"most_tokens": 40, "temperature": 0.0, "repetition_penalty": 1.1}
 SMALL = Server(slots=8, token_budget=2048, kv_tokens=32768, block_tokens=32)
 
 
@@ -43,7 +43,7 @@ def answered(live, server=SMALL, arrived=None, decoding=GREEDY, name="fcfs", ord
     """Completions, and the answer to each of ``TEXTS`` by its text."""
     n = len(order)
     arrived = np.zeros(n) if arrived is None else arrived
-    requests = Requests(arrived, np.ones(n, int), np.full(n, 24))
+    requests = Requests(arrived, np.ones(n, int), np.full(n, 40))
     prompts = Prompts(order, decoding, more.pop("seeds", [0] * n))
     done, steps, more = live.serve(requests, name, server, clock="steps", prompts=prompts, **more)
     answers = np.split(more["tokens"], np.cumsum(done.requests.output_tokens)[:-1])
@@ -95,7 +95,7 @@ def test_its_steps_are_those_of_the_simulator(live, name):
     told = done.requests.output_tokens if name == "sjf" else guess
     order = "ssjf" if name == "sjf" else name  # vLLM was told the cap, not these lengths
     if name == "sjf":
-        told = np.full(6, 24.0)
+        told = np.full(6, 40.0)
     twin = simulate(ones, policy(order), natural.STEPS, server, told)
     for stamp in natural.STAMPS:
         np.testing.assert_array_equal(getattr(done, stamp), getattr(twin, stamp), err_msg=stamp)
@@ -105,7 +105,7 @@ def test_its_steps_are_those_of_the_simulator(live, name):
 
 
 def test_a_prompt_that_does_not_fit_is_one_sentence_and_the_engine_goes_on(live, usual):
-    with pytest.raises(InputError, match=r"^prompt 2 has \d+ tokens; beside an answer of 24 the"):
+    with pytest.raises(InputError, match=r"^prompt 2 has \d+ tokens; beside an answer of 40 the"):
         answered(live, order=["Say hi.", "word " * 3000])
     assert answered(live)[2] == usual[2]
 
@@ -142,7 +142,7 @@ def test_runs_know_the_lengths_before_and_the_simulator_gives_the_same_steps(
     known = answers.rows(spec)
     assert not {text for text in TEXTS} & set(map(str, known.to_numpy().ravel()))
     assert known["split"].isin(["train", "val", "test"]).all() and known["sample"].eq(0).all()
-    assert (known["finish_reason"] == "length").equals(known["output_tokens"] == 24)
+    assert (known["finish_reason"] == "length").equals(known["output_tokens"] == 40)
     pool = known[["prompt_hash", "output_tokens"]].assign(guess=known["output_tokens"] + 3.0)
     monkeypatch.setattr(natural, "draw", lambda options: pool)
     workload = {"draw": "natural", "data": str(file), "requests": 5, "seeds": [0, 1],
