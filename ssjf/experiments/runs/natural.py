@@ -33,9 +33,9 @@ STAMPS = ("scheduled_at", "first_token_at", "finished_at")
 def rows(spec: NaturalRun) -> pd.DataFrame:
     """A row per request, times in steps.
 
-    Columns: x (ρ), prompt_hash, output_tokens, known_tokens (greedy, before), arrived_at and
-    ``STAMPS``; on vLLM also these in seconds of the processor (``cpu_``) and of the wall
-    (``wall_``), and answer, a hash of its tokens.
+    Columns: x (ρ), output_tokens, arrived_at and ``STAMPS``; on vLLM also these in seconds of the
+    processor (``cpu_``) and of the wall (``wall_``), prompt_hash, known_tokens (greedy, before)
+    and answer, a hash of its tokens.
     """
     on_vllm = spec.engine == "vllm-natural"
     table = pd.concat([*_repetitions(spec, on_vllm)], ignore_index=True)
@@ -47,10 +47,7 @@ def _repetitions(spec: NaturalRun, on_vllm: bool) -> Iterator[pd.DataFrame]:
         chosen, requests = arriving(spec, seed)
         rng = np.random.default_rng([seed, STREAMS["predictor"]])
         predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
-        keys = {
-            "x": np.float32(spec.rho), "seed": np.int32(seed), "run": np.int32(0),
-            "prompt_hash": chosen, "known_tokens": requests.output_tokens.astype(np.int32),
-        }  # fmt: skip
+        keys = {"x": np.float32(spec.rho), "seed": np.int32(seed), "run": np.int32(0)}
         server = server_on(spec.deployment, spec.slots)
         if on_vllm:
             done, more = _served(spec, chosen, requests, predicted)
@@ -105,6 +102,8 @@ def _served(
         to_seconds = _seconds(steps, f"{clock}_seconds")
         columns |= {f"{clock}_{name}": np.float32(to_seconds(at)) for name, at in stamps.items()}
     answers = np.split(more["tokens"], np.cumsum(done.requests.output_tokens)[:-1])
+    known = requests.output_tokens.astype(np.int32)
+    columns |= {"prompt_hash": chosen, "known_tokens": known}
     return done, columns | {"answer": [digest(each) for each in answers]}
 
 
