@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssjf.analysis.answers import per_run
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw
 from ssjf.experiments.runs.answers import digest, first_messages
@@ -31,7 +32,8 @@ STAMPS = ("scheduled_at", "first_token_at", "finished_at")
 
 
 def rows(spec: NaturalRun) -> pd.DataFrame:
-    """A row per request, times in steps.
+    """A row per request, times in steps; or per repetition, where ``detail`` says runs: the
+    metrics of ``analysis.answers.per_run``.
 
     Columns: x (ρ), output_tokens, arrived_at and ``STAMPS``; on vLLM also these in seconds of the
     processor (``cpu_``) and of the wall (``wall_``), prompt_hash, known_tokens (greedy, before)
@@ -39,6 +41,8 @@ def rows(spec: NaturalRun) -> pd.DataFrame:
     """
     on_vllm = spec.engine == "vllm-natural"
     table = pd.concat([*_repetitions(spec, on_vllm)], ignore_index=True)
+    if spec.detail == "runs":
+        table = per_run(table.assign(series=spec.series), ["x"]).drop(columns="series")
     return with_hardware(spec.deployment, table) if on_vllm else table
 
 
