@@ -13,10 +13,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
-from ssjf.errors import InputError
 from ssjf.proxy.base import (
     LEVELS,
-    LONGEST_TOKENS,
     NO_PREDICTION,
     Arrays,
     Prediction,
@@ -25,7 +23,7 @@ from ssjf.proxy.base import (
 from ssjf.proxy.encoder.heads import Layers
 from ssjf.proxy.encoder.proxy import OnnxEncoder, unit
 from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.request import FloatArray, IntArray
+from ssjf.request import FloatArray
 
 MEMORY = "memory.safetensors"
 
@@ -104,7 +102,7 @@ class Neighbourhood(NamedTuple):
 
 @dataclass(frozen=True)
 class RetrievalProxy:
-    """A trained retrieval proxy, which goes on learning; ours. It may be used by several threads.
+    """A trained retrieval proxy; ours. It may be used by several threads.
 
     encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched.
     memory: past prompts there. fallback: predicts where no neighbour is similar enough.
@@ -123,7 +121,7 @@ class RetrievalProxy:
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens, and quantiles: those of the neighbours' lengths, conformalised.
 
-        Each prompt is predicted alone; what is learnt meanwhile counts.
+        Each prompt is predicted alone.
         """
         if not len(prompts):
             return NO_PREDICTION
@@ -156,17 +154,6 @@ class RetrievalProxy:
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(weights @ means), levels, float(near[0])
 
-    def learn(self, prompts: Sequence[str], output_tokens: Sequence[float]) -> IntArray:
-        """Remember prompts and the lengths of their answers; their ids in memory, (n,), rising."""
-        lengths = np.asarray(output_tokens, np.float64)
-        if lengths.shape != (len(prompts),):
-            raise InputError(f"{len(prompts)} prompts and {lengths.size} lengths; be they as many")
-        if not ((lengths >= 1) & (lengths <= LONGEST_TOKENS)).all():
-            raise InputError(f"output_tokens must be numbers from 1 to {LONGEST_TOKENS:g}")
-        if not len(prompts):
-            return np.zeros(0, np.int64)
-        return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
-
     def arrays(self) -> Arrays:
         around = self.near.stored("near") | self.far.stored("far")
         return {"map": self.map} | around | self.fallback.arrays()
@@ -185,7 +172,7 @@ class RetrievalProxy:
         near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
         stored = (folder / MEMORY).read_bytes()
-        memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]), config.capacity)
+        memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]))
         encoder = OnnxEncoder.in_folder(folder, **card["reads"])
         return cls(config, encoder, arrays["map"], memory, fallback, near, far, card["found"])
 

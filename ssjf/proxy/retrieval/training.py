@@ -39,8 +39,7 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
     numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
     vectors, queries = mapped(vectors, map_), mapped(queries, map_)
     fallback = fit_mlp(vectors, targets[known], config.hidden, config.seed)
-    memory = VectorIndex(vectors.shape[1], rows.draws.shape[1], config.capacity)
-    memory.add(vectors, rows.draws[known])
+    memory = VectorIndex.of(vectors[-config.capacity :], rows.draws[known][-config.capacity :])
     proxy = RetrievalProxy(
         config, encoder, map_, memory, fallback, NO_RESIDUALS, NO_RESIDUALS, numbers
     )
