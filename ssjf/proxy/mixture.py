@@ -1,6 +1,6 @@
 """A ridge on finished requests, and its mixture with the proxy that was trained before.
 
-Answers that were cut off at a limit count as long as they were, or as is predicted if that is
+Answers that were cut off at a limit count as long as they were, or as was predicted if that is
 longer. All lengths are logarithms of tokens.
 """
 
@@ -14,27 +14,28 @@ from ssjf.proxy.light import features
 from ssjf.request import FloatArray
 
 BUCKETS = 2**17
-PENALTY, TOLERANCE = 2.0, 1e-3  # of the ridge
+PENALTY, TOLERANCE = 1.0, 1e-3  # of the ridge
 IMPORTANCE = np.array([0.05] * features.COUNTS + [1.0])  # of counts and prediction; n-grams: 1
 WEIGHTS = np.linspace(0, 1, 5)  # that the ridge may have in the mixture
 FEWEST = 10  # requests that the ridge has predicted before it counts
 CERTAINTY = 3.0  # how fast the one that orders better takes over
 PRIOR, OF_LEVEL = 20.0, 5.0  # requests that weigh as much as the trained proxy's scale, and level
 LEAST_SLOPE, LEAST_SPREAD = 0.1, 1e-3
-ROUNDS = 2  # fits more, where answers were cut off
+ROUNDS = 2  # fits in turn, where answers were cut off
 
 
 class Reading(NamedTuple):
     """What a prompt's prediction was made of.
 
     ids: hashed n-grams. counts: plain ones. shipped: by the proxy that was trained before.
-    refitted: by the ridge, NaN while there is none.
+    refitted: by the ridge, NaN while there is none. predicted: by both together.
     """
 
     ids: np.ndarray
     counts: np.ndarray
     shipped: float
-    refitted: float
+    refitted: float = np.nan
+    predicted: float = np.nan
 
 
 class Finished(NamedTuple):
@@ -45,12 +46,11 @@ class Finished(NamedTuple):
     cut_off: bool
 
 
-def _uncut(
-    observed: FloatArray, cut: np.ndarray, fitted: Callable[[FloatArray], tuple[Any, FloatArray]]
-) -> Any:
-    """What ``fitted`` finds, which gives what it found of lengths and predictions of the same."""
-    found, predicted = fitted(observed)
-    for _ in range(ROUNDS if cut.any() else 0):
+def _uncut(rows: Sequence[Finished], fitted: Callable[[FloatArray], tuple[Any, FloatArray]]) -> Any:
+    """What ``fitted`` finds, which gives what it found of lengths, and predicts them by it."""
+    observed, cut = _lengths(rows)
+    found, predicted = None, np.array([each.reading.predicted for each in rows])
+    for _ in range(ROUNDS if cut.any() else 1):
         found, predicted = fitted(np.where(cut, np.maximum(observed, predicted), observed))
     return found
 
@@ -89,7 +89,7 @@ class Ridge:
             found = lsqr(weighted, target, PENALTY**0.5, atol=TOLERANCE, btol=TOLERANCE)[0]
             return (found, level), level + columns @ found
 
-        found, level = _uncut(*_lengths(rows), solved)
+        found, level = _uncut(rows, solved)
         return cls(idf, found[:BUCKETS].astype(np.float32), mean, scale, found[BUCKETS:], level)
 
     def log(self, reading: Reading) -> float:
@@ -121,16 +121,13 @@ class Mixture:
 
         The fewer there are, the nearer it is to the trained proxy's own prediction.
         """
-        logs = np.array([each.reading[2:] for each in rows])
-        observed, cut = _lengths(rows)
-        known = ~np.isnan(logs[:, 1])
-        if enough := known.sum() >= FEWEST:
-            logs, observed, cut = logs[known], observed[known], cut[known]
-        else:
-            logs = logs[:, [0, 0]]
+        judged = [each for each in rows if not np.isnan(each.reading.refitted)]
+        enough = len(judged) >= FEWEST
+        rows = judged if enough else rows
+        logs = np.array([each.reading[2:4] if enough else [each.reading[2]] * 2 for each in rows])
         centre, spread = logs.mean(axis=0), np.maximum(logs.std(axis=0), LEAST_SPREAD)
         standard = (logs - centre) / spread
-        weight = _weight(standard, observed, cut) if enough else 0.0
+        weight = _weight(standard, *_lengths(rows)) if enough else 0.0
         mixed = standard @ [1 - weight, weight]
         middle, own = float(mixed.mean()), float(spread[0])
         off = mixed - middle
@@ -141,12 +138,12 @@ class Mixture:
             slope = max(slope, LEAST_SLOPE * own)  # it keeps the order and makes no ties
             return (float(level), float(slope)), level + slope * off
 
-        level, slope = _uncut(observed, cut, line)
+        level, slope = _uncut(rows, line)
         return cls(centre, spread, weight, middle, slope, level)
 
     def log(self, reading: Reading) -> float:
         """The length that is predicted."""
-        shipped, refitted = (np.array(reading[2:]) - self.centre) / self.spread
+        shipped, refitted = (np.array(reading[2:4]) - self.centre) / self.spread
         if self.weight and np.isfinite(refitted):
             shipped += self.weight * (refitted - shipped)
         return float(self.level + self.slope * (shipped - self.middle))

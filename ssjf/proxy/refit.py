@@ -19,7 +19,7 @@ from ssjf.request import FloatArray
 MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered: requests, and n-grams of all of them
 HALF_LIFE = 2000.0  # requests after which a finished one weighs half
 FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests from one refit to the next
-RECENT, OFTEN = 300, 10  # requests that the mixture is of, and after which it is made anew
+RECENT, OFTEN = 500, 10  # requests that the mixture is of, and after which it is made anew
 
 
 class Refit:
@@ -43,13 +43,14 @@ class Refit:
         """Predicted tokens, and what to learn from once the answer has finished."""
         ids = features.grams(prompt, BUCKETS).astype(np.int32)
         counts = features.counts(prompt).astype(np.float32)
-        reading = Reading(ids, counts, float(np.log(shipped_tokens)), np.nan)
+        reading = Reading(ids, counts, float(np.log(shipped_tokens)))
         ridge, mixture = self._ridge, self._mixture
         if ridge is not None:
             reading = reading._replace(refitted=ridge.log(reading))
         if mixture is None:
-            return shipped_tokens, reading
-        return float(np.clip(np.exp(mixture.log(reading)), 1, LONGEST_TOKENS)), reading
+            return shipped_tokens, reading._replace(predicted=reading.shipped)
+        log = float(np.clip(mixture.log(reading), 0, np.log(LONGEST_TOKENS)))
+        return float(np.exp(log)), reading._replace(predicted=log)
 
     def learn(self, reading: Reading, output_tokens: float, cut_off: bool = False) -> None:
         """Learn from a finished request: lengths' scale soon, all else at the next refit."""
@@ -101,9 +102,10 @@ class Refit:
         learner = cls()
         parts = np.split(ids, np.cumsum(sizes)[:-1])
         rows = zip(parts, counts, arrays["logs"], arrays["cut_off"], strict=True)
-        for part, count, (shipped, refitted, log_tokens), cut_off in rows:
-            reading = Reading(part, count, float(shipped), float(refitted))
-            learner._remember(Finished(reading, float(log_tokens), bool(cut_off)))
+        for part, count, logs, cut_off in rows:
+            shipped, refitted, predicted, log_tokens = logs.tolist()
+            reading = Reading(part, count, shipped, refitted, predicted)
+            learner._remember(Finished(reading, log_tokens, bool(cut_off)))
         learner._mix()
         return learner
 

@@ -34,7 +34,7 @@ class ServeOptions(BaseModel):
     deadline_ms: float | None = Field(
         default=None, ge=0.1, le=60_000,
         description="How long a request waits for its prediction; none is 4 times what it and "
-        "those before it take, from 20 to 2000.",
+        "those before it take, from 50 to 2000.",
         json_schema_extra={"allowed": "none or a number from 0.1 to 60000"},
     )  # fmt: skip
     overtake_seconds: float | None = Field(

@@ -45,6 +45,7 @@ def words_of(prompt: str) -> list[str]:
     return _WORDS.findall(clipped(prompt).lower())
 
 
+@lru_cache(maxsize=1)  # who learns from a prompt reads it right after it was predicted
 def grams(prompt: str, buckets: int) -> IntArray:
     """Bucket ids (distinct, sorted; a power of two of buckets) of a prompt's n-grams.
 
@@ -98,6 +99,7 @@ def _spelled(word: str) -> IntArray:
     return np.array([_hash(f"c{spelled[i : i + n]}") for n, i in starts], np.int64)
 
 
+@lru_cache(maxsize=1)
 def counts(prompt: str) -> FloatArray:
     """Plain counts of a prompt, shape (``COUNTS``,): sizes as log(1 + x), cues as 0 or 1."""
     text = clipped(prompt)
