@@ -144,27 +144,32 @@ def test_what_is_no_length_is_refused(odd):
 # The mixture
 
 
-def rows_of(shipped, refitted, tokens):
+def mixed(shipped, refitted, tokens):
+    """How much of the shipped and the refitted prediction is in a mixture by these requests."""
     none = np.zeros(0, np.int32)
-    return [
-        Finished(Reading(none, none, *map(np.log, each[:2])), np.log(each[2]), False)
-        for each in zip(shipped, refitted, tokens, strict=True)
-    ]
+    logs = np.log(np.array([shipped, refitted, tokens], np.float64)).T
+    rows = [Finished(Reading(none, none, a, b), length, False) for a, b, length in logs]
+    found = Mixture.of(rows, logs[:, 2])
+    spread = np.nanstd(logs[:, :2], axis=0)
+    parts = np.array([found.shipped, found.refitted]) * spread
+    return parts[1] / parts.sum()
 
 
 def test_whichever_orders_better_takes_over():
     rng = np.random.default_rng(2)
     right = np.exp(rng.normal(5, 1, 200))
     wrong = np.exp(rng.normal(5, 1, 200))
-    assert Mixture.of(rows_of(right, wrong, right)).weight < 0.05
-    assert Mixture.of(rows_of(wrong, right, right)).weight > 0.95
+    assert mixed(right, wrong, right) < 0.05
+    assert mixed(wrong, right, right) > 0.95
     both = right * np.exp(rng.normal(0, 1, 200)), right * np.exp(rng.normal(0, 1, 200))
-    assert 0.2 < Mixture.of(rows_of(*both, right)).weight < 0.8
+    assert 0.2 < mixed(*both, right) < 0.8
 
 
 def test_few_that_the_ridge_has_predicted_do_not_count():
-    rows = rows_of([9] * 50, [np.nan] * (51 - FEWEST) + [9] * (FEWEST - 1), range(1, 51))
-    assert Mixture.of(rows).weight == 0
+    tokens = np.arange(1, 51)
+    few, enough = (np.where(tokens > 50 - n, tokens, np.nan) for n in (FEWEST - 1, FEWEST))
+    assert mixed(tokens[::-1], few, tokens) == 0
+    assert mixed(tokens[::-1], enough, tokens) > 0.8
 
 
 # What is kept

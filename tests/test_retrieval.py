@@ -13,8 +13,7 @@ from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalConfig, RetrievalProxy
+from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalConfig, RetrievalProxy, VectorIndex
 from ssjf.proxy.retrieval.training import fit_mlp, train
 
 ODD = {

@@ -165,7 +165,7 @@ def school():
 def points(learners, model):
     """Predicted and finished tokens, and whether they were cut off."""
     return [
-        (round(math.exp(row.reading.shipped)), round(math.exp(row.log_tokens)), row.cut_off)
+        (round(math.exp(row.reading.shipped)), round(math.exp(row.length)), row.cut_off)
         for row in learners[model]._rows
     ]
 

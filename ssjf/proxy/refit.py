@@ -4,7 +4,7 @@ Of prompts only hashed n-grams and plain counts are kept, no text.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Self
 
@@ -19,6 +19,7 @@ from ssjf.request import FloatArray
 MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered: requests, and n-grams of all of them
 HALF_LIFE = 2000.0  # requests after which a finished one weighs half
 FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests from one refit to the next
+LONGEST = np.log(LONGEST_TOKENS)
 RECENT, OFTEN = 500, 10  # requests that the mixture is of, and after which it is made anew
 
 
@@ -43,14 +44,14 @@ class Refit:
         """Predicted tokens, and what to learn from once the answer has finished."""
         ids = features.grams(prompt, BUCKETS).astype(np.int32)
         counts = features.counts(prompt).astype(np.float32)
-        reading = Reading(ids, counts, float(np.log(shipped_tokens)))
-        ridge, mixture = self._ridge, self._mixture
-        if ridge is not None:
-            reading = reading._replace(refitted=ridge.log(reading))
-        if mixture is None:
-            return shipped_tokens, reading._replace(predicted=reading.shipped)
-        log = float(np.clip(mixture.log(reading), 0, np.log(LONGEST_TOKENS)))
-        return float(np.exp(log)), reading._replace(predicted=log)
+        reading = self._refitted(Reading(ids, counts, float(np.log(shipped_tokens)), np.nan))
+        if self._mixture is None:
+            return shipped_tokens, reading
+        return float(np.exp(np.clip(self._mixture.length(reading), 0, LONGEST))), reading
+
+    def _refitted(self, reading: Reading) -> Reading:
+        ridge = self._ridge
+        return reading if ridge is None else reading._replace(refitted=ridge.length(reading))
 
     def learn(self, reading: Reading, output_tokens: float, cut_off: bool = False) -> None:
         """Learn from a finished request: lengths' scale soon, all else at the next refit."""
@@ -67,9 +68,19 @@ class Refit:
         while len(self._rows) > MOST_ROWS or (self._ids > MOST_IDS and len(self._rows) > FIRST):
             self._ids -= len(self._rows.popleft().reading.ids)
 
+    def _targets(self, rows: Iterable[Finished]) -> FloatArray:
+        return np.array([
+            max(row.length, self._present(row.reading)) if row.cut_off else row.length
+            for row in rows
+        ])  # fmt: skip
+
+    def _present(self, reading: Reading) -> float:
+        mixture = self._mixture
+        return mixture.length(self._refitted(reading)) if mixture else reading.shipped
+
     def _mix(self) -> None:
-        recent = islice(self._rows, max(0, len(self._rows) - RECENT), None)
-        self._mixture = Mixture.of([*recent])
+        recent = [*islice(self._rows, max(0, len(self._rows) - RECENT), None)]
+        self._mixture = Mixture.of(recent, self._targets(recent))
 
     @property
     def due(self) -> bool:
@@ -79,7 +90,7 @@ class Refit:
     def refit(self) -> None:
         """Fit the ridge anew to all that is remembered; it takes up to about a second."""
         self._next = min(int(self._count * GROWTH) + 1, self._count + MOST_BETWEEN)
-        self._ridge = Ridge.fit(self._rows, self._half_life)
+        self._ridge = Ridge.fit(self._rows, self._targets(self._rows), self._half_life)
 
     def arrays(self) -> Arrays:
         """All that is remembered."""
@@ -88,13 +99,13 @@ class Refit:
             "ids": np.concatenate([np.zeros(0, np.int32), *(each.ids for each in readings)]),
             "sizes": np.array([len(each.ids) for each in readings]),
             "counts": np.array([each.counts for each in readings]),
-            "logs": np.array([[*row.reading[2:], row.log_tokens] for row in self._rows]),
+            "logs": np.array([[*row.reading[2:], row.length] for row in self._rows]),
             "cut_off": np.array([row.cut_off for row in self._rows]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        """The inverse of ``arrays``, to be refitted; an error for what is none."""
+        """The inverse of ``arrays``, refitted; an error for what is none."""
         ids, sizes, counts = arrays["ids"], arrays["sizes"], arrays["counts"]
         fits = sizes.sum() == len(ids) and counts.shape == (len(sizes), features.COUNTS)
         if not fits or ((ids < 0) | (ids >= BUCKETS)).any():
@@ -103,9 +114,11 @@ class Refit:
         parts = np.split(ids, np.cumsum(sizes)[:-1])
         rows = zip(parts, counts, arrays["logs"], arrays["cut_off"], strict=True)
         for part, count, logs, cut_off in rows:
-            shipped, refitted, predicted, log_tokens = logs.tolist()
-            reading = Reading(part, count, shipped, refitted, predicted)
-            learner._remember(Finished(reading, log_tokens, bool(cut_off)))
+            shipped, refitted, length = logs.tolist()
+            reading = Reading(part, count, shipped, refitted)
+            learner._remember(Finished(reading, length, bool(cut_off)))
+        if learner.due:
+            learner.refit()
         learner._mix()
         return learner
 

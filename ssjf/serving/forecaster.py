@@ -16,10 +16,14 @@ from ssjf.request import FloatArray
 from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable
 
-WARM_UP = CompletionRequest(("Write a list of three words. " * 40,))  # about 256 tokens
 WARM_UPS = 5  # timed predictions
 MAX_MODELS = 32  # that are learned about; the least recently used goes
 LOG = logging.getLogger(__name__)
+
+
+def warm_up_request(i: int) -> CompletionRequest:
+    """Requests of about 256 tokens that are not quite alike."""
+    return CompletionRequest((f"{i}. " + "Write a list of three words. " * 40,))
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ class Forecaster:
 
     def warm_up(self) -> float:
         """Predict a few times; median seconds, without the first (imports, compiling)."""
-        self.forecast(WARM_UP)
+        self.forecast(warm_up_request(0))
         seconds = []
-        for _ in range(WARM_UPS):
+        for i in range(WARM_UPS):
             started = time.perf_counter()
-            self.forecast(WARM_UP)
+            self.forecast(warm_up_request(i + 1))
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds)
 
@@ -136,8 +140,6 @@ class Refitting(Forecaster):
                 name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)
             }
             self.learners[model] = Refit.from_arrays(own)
-            if self.learners[model].due:
-                self.learners[model].refit()
 
 
 FORECASTERS: dict[str, type[Forecaster]] = {"none": Forecaster, "refit": Refitting}

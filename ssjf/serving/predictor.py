@@ -11,6 +11,7 @@ import statistics
 import time
 from collections import deque
 from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 
 from ssjf.errors import InputError
@@ -105,7 +106,7 @@ class Predictor:
     async def _in_time(self, request: CompletionRequest, arrived_at: float) -> Forecast:
         if self._breaker.open:
             raise NotPredicted("predictor_paused")
-        call = self._predicting.submit(self._forecast, request)
+        call = self._predicting.submit(partial(self._forecast, request))
         if call is None:
             raise NotPredicted("queue_full")
         answer, before = asyncio.wrap_future(call), self._waiting
@@ -123,7 +124,8 @@ class Predictor:
 
     def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
         """Learn from a whole response when the thread comes to it, and save some time later."""
-        if self._learning.submit(self._learner.learn, request, forecast, response) is None:
+        learn = partial(self._learner.learn, request, forecast, response)
+        if self._learning.submit(learn) is None:
             metrics().not_learned.labels("queue_full").inc()
         elif self._saving is None:
             loop = asyncio.get_running_loop()

@@ -38,9 +38,9 @@ class Watch:
 
 
 def _advice(reason: str) -> str:
-    if reason in ("deadline", "queue_full"):
-        return (
-            "raise --deadline-ms or leave it out, or give the server another core; "
-            "ssjf serve MODEL --check says what this machine can predict"
-        )
-    return "the proxy fails, as logged before: choose another --proxy"
+    if reason not in ("deadline", "queue_full"):
+        return "the proxy fails, as logged before: choose another --proxy"
+    return (
+        "raise --deadline-ms or leave it out, or give the server another core; "
+        "ssjf serve MODEL --check says what this machine can predict"
+    )

@@ -16,8 +16,14 @@ from ssjf.proxy.base import LEAST_OF_BAND, NO_RESIDUALS, TrainingRows, fit_resid
 from ssjf.proxy.encoder.heads import EncoderConfig
 from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
 from ssjf.proxy.io import CARD, load
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy, mapped, scaled
+from ssjf.proxy.retrieval.proxy import (
+    Mlp,
+    RetrievalConfig,
+    RetrievalProxy,
+    VectorIndex,
+    mapped,
+    scaled,
+)
 from ssjf.request import FloatArray
 
 PENALTY, BATCH, EPOCHS, PATIENCE = 1.0, 200, 50, 5  # of the MLP
