@@ -13,7 +13,7 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from ssjf.proxy.base import Prediction
-from ssjf.serving.forecaster import Calibrating
+from ssjf.serving.forecaster import Refitting
 from ssjf.serving.middleware import Middleware
 from ssjf.serving.online import OnlineLearner
 from ssjf.serving.options import ServeOptions
@@ -53,14 +53,15 @@ def number(prompt):
     return float(found[0]) if found else 50.0
 
 
-def wrapped(app, proxy=None, kind=Calibrating, state=None, history=False, **options):
-    """The middleware around an application, with a fake proxy."""
+def wrapped(
+    app, proxy=None, kind=Refitting, state=None, history=False, takes=0.001, **options
+):  # fmt: skip
+    """The middleware around an application, with a fake proxy that takes so many seconds."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
     learner = OnlineLearner(forecaster, state, chosen.save_seconds, int(1e6 * chosen.max_state_mb))
-    return Middleware(
-        app, chosen, Predictor(forecaster, learner, (chosen.deadline_ms or 20) / 1000)
-    )
+    given = None if chosen.deadline_ms is None else chosen.deadline_ms / 1000
+    return Middleware(app, chosen, Predictor(forecaster, learner, takes, given))
 
 
 async def read(receive):

@@ -2,12 +2,9 @@
 
 import dataclasses
 import json
-import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import tiny_backbone
@@ -16,8 +13,7 @@ from ssjf.config import validated
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalConfig, RetrievalProxy
+from ssjf.proxy.retrieval.proxy import MEMORY, Mlp, RetrievalConfig, RetrievalProxy, VectorIndex
 from ssjf.proxy.retrieval.training import fit_mlp, train
 
 ODD = {
@@ -59,87 +55,32 @@ def assert_exact(index, vectors, logs, queries, k):
 def test_search_is_that_of_brute_force():
     rng = np.random.default_rng(0)
     vectors, logs = vectors_of(rng, 3000), rng.normal(size=3000)
-    index = VectorIndex(16, 1, 5000)
-    index.add(vectors, logs[:, None])
-    assert len(index) == 3000
-    assert_exact(index, vectors, logs, vectors_of(rng, 50), 25)
-    for start in range(0, 1000, 100):  # some are dropped at once, some later
-        index.forget(np.arange(start, start + 100))
-    again = VectorIndex.from_bytes(index.to_bytes(), 16, 5000)
-    for each in (index, again):
-        assert len(each) == 2000
-        assert_exact(each, vectors[1000:], logs[1000:], vectors_of(rng, 50), 25)
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 9)),
-        st.tuples(st.just("forget"), st.integers(-3, 60)),
-        st.tuples(st.just("save"), st.just(0)),
-    ),
-    max_size=25,
-)  # fmt: skip
-
-
-@given(STEPS, st.integers(1, 20))
-def test_any_course_of_adding_and_forgetting_is_that_of_a_dictionary(steps, capacity):
-    """Kept are, of the last ``capacity`` added, those not forgotten."""
-    rng = np.random.default_rng(2)
-    index, known, count = VectorIndex(4, 2, capacity), {}, 0
-    for what, number in steps:
-        if what == "add":
-            vectors = vectors_of(rng, number, 4)
-            ids = index.add(vectors, np.arange(count, count + number)[:, None])
-            assert ids.tolist() == list(range(count, count + number))
-            known |= dict(zip(ids.tolist(), vectors, strict=True))
-            count += number
-            known = {i: known[i] for i in known if i >= count - capacity}
-        elif what == "forget":
-            assert index.forget([number, number]) == (number in known)
-            known.pop(number, None)
-        else:
-            index = VectorIndex.from_bytes(index.to_bytes(), 4, capacity)
-        assert len(index) == len(known)
-        cosines, logs = index.search(vectors_of(rng, 1, 4)[0], 50)
-        assert sorted(logs[:, 0].tolist()) == sorted(known)
-        assert np.isnan(logs[:, 1]).all() and np.all(np.diff(cosines) <= 0)
+    index = VectorIndex.of(vectors, logs[:, None])
+    for each in (index, VectorIndex.from_bytes(index.to_bytes(), 16)):
+        assert len(each) == 3000
+        assert_exact(each, vectors, logs, vectors_of(rng, 50), 25)
+    few = VectorIndex.of(vectors[:5], logs[:5, None])
+    assert_exact(few, vectors[:5], logs[:5], vectors_of(rng, 9), 25)
 
 
 def test_bytes_that_are_no_data_base_are_refused():
     from safetensors.numpy import load, save
 
-    index = VectorIndex(4, 1, 9)
-    index.add(vectors_of(np.random.default_rng(3), 3, 4), np.zeros((3, 1)))
+    index = VectorIndex.of(vectors_of(np.random.default_rng(3), 3, 4), np.zeros((3, 1)))
     parts = load(index.to_bytes())
-    for dimensions, changed in (
-        (5, {}), (4, {"ids": parts["ids"][:2]}), (4, {"logs": parts["logs"][:2]}),
-        (4, {"ids": np.array([0, 1, 9])}),
-    ):  # fmt: skip
+    for dimensions, changed in ((5, {}), (4, {"logs": parts["logs"][:2]})):
         with pytest.raises(ValueError, match="do not fit together"):
-            VectorIndex.from_bytes(save(parts | changed), dimensions, 9)
+            VectorIndex.from_bytes(save(parts | changed), dimensions)
 
 
-def test_several_threads_may_learn_forget_and_search():
-    rng = np.random.default_rng(4)
-    index, wrong = VectorIndex(8, 1, 300), []
+def test_a_data_base_of_an_earlier_version_is_read():
+    """It had numbers of its vectors, too: some could be forgotten."""
+    from safetensors.numpy import load, save
 
-    def work(seed):
-        vectors = vectors_of(np.random.default_rng(seed), 200, 8)
-        for start in range(0, 200, 10):
-            ids = index.add(vectors[start : start + 10], np.full((10, 1), float(seed)))
-            if not np.array_equal(ids, np.arange(ids[0], ids[0] + 10)):
-                wrong.append(ids)
-            index.forget(ids[:5])
-            if len(index.search(vectors[0], 5)[0]) != 5:
-                wrong.append(start)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-    assert len(index) == 150 == len(index.search(vectors_of(rng, 1, 8)[0], 400)[0])
+    vectors = vectors_of(np.random.default_rng(4), 9, 4)
+    parts = load(VectorIndex.of(vectors, np.arange(9.0)[:, None]).to_bytes())
+    earlier = save(parts | {"next": np.array([12]), "ids": np.arange(3, 12)})
+    assert_exact(VectorIndex.from_bytes(earlier, 4), vectors, np.arange(9.0), vectors, 3)
 
 
 # The MLP
@@ -196,16 +137,12 @@ def config(tiny):
 
 @pytest.fixture(scope="module")
 def trained(rows, config):
-    """Nobody may teach it: it is shared."""
     return train(rows, config)
 
 
 def with_config(proxy, **changes):
-    """The same proxy with its own memory, otherwise configured."""
-    config = changed(proxy.config, **changes)
-    dimensions = proxy.fallback.layers[0][0].shape[0]
-    memory = VectorIndex.from_bytes(proxy.memory.to_bytes(), dimensions, proxy.config.capacity)
-    return dataclasses.replace(proxy, config=config, memory=memory)
+    """The same proxy, otherwise configured."""
+    return dataclasses.replace(proxy, config=changed(proxy.config, **changes))
 
 
 def neighbours(proxy, prompts):
@@ -265,19 +202,6 @@ def test_quantiles_before_calibration_are_those_of_the_neighbours(trained, rows)
     assert np.abs(np.array(at) - exact).max() <= 1  # weights are equal but for a millionth
 
 
-def test_it_learns_and_forgets(trained):
-    proxy = with_config(trained, temperature=1e-6)
-    new = ["write a story about a moon of python", "list list list"]
-    before = said(proxy, new)
-    ids = proxy.learn(new, [7, 4000])
-    assert np.allclose(said(proxy, new), [7, 4000])
-    assert neighbours(proxy, new)[1][:, 0, 0] == pytest.approx([7, 4000])
-    assert np.isnan(neighbours(proxy, new)[1][:, 0, 1]).all()
-    assert proxy.memory.forget(ids) == 2 and proxy.memory.forget(ids) == 0
-    assert np.array_equal(said(proxy, new), before)
-    assert len(proxy.learn([], [])) == 0
-
-
 def test_beyond_its_capacity_the_oldest_are_forgotten(trained, rows, config):
     proxy = train(rows, changed(config, capacity=50, neighbours=60))
     taught = rows.draws[rows.train]
@@ -285,32 +209,16 @@ def test_beyond_its_capacity_the_oldest_are_forgotten(trained, rows, config):
     assert len(proxy.memory) == 50 and np.isnan(lengths[0, 50:]).all()
     kept = np.sort(np.log(lengths[0, :50, 0]))
     assert np.allclose(kept, np.sort(taught[-50:, 0]), atol=1e-6)
-    proxy.learn([f"moon {i}" for i in range(50)], np.arange(1, 51))
-    assert sorted(np.round(neighbours(proxy, ["a"])[1][0, :50, 0])) == [*range(1, 51)]
-
-
-WRONG = {
-    "a length of 0": (["a"], [0]), "a negative length": (["a"], [-3]),
-    "no number": (["a"], [np.nan]), "infinite": (["a"], [np.inf]), "none": (["a"], []),
-    "too many": (["a"], [1, 2]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("prompts", "lengths"), WRONG.values(), ids=WRONG)
-def test_what_is_no_length_is_not_learnt(trained, prompts, lengths):
-    with pytest.raises(InputError, match=r"as many|output_tokens must be numbers from 1"):
-        trained.learn(prompts, lengths)
 
 
 def test_the_mlp_answers_when_nothing_is_remembered_or_alike(trained, rows):
     prompts = rows.prompts[:30]
     expected = np.exp(trained.fallback.logs(trained.vectors(prompts)))
-    empty = with_config(trained)
-    assert empty.memory.forget(np.arange(len(rows.prompts))) == rows.train.sum()
+    none = VectorIndex.of(np.zeros((0, 8)), np.zeros((0, 2)))
+    empty = dataclasses.replace(trained, memory=none)
     near, lengths = neighbours(empty, prompts)
     assert np.isnan(near).all() and np.isnan(lengths).all()
-    strict = with_config(trained, least_similarity=1.0)
-    strict.memory.forget(np.arange(len(rows.prompts)))
+    strict = dataclasses.replace(with_config(trained, least_similarity=1.0), memory=none)
     for proxy in (empty, strict):
         predicted = proxy.predict(prompts)
         assert np.allclose(predicted.tokens, expected)
@@ -372,7 +280,7 @@ def saved(trained, tmp_path_factory):
     return folder.save(where, "retrieval", trained, card)
 
 
-def test_a_saved_proxy_predicts_the_same_and_goes_on_learning(trained, saved, rows):
+def test_a_saved_proxy_predicts_the_same(trained, saved, rows):
     again = folder.load(saved)
     assert isinstance(again, RetrievalProxy)
     some = [*ODD.values(), *rows.prompts]
@@ -383,7 +291,6 @@ def test_a_saved_proxy_predicts_the_same_and_goes_on_learning(trained, saved, ro
     ):  # fmt: skip
         assert np.array_equal(one.tokens, other.tokens)
         assert np.array_equal(one.quantiles, other.quantiles)
-    assert again.learn(["a"], [5]).tolist() == [rows.train.sum()]
 
 
 def test_no_file_of_it_holds_a_prompt_or_a_pickle(saved, rows):

@@ -89,7 +89,7 @@ def test_what_is_asked_for_already_is_not_added_again(option):
         ([], "Missing argument 'MODEL'"),
         (["m", "--dry-run", "--proxy", "nowhere"], "nowhere is no proxy"),
         (["m", "--dry-run", "--learn", "all"], "unknown learn 'all'"),
-        (["m", "--dry-run", "--learn", "retrieval"], "proxy builtin is no retrieval proxy"),
+        (["m", "--dry-run", "--learn", "calibration"], "known: none, refit"),
         (["m", "--dry-run", "--deadline-ms", "soon"], "deadline_ms is 'soon'"),
         (["m", "--dry-run", "--state", "no/such/file"], "a folder that is there"),
         (["m", "--dry-run", "--learn", "none", "--state", "a"], "leave one out"),

@@ -443,12 +443,12 @@ def free_port():
 
 def test_a_real_server_does_not_start_with_a_proxy_that_is_none():
     code = SERVER.format(tests=os.path.dirname(__file__), port=free_port())
-    environ = os.environ | {"SSJF_SERVE_LEARN": "retrieval"}
+    environ = os.environ | {"SSJF_SERVE_PROXY": "nowhere"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=600
     )
     assert done.returncode != 0
-    assert "proxy builtin is no retrieval proxy" in done.stderr
+    assert "nowhere is no proxy" in done.stderr
     assert "Traceback" not in done.stderr
 
 

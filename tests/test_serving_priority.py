@@ -72,7 +72,7 @@ def test_a_key_is_a_whole_number_that_json_readers_keep(at, length, bound, longe
 VALID = {
     "client_priority": st.sampled_from(["respect", "override"]),
     "client_limit": st.sampled_from(["respect", "ignore"]),
-    "learn": st.sampled_from(["calibration", "retrieval"]),
+    "learn": st.just("refit"),
     "log_level": st.sampled_from(["debug", "warning", "error"]),
     "deadline_ms": st.none() | st.floats(0.1, 60_000),
     "overtake_seconds": st.none() | st.just(0) | BOUNDS,
@@ -95,7 +95,7 @@ def test_options_survive_the_environment(given):
     "name, text, says",
     [
         ("SPEED", "1", "unknown variable 'SSJF_SERVE_SPEED'; known: SSJF_SERVE_CLIENT_LIMIT"),
-        ("LEARN", "all", "unknown learn 'all'; known: calibration, none, retrieval"),
+        ("LEARN", "all", "unknown learn 'all'; known: none, refit"),
         ("DEADLINE_MS", "soon", "deadline_ms is 'soon'; it must be none or a number from 0.1 to"),
         ("DEADLINE_MS", "nan", "deadline_ms is 'nan'; it must be none or a number from 0.1 to"),
         ("SAVE_SECONDS", "inf", "save_seconds is 'inf'; it must be a number from 0.1 to 86400"),

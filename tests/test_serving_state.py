@@ -22,7 +22,7 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.errors import InputError
-from ssjf.serving.forecaster import Calibrating
+from ssjf.serving.forecaster import Refitting
 from ssjf.serving.online import StateFile
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import load
@@ -30,7 +30,7 @@ from test_serving_learning import FREE, Script, answer
 
 
 def state_at(folder):
-    return StateFile(folder / "learned", "calibration", "0" * 64)
+    return StateFile(folder / "learned", "refit", "0" * 64)
 
 
 def names(folder):
@@ -67,8 +67,8 @@ def test_any_damage_is_found_and_the_file_put_aside(tmp_path_factory, at, how):
 
 
 def test_a_state_of_another_proxy_or_way_is_put_aside_beside_the_first(tmp_path, caplog):
-    for other in (StateFile(tmp_path / "learned", "retrieval", "0" * 64),
-                  StateFile(tmp_path / "learned", "calibration", "1" * 64)):  # fmt: skip
+    for other in (StateFile(tmp_path / "learned", "calibration", "0" * 64),
+                  StateFile(tmp_path / "learned", "refit", "1" * 64)):  # fmt: skip
         other.write(b"a")
         assert state_at(tmp_path).read() is None
     assert names(tmp_path) == ["learned.aside-1", "learned.aside-2"]
@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_leaves_the_state_before(tmp_path, monkeypatch):
 )
 def test_a_place_that_is_none_is_one_sentence(tmp_path, path, says):
     with pytest.raises(InputError, match=says):
-        StateFile(tmp_path / path, "calibration", "").check()
+        StateFile(tmp_path / path, "refit", "").check()
 
 
 # Killed
@@ -103,7 +103,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from ssjf.serving.online import StateFile
-state = StateFile(Path(sys.argv[1]), "calibration", "0" * 64)
+state = StateFile(Path(sys.argv[1]), "refit", "0" * 64)
 state.write(b"before" * 10**5)
 real = getattr(os, sys.argv[2])
 def dying(*given):
@@ -170,7 +170,7 @@ def test_a_server_that_is_killed_while_it_saves_goes_on_with_the_save_before(tmp
     assert process.wait(600) == -signal.SIGKILL
     assert len(names(tmp_path)) == 2
     found = load(ServeOptions(state=str(tmp_path / "learned"))).forecaster
-    assert len(found.calibrators["m"]) > 0 and names(tmp_path) == ["learned"]
+    assert len(found.learners["m"]) > 0 and names(tmp_path) == ["learned"]
 
 
 # In a server
@@ -195,10 +195,10 @@ def test_a_server_that_stops_saves_what_it_learned_and_no_prompt(tmp_path):
         for _ in served(tmp_path, save_seconds=86_400):
             pass
     state = state_at(tmp_path).read()
-    assert b"secret" not in state and b"30" in state
-    found = Calibrating(FakeProxy())
+    assert b"secret" not in state
+    found = Refitting(FakeProxy())
     found.restore(state)
-    assert len(found.calibrators["m"]) == 3
+    assert len(found.learners["m"]) == 3
 
 
 def test_a_server_saves_as_it_goes_on(tmp_path):
@@ -236,18 +236,22 @@ class Slow:
 
 
 @pytest.mark.parametrize(
-    "seconds, deadline_ms, expected", [(0.023, None, 0.092), (0.001, None, 0.02), (0.023, 5, 0.005)]
-)
-def test_the_deadline_is_four_times_what_a_prediction_takes(
-    monkeypatch, caplog, seconds, deadline_ms, expected
+    "seconds, deadline_ms, alone, last",
+    [(0.023, None, 0.092, 0.92), (0.001, None, 0.05, 0.05), (0.3, None, 1.2, 2.0),
+     (0.023, 5, 0.005, 0.005)],
+)  # fmt: skip
+def test_the_deadline_is_four_times_what_predictions_take(
+    monkeypatch, caplog, seconds, deadline_ms, alone, last
 ):
+    """Of the request and of those before it; no more than two seconds."""
     slow = Slow(seconds)
     monkeypatch.setattr("ssjf.proxy.io.load", lambda _: slow)
     monkeypatch.setattr("ssjf.serving.forecaster.time.perf_counter", lambda: slow.now)
     with caplog.at_level(logging.INFO):
         found = load(ServeOptions(deadline_ms=deadline_ms))
-    assert found.deadline_seconds == pytest.approx(expected)
-    assert f"requests wait up to {1000 * expected:g} ms" in caplog.text
+    assert found.deadline_seconds(0) == pytest.approx(alone)
+    assert found.deadline_seconds(9) == pytest.approx(last)
+    assert f"requests wait up to {1000 * alone:.3g} ms" in caplog.text
 
 
 def test_the_shipped_proxy_goes_on_with_its_state_and_not_with_what_is_none(tmp_path, caplog):
@@ -256,5 +260,5 @@ def test_the_shipped_proxy_goes_on_with_its_state_and_not_with_what_is_none(tmp_
     predictor = load(options)
     predictor._learner._state.write(b'{"m": {"format": 0}}')
     found = load(options).forecaster
-    assert found.calibrators == {} and "is not used: KeyError" in caplog.text
+    assert not found.learners and "is not used: SafetensorError" in caplog.text
     assert names(tmp_path) == ["learned.aside-1"]

@@ -1,35 +1,37 @@
-"""Forecasts by a proxy, and the two ways to correct them by the lengths of finished requests."""
+"""Forecasts by a proxy, and by one that is refitted to finished requests."""
 
 import json
+import logging
 import statistics
 import time
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 
 from ssjf.proxy.base import Proxy
-from ssjf.proxy.calibration import FEWEST, Calibrator
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import RetrievalProxy
+from ssjf.proxy.mixture import Reading
+from ssjf.proxy.refit import FIRST, Refit
+from ssjf.request import FloatArray
 from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable
 
-WARM_UP = CompletionRequest(("Write a list of three words. " * 40,))  # about 256 tokens
 WARM_UPS = 5  # timed predictions
-MAX_MODELS = 32  # that have a calibrator of their own; the least recently used goes
-MAX_PROMPTS = 100_000  # remembered beside those the proxy was trained on
+MAX_MODELS = 32  # that are learned about; the least recently used goes
+LOG = logging.getLogger(__name__)
+
+
+def warm_up_request(i: int) -> CompletionRequest:
+    """Requests of about 256 tokens that are not quite alike."""
+    return CompletionRequest((f"{i}. " + "Write a list of three words. " * 40,))
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A predicted length in tokens.
-
-    tokens: corrected by what was learned. raw: as the proxy predicted. high: its top quantile.
-    """
+    """A predicted length in tokens, and what it was made of, by prompt, where that is learned."""
 
     tokens: float
-    raw: float
-    high: float
+    readings: tuple[Reading, ...] = ()
 
 
 class Forecaster:
@@ -40,30 +42,30 @@ class Forecaster:
 
     def forecast(self, request: CompletionRequest) -> Forecast:
         """Forecast the longest answer to a request's prompts; ValueError for impossible lengths."""
+        return Forecast(float(self._shipped(request).max()))
+
+    def _shipped(self, request: CompletionRequest) -> FloatArray:
+        """What the proxy predicts for each prompt, (n,)."""
         knows = bool(getattr(self.proxy, "llms", ()))
         llms = [request.model] * len(request.prompts) if knows else None
-        predicted = self.proxy.predict(request.prompts, llms)
-        tokens = predicted.tokens
+        tokens = self.proxy.predict(request.prompts, llms).tokens
         if len(tokens) != len(request.prompts) or not (np.isfinite(tokens) & (tokens > 0)).all():
             raise ValueError("the proxy's predictions are no lengths")
-        raw, high = float(tokens.max()), float(predicted.quantiles[:, -1].max())
-        return Forecast(self.corrected(request, raw), raw, high)
-
-    def corrected(self, request: CompletionRequest, tokens: float) -> float:
-        """A predicted length, corrected by finished requests."""
         return tokens
 
-    def learn(self, request: CompletionRequest, raw_tokens: float, output_tokens: int) -> None:
+    def learn(
+        self, request: CompletionRequest, forecast: Forecast, output_tokens: int, cut_off: bool
+    ) -> None:
         """Learn from a finished request; NotLearnable if this forecaster does not learn."""
         raise NotLearnable("learn_is_none")
 
     def warm_up(self) -> float:
         """Predict a few times; median seconds, without the first (imports, compiling)."""
-        self.forecast(WARM_UP)
+        self.forecast(warm_up_request(0))
         seconds = []
-        for _ in range(WARM_UPS):
+        for i in range(WARM_UPS):
             started = time.perf_counter()
-            self.forecast(WARM_UP)
+            self.forecast(warm_up_request(i + 1))
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds)
 
@@ -72,67 +74,73 @@ class Forecaster:
         return b""
 
     def restore(self, state: bytes) -> None:
-        """The inverse of ``state``; ValueError for other bytes."""
+        """The inverse of ``state``; an error for other bytes."""
 
 
-class Calibrating(Forecaster):
-    """Calibrates predictions by the lengths that finished, per served model."""
+class Refitting(Forecaster):
+    """Learns the lengths of each served LLM.
+
+    It may be asked for forecasts in one thread while it learns in another one.
+    """
 
     def __init__(self, proxy: Proxy, history: bool = False) -> None:
         super().__init__(proxy, history)
-        self.calibrators: dict[str, Calibrator] = {}
+        self.learners: OrderedDict[str, Refit] = OrderedDict()
+        self._unknown = Refit()  # of LLMs of which nothing has finished
 
-    def corrected(self, request: CompletionRequest, tokens: float) -> float:
-        calibrator = self.calibrators.get(request.model)
-        return tokens if calibrator is None else float(calibrator.calibrate([tokens])[0])
+    def forecast(self, request: CompletionRequest) -> Forecast:
+        shipped = self._shipped(request)
+        learner = self.learners.get(request.model, self._unknown)
+        try:
+            found = [*map(learner.predict, request.prompts, shipped.tolist())]
+        except Exception as error:  # what was learned must cost no one a prediction
+            LOG.debug("what was learned is not used (%s)", type(error).__name__)
+            return Forecast(float(shipped.max()))
+        tokens, readings = zip(*found, strict=True)
+        return Forecast(max(tokens), readings)
 
-    def learn(self, request: CompletionRequest, raw_tokens: float, output_tokens: int) -> None:
-        calibrator = self.calibrators.pop(request.model, None) or Calibrator()
-        self.calibrators[request.model] = calibrator  # now the last
-        calibrator.observe(raw_tokens, output_tokens)
-        while len(self.calibrators) > MAX_MODELS:
-            del self.calibrators[next(iter(self.calibrators))]
+    def learn(
+        self, request: CompletionRequest, forecast: Forecast, output_tokens: int, cut_off: bool
+    ) -> None:
+        (reading,) = forecast.readings
+        learner = self.learners.setdefault(request.model, Refit())
+        self.learners.move_to_end(request.model)
+        if len(self.learners) > MAX_MODELS:
+            self.learners.popitem(last=False)
+        learner.learn(reading, output_tokens, cut_off)
+        if learner.due:
+            learner.refit()
 
     def warm_up(self) -> float:
-        spare = Calibrator()
-        for tokens in range(1, FEWEST + 1):
-            spare.observe(tokens, tokens)
-        spare.calibrate([1.0])
+        spare = Refit()
+        for tokens in range(1, FIRST + 1):
+            spare.learn(spare.predict("a", tokens)[1], tokens)
+        spare.refit()
         return super().warm_up()
 
     def state(self) -> bytes:
-        return json.dumps({name: each.state() for name, each in self.calibrators.items()}).encode()
+        from safetensors.numpy import save
+
+        names = np.frombuffer(json.dumps([*self.learners]).encode(), np.uint8)
+        arrays = {
+            f"{i}.{name}": array
+            for i, learner in enumerate(self.learners.values())
+            for name, array in learner.arrays().items()
+        }
+        return save({"names": names, **arrays})
 
     def restore(self, state: bytes) -> None:
-        saved = json.loads(state)
-        if not isinstance(saved, dict):
-            raise ValueError("the calibrations are no object")
-        self.calibrators = {name: Calibrator.from_state(each) for name, each in saved.items()}
+        from safetensors.numpy import load
+
+        arrays = load(state)
+        self.learners = OrderedDict()
+        for i, model in enumerate(json.loads(arrays["names"].tobytes())):
+            mark = f"{i}."
+            own = {
+                name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)
+            }
+            self.learners[model] = Refit.from_arrays(own)
 
 
-class Remembering(Forecaster):
-    """Adds finished prompts, as vectors, to the memory of a retrieval proxy."""
-
-    def __init__(self, proxy: RetrievalProxy, history: bool = False) -> None:
-        super().__init__(proxy, history)
-        self.proxy: RetrievalProxy = proxy
-        self._trained_on = len(proxy.memory)
-
-    def learn(self, request: CompletionRequest, raw_tokens: float, output_tokens: int) -> None:
-        (new,) = self.proxy.learn(request.prompts, [output_tokens])
-        if new - MAX_PROMPTS >= self._trained_on:  # ids rise by one
-            self.proxy.memory.forget([new - MAX_PROMPTS])
-
-    def state(self) -> bytes:
-        return self.proxy.memory.to_bytes()
-
-    def restore(self, state: bytes) -> None:
-        dimensions = len(self.proxy.fallback.layers[0][0])
-        memory = VectorIndex.from_bytes(state, dimensions, self.proxy.config.capacity)
-        self.proxy = replace(self.proxy, memory=memory)
-
-
-FORECASTERS: dict[str, type[Forecaster]] = {
-    "none": Forecaster, "calibration": Calibrating, "retrieval": Remembering,
-}  # fmt: skip
+FORECASTERS: dict[str, type[Forecaster]] = {"none": Forecaster, "refit": Refitting}
 """By the option ``learn``."""

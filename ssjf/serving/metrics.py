@@ -11,7 +11,7 @@ class Metrics:
     """Counters and histograms by name; made once in a process (see ``metrics``)."""
 
     def __init__(self) -> None:
-        from prometheus_client import Counter, Histogram
+        from prometheus_client import Counter, Gauge, Histogram
 
         def by(name: str, words: str, *labels: str) -> Any:
             return Counter(f"ssjf_{name}", words, labels)
@@ -21,6 +21,8 @@ class Metrics:
 
         self.predictions = by("predictions", "Requests whose length was predicted in time.")
         self.unpredicted = by("unpredicted", "Requests without a prediction, by reason.", "reason")
+        share = "Share of the last 100 requests not predicted for lack of time or a failure."
+        self.unpredicted_share = Gauge("ssjf_unpredicted_share", share)
         self.prediction_seconds = seconds("prediction", "Seconds to a prediction, with its queue.")
         self.overhead_seconds = seconds("overhead", "Seconds from a request's last byte to vLLM.")
         ratio = "|log(predicted / generated)| of finished requests."

@@ -98,6 +98,7 @@ class Middleware:
             metrics().unpredicted.labels(str(why)).inc()
         except Exception as error:  # a mistake here must cost no one an answer
             metrics().unpredicted.labels("internal_error").inc()
+            self._predictor.watch.note("internal_error")
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
         return None
 

@@ -1,8 +1,8 @@
 """Online learning: from finished requests to the forecaster, and to the file that keeps it.
 
 The file is whole, or the one before, whatever is killed when. Its first line says what it is and
-the hash of the rest. It holds lengths and vectors, no text. Of several server processes that share
-it the last to write is the one it keeps.
+the hash of the rest. It holds lengths and hashed n-grams, no text. Of several server processes
+that share it the last to write is the one it keeps.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable, Response
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 LOG = logging.getLogger(__name__)
 
 
@@ -90,11 +90,10 @@ class OnlineLearner:
     def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
         """Learn from a predicted request's whole response, or count why not."""
         try:
-            tokens = response.output_tokens()
-            metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
-            if request.max_tokens is not None and request.max_tokens < forecast.high:
-                raise NotLearnable("limited")  # of such only the short ones would be seen
-            self._forecaster.learn(request, forecast.raw, tokens)
+            tokens, cut_off = response.output_tokens()
+            if not cut_off:
+                metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
+            self._forecaster.learn(request, forecast, tokens, cut_off)
         except NotLearnable as why:
             metrics().not_learned.labels(str(why)).inc()
         except Exception as error:  # a request must never suffer from it

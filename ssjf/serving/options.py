@@ -33,8 +33,8 @@ class ServeOptions(BaseModel):
     )
     deadline_ms: float | None = Field(
         default=None, ge=0.1, le=60_000,
-        description="How long a request waits for its prediction; none is 4 times what one takes "
-        "when the server starts, at least 20.",
+        description="How long a request waits for its prediction; none is 4 times what it and "
+        "those before it take, from 50 to 2000.",
         json_schema_extra={"allowed": "none or a number from 0.1 to 60000"},
     )  # fmt: skip
     overtake_seconds: float | None = Field(
@@ -46,8 +46,8 @@ class ServeOptions(BaseModel):
     longest_tokens: int = Field(
         default=1024, ge=1, le=10**6, description="A prediction of so many or more waits all of it."
     )
-    learn: Literal["none", "calibration", "retrieval"] = Field(
-        default="calibration", description="How finished requests correct predictions."
+    learn: Literal["none", "refit"] = Field(
+        default="refit", description="How finished requests correct predictions."
     )
     state: str = Field(default="", description="A file that keeps what was learned.")
     save_seconds: float = Field(

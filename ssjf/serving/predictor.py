@@ -1,16 +1,18 @@
 """Predictions from a thread of their own: the event loop never waits for a proxy.
 
+What finished is learned from in another one: that takes long, and no prediction waits for it.
+
 Every mistake in the options is detected when a predictor is loaded, before the first request.
 """
 
 import asyncio
 import logging
-import threading
+import statistics
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import deque
+from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ssjf.errors import InputError
 from ssjf.proxy import io
@@ -20,12 +22,14 @@ from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.response import Response
+from ssjf.serving.watch import Watch
+from ssjf.serving.worker import Worker
 
 FAILURES_IN_A_ROW = 3
 FIRST_SECONDS, LONGEST_SECONDS = 0.1, 30.0
-MAX_QUEUE = 4096
-DEADLINE_PREDICTIONS, LEAST_DEADLINE_MS = 4, 20.0
-STOP_SECONDS = 10.0  # that the thread has to finish when the server stops
+MARGIN, TIMED = 4, 21  # times what the last so many predictions took, by their median
+LEAST_DEADLINE, LONGEST_DEADLINE = 0.05, 2.0  # seconds, where none is given
+STOP_SECONDS = 10.0  # that learning has to finish when the server stops
 LOG = logging.getLogger(__name__)
 
 
@@ -56,74 +60,101 @@ class CircuitBreaker:
 
 
 class Predictor:
-    """Calls a forecaster, one request at a time, and has it learn, in one thread.
+    """Calls a forecaster, one request at a time in order of arrival, and has it learn.
 
-    A request whose forecast fails, or is not there in ``deadline_seconds``, goes on without. The
-    thread starts on first use: a process that is forked before has one of its own.
+    A request whose forecast fails, or is not there at its deadline, goes on without.
+
+    prediction_seconds: what a prediction takes, which is measured on while serving.
+    deadline_seconds: how long a request waits for its prediction, if that is given; else it
+        depends on that time and on the requests that wait for theirs already.
     """
 
     def __init__(
-        self, forecaster: Forecaster, learner: OnlineLearner, deadline_seconds: float
-    ) -> None:
-        self.forecaster, self._learner = forecaster, learner
-        self.deadline_seconds = deadline_seconds
-        self._thread = ThreadPoolExecutor(1, "ssjf-predictor")
-        self._room = threading.Semaphore(MAX_QUEUE)
+        self, forecaster: Forecaster, learner: OnlineLearner, prediction_seconds: float,
+        deadline_seconds: float | None = None,
+    ) -> None:  # fmt: skip
+        self.forecaster, self._learner, self.watch = forecaster, learner, Watch()
+        self._deadline, self._typical = deadline_seconds, prediction_seconds
+        self._seconds = deque([prediction_seconds], TIMED)
+        self._predicting, self._learning = Worker("ssjf-predictor"), Worker("ssjf-learner")
+        self._waiting = 0
         self._breaker = CircuitBreaker()
         self._saving: asyncio.TimerHandle | None = None
 
+    def deadline_seconds(self, before: int) -> float:
+        """How long a request waits for its prediction, behind so many that wait for theirs."""
+        if self._deadline is not None:
+            return self._deadline
+        expected = self._typical * (before + 1)
+        return min(max(MARGIN * expected, LEAST_DEADLINE), LONGEST_DEADLINE)
+
     async def forecast(self, request: CompletionRequest, arrived_at: float) -> Forecast:
-        """The forecast; NotPredicted if there is none at the deadline."""
-        if self._breaker.open:
-            raise NotPredicted("predictor_paused")
+        """Forecast a request; NotPredicted if there is no forecast at its deadline."""
         now = time.monotonic()
-        answer = self._submit(self._forecast, request)
-        if answer is None:
-            raise NotPredicted("queue_full")
         try:
-            async with asyncio.timeout(arrived_at + self.deadline_seconds - now):
-                forecast = await asyncio.wrap_future(answer)
-        except TimeoutError:
-            raise NotPredicted("deadline") from None
+            forecast = await self._in_time(request, arrived_at)
+        except NotPredicted as why:
+            self.watch.note(str(why))
+            raise
+        self.watch.note("")
         metrics().prediction_seconds.observe(time.monotonic() - now)
         return forecast
 
+    def _left(self, arrived_at: float, before: int) -> float:
+        return arrived_at + self.deadline_seconds(before) - time.monotonic()
+
+    async def _in_time(self, request: CompletionRequest, arrived_at: float) -> Forecast:
+        if self._breaker.open:
+            raise NotPredicted("predictor_paused")
+        call = self._predicting.submit(partial(self._forecast, request))
+        if call is None:
+            raise NotPredicted("queue_full")
+        answer, before = asyncio.wrap_future(call), self._waiting
+        self._waiting += 1
+        try:
+            # Those before it may turn out to take longer than was expected when it came.
+            while not call.done() and (left := self._left(arrived_at, before)) > 0:
+                await asyncio.wait([answer], timeout=left)
+            if not call.done():
+                raise NotPredicted("deadline")
+            return await answer  # at once, or, where the loop was busy, as soon as it hears of it
+        finally:
+            self._waiting -= 1
+            answer.cancel()  # if the call has not begun, either: others wait behind it
+
     def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
         """Learn from a whole response when the thread comes to it, and save some time later."""
-        if self._submit(self._learner.learn, request, forecast, response) is None:
+        learn = partial(self._learner.learn, request, forecast, response)
+        if self._learning.submit(learn) is None:
             metrics().not_learned.labels("queue_full").inc()
         elif self._saving is None:
             loop = asyncio.get_running_loop()
             self._saving = loop.call_later(self._learner.save_seconds, self._save)
 
     def stop(self) -> None:
-        """Finish what is queued, and save."""
-        wait([self._thread.submit(self._learner.save)], STOP_SECONDS)
+        """Finish what is to be learned, and save."""
+        if (saved := self._learning.submit(self._learner.save)) is not None:
+            wait([saved], STOP_SECONDS)
 
     def _save(self) -> None:
         self._saving = None
-        self._thread.submit(self._learner.save)
-
-    def _submit(self, function: Callable[..., Any], *given: Any) -> Future[Any] | None:
-        """A call in the thread, unless too many wait for it."""
-        if not self._room.acquire(blocking=False):
-            return None
-        call = self._thread.submit(function, *given)
-        call.add_done_callback(lambda _: self._room.release())
-        return call
+        self._learning.submit(self._learner.save)
 
     def _forecast(self, request: CompletionRequest) -> Forecast:
         if self._breaker.open:
             raise NotPredicted("predictor_paused")
+        started = time.perf_counter()
         try:
             forecast = self.forecaster.forecast(request)
-        except BaseException as error:  # even SystemExit of a library must not end the thread
+        except BaseException as error:  # even SystemExit of a library
             metrics().failures.inc()
             if seconds := self._breaker.failed():
                 # An error's message may quote a prompt.
                 LOG.warning("the predictor fails (%s), paused for %g s", type(error).__name__,
                             seconds)  # fmt: skip
             raise NotPredicted("predictor_error") from None
+        self._seconds.append(time.perf_counter() - started)
+        self._typical = statistics.median(self._seconds)
         self._breaker.succeeded()
         return forecast
 
@@ -139,21 +170,20 @@ def load(options: ServeOptions) -> Predictor:
         ) from None
     if state is not None:
         _restore(forecaster, state)
-    ms = options.deadline_ms or max(1e3 * DEADLINE_PREDICTIONS * seconds, LEAST_DEADLINE_MS)
-    LOG.info("a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds, ms)
     max_bytes = int(1e6 * options.max_state_mb)
     learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes)
-    return Predictor(forecaster, learner, ms / 1e3)
+    given = None if options.deadline_ms is None else options.deadline_ms / 1e3
+    predictor = Predictor(forecaster, learner, seconds, given)
+    LOG.info(
+        "a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds,
+        1e3 * predictor.deadline_seconds(0),
+    )  # fmt: skip
+    return predictor
 
 
 def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
     """Forecaster and state file; InputError, of which a server would learn only minutes later."""
     proxy, card = io.load(options.proxy), io.card(options.proxy)
-    if options.learn == "retrieval" and not hasattr(proxy, "learn"):
-        raise InputError(
-            f"proxy {options.proxy} is no retrieval proxy, which learn 'retrieval' needs; "
-            "learn 'calibration' suits every proxy"
-        )
     forecaster = FORECASTERS[options.learn](proxy, card.get("text") == "history")
     if not options.state:
         return forecaster, None

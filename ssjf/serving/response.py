@@ -31,16 +31,17 @@ class Response:
         """Finish reason and length; "" and 0 where they are not there."""
         return _ending(self._tail)
 
-    def output_tokens(self) -> int:
-        """Length of an answer that the model ended; NotLearnable for any other."""
+    def output_tokens(self) -> tuple[int, bool]:
+        """Length of an answer that the model ended, or a limit, which makes the second true.
+
+        NotLearnable for any other.
+        """
         finish, tokens = self._read()
-        if finish == "length":
-            raise NotLearnable("cut_off")
-        if finish not in ("stop", ""):
+        if finish not in ("stop", "length", ""):
             raise NotLearnable("other_finish")
         if not finish or tokens < 1:
             raise NotLearnable("unreadable")
-        return tokens
+        return tokens, finish == "length"
 
 
 class SseResponse(Response):

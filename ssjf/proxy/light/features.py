@@ -1,7 +1,7 @@
 """What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -45,6 +45,7 @@ def words_of(prompt: str) -> list[str]:
     return _WORDS.findall(clipped(prompt).lower())
 
 
+@lru_cache(maxsize=1)  # who learns from a prompt reads it right after it was predicted
 def grams(prompt: str, buckets: int) -> IntArray:
     """Bucket ids (distinct, sorted; a power of two of buckets) of a prompt's n-grams.
 
@@ -58,6 +59,26 @@ def grams(prompt: str, buckets: int) -> IntArray:
     hashes = [np.array([_hash(gram) for gram in whole], np.int64)]
     hashes += [_spelled(word) for word in words[:MOST_SPELLED]]
     return np.unique(np.concatenate(hashes) & (buckets - 1))
+
+
+def tfidf(
+    ids: Sequence[IntArray], buckets: int, rows: np.ndarray | None = None, least: int = 1
+) -> tuple[Any, np.ndarray]:
+    """Normalised tf-idf rows of bucket ids, a sparse (n, buckets), and the idf as float16.
+
+    ``rows``, a mask, alone make the weights (by default all do), of buckets that ``least`` have.
+    """
+    from scipy.sparse import csr_matrix  # takes long to import
+
+    ends = np.cumsum([0, *map(len, ids)])
+    there = csr_matrix((np.ones(ends[-1]), np.concatenate(ids), ends), shape=(len(ids), buckets))
+    counted = there if rows is None else there[np.flatnonzero(rows)]
+    seen = np.asarray(counted.sum(axis=0)).ravel()
+    idf = np.log((1 + counted.shape[0]) / (1 + seen)) + 1
+    idf = np.where(seen >= least, idf, 0).astype(np.float16)
+    weighted = csr_matrix(there.multiply(idf.astype(np.float64)))
+    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+    return csr_matrix(weighted.multiply(1 / np.maximum(norms, 1e-9)[:, None])), idf
 
 
 def _hash(gram: str) -> int:
@@ -78,6 +99,7 @@ def _spelled(word: str) -> IntArray:
     return np.array([_hash(f"c{spelled[i : i + n]}") for n, i in starts], np.int64)
 
 
+@lru_cache(maxsize=1)
 def counts(prompt: str) -> FloatArray:
     """Plain counts of a prompt, shape (``COUNTS``,): sizes as log(1 + x), cues as 0 or 1."""
     text = clipped(prompt)

@@ -4,13 +4,11 @@ Everything is fitted on the training rows; the validation rows choose the number
 give the residuals of the predicted distribution.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
-from scipy.sparse import csr_matrix
 
 from ssjf.config import STRICT
 from ssjf.proxy.base import TrainingRows, fit_residuals
@@ -51,7 +49,8 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
     used = np.flatnonzero(rows.train | rows.validation)
     prompts = rows.prompts_of(used)
     targets, train, held = rows.targets[used], rows.train[used], rows.validation[used]
-    tfidf, idf = _tfidf(prompts, train, config)
+    ids = [features.grams(prompt, config.buckets) for prompt in prompts]
+    tfidf, idf = features.tfidf(ids, config.buckets, train, config.least_prompts)
     linear, offset, scores = _linear(tfidf, targets, train, config)
     projection, scale = _projection(tfidf[np.flatnonzero(train)], config)
     counts = np.stack([features.counts(prompt) for prompt in prompts])
@@ -66,21 +65,6 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
         **vars(around), idf=idf, linear=linear, offset=offset, projection=projection, scale=scale,
         base=np.array([base]), trees=trees,
     )  # fmt: skip
-
-
-def _tfidf(prompts: Sequence[str], train: np.ndarray, config: LightConfig) -> tuple[Any, Any]:
-    """(normalised tf-idf rows, idf as float16); the training rows alone make the weights."""
-    ids = [features.grams(prompt, config.buckets) for prompt in prompts]
-    ends = np.cumsum([0, *map(len, ids)])
-    there = csr_matrix(
-        (np.ones(ends[-1]), np.concatenate(ids), ends), shape=(len(ids), config.buckets)
-    )
-    seen = np.asarray(there[np.flatnonzero(train)].sum(axis=0)).ravel()
-    idf = np.log((1 + train.sum()) / (1 + seen)) + 1
-    idf = np.where(seen >= config.least_prompts, idf, 0).astype(np.float16)
-    weighted = csr_matrix(there.multiply(idf.astype(np.float64)))
-    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    return csr_matrix(weighted.multiply(1 / np.maximum(norms, 1e-9)[:, None])), idf
 
 
 def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):

@@ -7,16 +7,14 @@ MLP when nothing similar is found. How each is done here is ours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from ssjf.config import STRICT
-from ssjf.errors import InputError
 from ssjf.proxy.base import (
     LEVELS,
-    LONGEST_TOKENS,
     NO_PREDICTION,
     Arrays,
     Prediction,
@@ -24,8 +22,7 @@ from ssjf.proxy.base import (
 )
 from ssjf.proxy.encoder.heads import Layers
 from ssjf.proxy.encoder.proxy import OnnxEncoder, unit
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.request import FloatArray, IntArray
+from ssjf.request import FloatArray
 
 MEMORY = "memory.safetensors"
 
@@ -55,6 +52,49 @@ class RetrievalConfig(BaseModel):
     capacity: int = Field(10**6, ge=1, le=10**7)
     bands: int = Field(5, ge=1, le=100)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """Unit vectors, shape (n, dimensions), and logarithms of lengths, (n, draws), NaN if unknown.
+
+    A search looks at every vector. It may be used by several threads.
+    """
+
+    vectors: np.ndarray
+    logs: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, logs: np.ndarray) -> Self:
+        """Vectors rounded as they are stored, with their lengths."""
+        return cls(vectors.astype(np.float16).astype(np.float32), logs.astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def search(self, vector: np.ndarray, k: int) -> tuple[FloatArray, FloatArray]:
+        """Cosines (k,), falling, and logarithms of lengths (k, draws); fewer than k if need be."""
+        cosines = self.vectors @ vector.astype(np.float32)
+        near = np.argpartition(cosines, -k)[-k:] if k < len(self) else np.arange(len(self))
+        near = near[np.argsort(-cosines[near], kind="stable")]
+        return cosines[near].astype(np.float64), self.logs[near].astype(np.float64)
+
+    def to_bytes(self) -> bytes:
+        """All of it, as one safetensors file."""
+        from safetensors.numpy import save
+
+        return save({"vectors": self.vectors.astype(np.float16), "logs": self.logs})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, dimensions: int) -> Self:
+        """The inverse of ``to_bytes``; ValueError for bytes that are something else."""
+        from safetensors.numpy import load
+
+        arrays = load(data)
+        vectors, logs = arrays["vectors"], arrays["logs"]
+        if vectors.shape != (len(logs), dimensions) or logs.ndim != 2:
+            raise ValueError("its vectors and lengths do not fit together")
+        return cls.of(vectors, logs)
 
 
 @dataclass(frozen=True)
@@ -104,7 +144,7 @@ class Neighbourhood(NamedTuple):
 
 @dataclass(frozen=True)
 class RetrievalProxy:
-    """A trained retrieval proxy, which goes on learning; ours. It may be used by several threads.
+    """A trained retrieval proxy; ours. It may be used by several threads.
 
     encoder: prompts to vectors. map: shape (hidden, dimensions), into the space that is searched.
     memory: past prompts there. fallback: predicts where no neighbour is similar enough.
@@ -123,7 +163,7 @@ class RetrievalProxy:
     def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
         """Lengths in tokens, and quantiles: those of the neighbours' lengths, conformalised.
 
-        Each prompt is predicted alone; what is learnt meanwhile counts.
+        Each prompt is predicted alone.
         """
         if not len(prompts):
             return NO_PREDICTION
@@ -156,17 +196,6 @@ class RetrievalProxy:
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(weights @ means), levels, float(near[0])
 
-    def learn(self, prompts: Sequence[str], output_tokens: Sequence[float]) -> IntArray:
-        """Remember prompts and the lengths of their answers; their ids in memory, (n,), rising."""
-        lengths = np.asarray(output_tokens, np.float64)
-        if lengths.shape != (len(prompts),):
-            raise InputError(f"{len(prompts)} prompts and {lengths.size} lengths; be they as many")
-        if not ((lengths >= 1) & (lengths <= LONGEST_TOKENS)).all():
-            raise InputError(f"output_tokens must be numbers from 1 to {LONGEST_TOKENS:g}")
-        if not len(prompts):
-            return np.zeros(0, np.int64)
-        return self.memory.add(self.vectors(prompts), np.log(lengths)[:, None])
-
     def arrays(self) -> Arrays:
         around = self.near.stored("near") | self.far.stored("far")
         return {"map": self.map} | around | self.fallback.arrays()
@@ -185,7 +214,7 @@ class RetrievalProxy:
         near, far = (ResidualQuantiles.restored(name, arrays) for name in ("near", "far"))
         fallback = Mlp.from_arrays(arrays)
         stored = (folder / MEMORY).read_bytes()
-        memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]), config.capacity)
+        memory = VectorIndex.from_bytes(stored, len(fallback.layers[0][0]))
         encoder = OnnxEncoder.in_folder(folder, **card["reads"])
         return cls(config, encoder, arrays["map"], memory, fallback, near, far, card["found"])
 

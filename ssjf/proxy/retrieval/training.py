@@ -16,8 +16,14 @@ from ssjf.proxy.base import LEAST_OF_BAND, NO_RESIDUALS, TrainingRows, fit_resid
 from ssjf.proxy.encoder.heads import EncoderConfig
 from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
 from ssjf.proxy.io import CARD, load
-from ssjf.proxy.retrieval.index import VectorIndex
-from ssjf.proxy.retrieval.proxy import Mlp, RetrievalConfig, RetrievalProxy, mapped, scaled
+from ssjf.proxy.retrieval.proxy import (
+    Mlp,
+    RetrievalConfig,
+    RetrievalProxy,
+    VectorIndex,
+    mapped,
+    scaled,
+)
 from ssjf.request import FloatArray
 
 PENALTY, BATCH, EPOCHS, PATIENCE = 1.0, 200, 50, 5  # of the MLP
@@ -39,8 +45,7 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
     numbers = {"map_epoch": int(np.argmin(errors)), "map_errors": errors}
     vectors, queries = mapped(vectors, map_), mapped(queries, map_)
     fallback = fit_mlp(vectors, targets[known], config.hidden, config.seed)
-    memory = VectorIndex(vectors.shape[1], rows.draws.shape[1], config.capacity)
-    memory.add(vectors, rows.draws[known])
+    memory = VectorIndex.of(vectors[-config.capacity :], rows.draws[known][-config.capacity :])
     proxy = RetrievalProxy(
         config, encoder, map_, memory, fallback, NO_RESIDUALS, NO_RESIDUALS, numbers
     )

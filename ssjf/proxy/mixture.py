@@ -1,0 +1,132 @@
+"""A ridge on finished requests, and its mixture with the proxy that was trained before.
+
+All lengths are logarithms of tokens. A target is the length of an answer, or, where that was cut
+off at a limit, what is predicted if that is longer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from ssjf.proxy.light import features
+from ssjf.request import FloatArray
+
+BUCKETS = 2**17
+PENALTY, TOLERANCE = 1.0, 1e-3  # of the ridge
+IMPORTANCE = np.array([0.05] * features.COUNTS + [1.0])  # of counts and prediction; n-grams: 1
+WEIGHTS = np.linspace(0, 1, 5)  # that the ridge may have in the mixture
+FEWEST = 10  # requests that the ridge has predicted before it counts
+CERTAINTY = 3.0  # how fast the one that orders better takes over
+PRIOR, OF_LEVEL = 20.0, 5.0  # requests that weigh as much as the trained proxy's scale, and level
+LEAST_SLOPE, LEAST_SPREAD = 0.1, 1e-3
+
+
+class Reading(NamedTuple):
+    """A prompt: hashed n-grams, plain counts, and the length that the trained proxy predicts
+    (shipped) and the ridge (refitted, NaN while there is none)."""
+
+    ids: np.ndarray
+    counts: np.ndarray
+    shipped: float
+    refitted: float
+
+
+class Finished(NamedTuple):
+    """A finished request."""
+
+    reading: Reading
+    length: float
+    cut_off: bool
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge regression on the tf-idf of n-grams, scaled counts and the trained proxy's prediction.
+
+    idf, words: shape (BUCKETS,). mean, scale, plain: (counts + 1,).
+    """
+
+    idf: np.ndarray
+    words: np.ndarray
+    mean: FloatArray
+    scale: FloatArray
+    plain: FloatArray
+    level: float
+
+    @classmethod
+    def fit(cls, rows: Sequence[Finished], targets: FloatArray, half_life: float) -> Self:
+        """Fit to finished requests, the oldest first; one ``half_life`` older weighs half."""
+        from scipy.sparse import csr_matrix, diags, hstack  # takes long to import
+        from scipy.sparse.linalg import lsqr
+
+        tfidf, idf = features.tfidf([each.reading.ids for each in rows], BUCKETS)
+        plain = np.array([[*each.reading.counts, each.reading.shipped] for each in rows])
+        mean, scale = plain.mean(axis=0), np.maximum(plain.std(axis=0), LEAST_SPREAD) / IMPORTANCE
+        columns = hstack([tfidf, csr_matrix((plain - mean) / scale)], "csr")
+        weights = 0.5 ** (np.arange(len(rows))[::-1] / half_life)
+        level, roots = float(np.average(targets, weights=weights)), np.sqrt(weights)
+        found = lsqr(diags(roots) @ columns, roots * (targets - level), PENALTY**0.5,
+                     atol=TOLERANCE, btol=TOLERANCE)[0]  # fmt: skip
+        return cls(idf, found[:BUCKETS].astype(np.float32), mean, scale, found[BUCKETS:], level)
+
+    def length(self, reading: Reading) -> float:
+        """The predicted length."""
+        tfidf = self.idf[reading.ids].astype(np.float64)
+        words = tfidf @ self.words[reading.ids] / max(float(np.sqrt(tfidf @ tfidf)), 1e-9)
+        plain = (np.append(reading.counts, reading.shipped) - self.mean) / self.scale
+        return float(self.level + words + plain @ self.plain)
+
+
+class Mixture(NamedTuple):
+    """Both predictions, each standardised, mixed, and brought to the scale of what finished: so
+    much of each, and a constant."""
+
+    shipped: float
+    refitted: float
+    constant: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Finished], targets: FloatArray) -> Self:
+        """The best by what was predicted of these requests, at least one, before they finished.
+
+        The fewer there are, the nearer it is to the trained proxy's own prediction.
+        """
+        lengths = np.array([each.reading[2:] for each in rows])
+        finished = np.array([each[1:] for each in rows])
+        judged = ~np.isnan(lengths[:, 1])
+        if enough := judged.sum() >= FEWEST:
+            lengths, targets, finished = lengths[judged], targets[judged], finished[judged]
+        else:
+            lengths[:, 1] = lengths[:, 0]
+        mean, spread = lengths.mean(axis=0), np.maximum(lengths.std(axis=0), LEAST_SPREAD)
+        standard = (lengths - mean) / spread
+        of_ridge = _weight(standard, *finished.T) if enough else 0.0
+        weights = np.array([1 - of_ridge, of_ridge])
+        mixed = standard @ weights
+        level = mean[0] + (targets - mean[0]).sum() / (len(targets) + OF_LEVEL)
+        slope = (mixed @ (targets - level) + PRIOR * spread[0]) / (mixed @ mixed + PRIOR)
+        slope = max(slope, LEAST_SLOPE * spread[0])  # it keeps the order and makes no ties
+        of_both = slope * weights / spread
+        shipped, refitted = map(float, of_both)
+        return cls(shipped, refitted, float(level - of_both @ mean))
+
+    def length(self, reading: Reading) -> float:
+        """The length that is predicted."""
+        refitted = self.refitted * reading.refitted if self.refitted else 0.0
+        return self.constant + self.shipped * reading.shipped + refitted
+
+
+def _weight(standard: FloatArray, observed: FloatArray, cut_off: FloatArray) -> float:
+    """The ridge's weight: a mean of ``WEIGHTS``, each counting by how well it orders pairs.
+
+    A pair is judged where it is known which was longer (Harrell's concordance).
+    """
+    longer = (observed[:, None] > observed) & (cut_off == 0)
+    if not longer.any():
+        return 0.0
+    mixed = standard @ np.stack([1 - WEIGHTS, WEIGHTS])
+    right = np.array([(each[:, None] > each)[longer].mean() for each in mixed.T])
+    votes = np.exp(CERTAINTY * len(observed) * (right - right.max()))
+    return float(votes @ WEIGHTS / votes.sum())

@@ -1,0 +1,146 @@
+"""A proxy that learns the traffic that it predicts, beside the one that was trained before.
+
+Of prompts only hashed n-grams and plain counts are kept, no text.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ssjf.proxy.base import LONGEST_TOKENS, Arrays, Proxy
+from ssjf.proxy.light import features
+from ssjf.proxy.mixture import BUCKETS, Finished, Mixture, Reading, Ridge
+from ssjf.request import FloatArray
+
+MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered: requests, and n-grams of all of them
+HALF_LIFE = 2000.0  # requests after which a finished one weighs half
+FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests from one refit to the next
+LONGEST = np.log(LONGEST_TOKENS)
+RECENT, OFTEN = 500, 10  # requests that the mixture is of, and after which it is made anew
+
+
+class Refit:
+    """Learns the lengths of one LLM's answers.
+
+    One thread may predict while another one does all else: what predicts is replaced as a whole.
+    """
+
+    def __init__(self, half_life: float = HALF_LIFE) -> None:
+        self._half_life = half_life
+        self._rows: deque[Finished] = deque()
+        self._ids = self._count = 0
+        self._next = FIRST
+        self._ridge: Ridge | None = None
+        self._mixture: Mixture | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def predict(self, prompt: str, shipped_tokens: float) -> tuple[float, Reading]:
+        """Predicted tokens, and what to learn from once the answer has finished."""
+        ids = features.grams(prompt, BUCKETS).astype(np.int32)
+        counts = features.counts(prompt).astype(np.float32)
+        reading = self._refitted(Reading(ids, counts, float(np.log(shipped_tokens)), np.nan))
+        if self._mixture is None:
+            return shipped_tokens, reading
+        return float(np.exp(np.clip(self._mixture.length(reading), 0, LONGEST))), reading
+
+    def _refitted(self, reading: Reading) -> Reading:
+        ridge = self._ridge
+        return reading if ridge is None else reading._replace(refitted=ridge.length(reading))
+
+    def learn(self, reading: Reading, output_tokens: float, cut_off: bool = False) -> None:
+        """Learn from a finished request: lengths' scale soon, all else at the next refit."""
+        if not 1 <= output_tokens <= LONGEST_TOKENS:
+            raise ValueError(f"{output_tokens} tokens are no length")
+        self._remember(Finished(reading, float(np.log(output_tokens)), bool(cut_off)))
+        if self._count < FIRST or self._count % OFTEN == 0:
+            self._mix()
+
+    def _remember(self, row: Finished) -> None:
+        self._rows.append(row)
+        self._ids += len(row.reading.ids)
+        self._count += 1
+        while len(self._rows) > MOST_ROWS or (self._ids > MOST_IDS and len(self._rows) > FIRST):
+            self._ids -= len(self._rows.popleft().reading.ids)
+
+    def _targets(self, rows: Iterable[Finished]) -> FloatArray:
+        return np.array([
+            max(row.length, self._present(row.reading)) if row.cut_off else row.length
+            for row in rows
+        ])  # fmt: skip
+
+    def _present(self, reading: Reading) -> float:
+        mixture = self._mixture
+        return mixture.length(self._refitted(reading)) if mixture else reading.shipped
+
+    def _mix(self) -> None:
+        recent = [*islice(self._rows, max(0, len(self._rows) - RECENT), None)]
+        self._mixture = Mixture.of(recent, self._targets(recent))
+
+    @property
+    def due(self) -> bool:
+        """Whether enough requests have finished since the last refit."""
+        return self._count >= self._next
+
+    def refit(self) -> None:
+        """Fit the ridge anew to all that is remembered; it takes up to about a second."""
+        self._next = min(int(self._count * GROWTH) + 1, self._count + MOST_BETWEEN)
+        self._ridge = Ridge.fit(self._rows, self._targets(self._rows), self._half_life)
+
+    def arrays(self) -> Arrays:
+        """All that is remembered."""
+        readings = [row.reading for row in self._rows]
+        return {
+            "ids": np.concatenate([np.zeros(0, np.int32), *(each.ids for each in readings)]),
+            "sizes": np.array([len(each.ids) for each in readings]),
+            "counts": np.array([each.counts for each in readings]),
+            "logs": np.array([[*row.reading[2:], row.length] for row in self._rows]),
+            "cut_off": np.array([row.cut_off for row in self._rows]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The inverse of ``arrays``, refitted; an error for what is none."""
+        ids, sizes, counts = arrays["ids"], arrays["sizes"], arrays["counts"]
+        fits = sizes.sum() == len(ids) and counts.shape == (len(sizes), features.COUNTS)
+        if not fits or ((ids < 0) | (ids >= BUCKETS)).any():
+            raise ValueError("its n-grams and counts do not fit together")
+        learner = cls()
+        parts = np.split(ids, np.cumsum(sizes)[:-1])
+        rows = zip(parts, counts, arrays["logs"], arrays["cut_off"], strict=True)
+        for part, count, logs, cut_off in rows:
+            shipped, refitted, length = logs.tolist()
+            reading = Reading(part, count, shipped, refitted)
+            learner._remember(Finished(reading, length, bool(cut_off)))
+        if learner.due:
+            learner.refit()
+        learner._mix()
+        return learner
+
+
+def prequential(
+    prompts: Sequence[str], output_tokens: ArrayLike, proxy: Proxy, lag: int = 0,
+    cut_off: ArrayLike | None = None, half_life: float = HALF_LIFE,
+) -> FloatArray:  # fmt: skip
+    """Predicted tokens, shape (n,), each by a proxy refitted to requests that finished before.
+
+    The requests finish in the order given, each when ``lag`` more have been predicted. cut_off:
+    which answers ended at their limit.
+    """
+    lengths = np.asarray(output_tokens, np.float64)
+    cut = np.zeros(len(lengths), bool) if cut_off is None else np.asarray(cut_off, bool)
+    learner, predicted = Refit(half_life), np.zeros(len(lengths))
+    readings: list[Reading] = []
+    for i, shipped in enumerate(proxy.predict(prompts).tokens):
+        if (done := i - lag - 1) >= 0:
+            learner.learn(readings[done], lengths[done], cut[done])
+            if learner.due:
+                learner.refit()
+        predicted[i], reading = learner.predict(prompts[i], float(shipped))
+        readings.append(reading)
+    return predicted

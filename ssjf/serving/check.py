@@ -1,0 +1,35 @@
+"""What this machine can predict: ``ssjf serve MODEL --check``."""
+
+import asyncio
+import time
+
+from ssjf.serving.forecaster import Forecast, warm_up_request
+from ssjf.serving.options import ServeOptions
+from ssjf.serving.predictor import Predictor, load
+
+BURST = 40
+
+
+def told(options: ServeOptions) -> str:
+    """Predictions a second, one at a time and in a burst, and the deadline that follows."""
+    predictor = load(options.model_copy(update={"state": ""}))
+    first, last = (1e3 * predictor.deadline_seconds(before) for before in (0, BURST - 1))
+    return (
+        f"proxy {options.proxy}, prompts of about 256 tokens:\n"
+        f"  one at a time: {asyncio.run(_rate(predictor, 1))}\n"
+        f"  a burst of {BURST}: {asyncio.run(_rate(predictor, BURST))}\n"
+        f"  a request waits up to {first:.3g} ms for its prediction, "
+        f"the last of the burst up to {last:.3g} ms"
+    )
+
+
+async def _rate(predictor: Predictor, at_once: int) -> str:
+    """How fast, and how many of ``BURST`` requests, of which so many come at once, in time."""
+    started, in_time = time.monotonic(), 0
+    for first in range(0, BURST, at_once):
+        requests = [warm_up_request(i) for i in range(first, first + at_once)]
+        calls = [predictor.forecast(each, time.monotonic()) for each in requests]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        in_time += sum(isinstance(each, Forecast) for each in found)
+    rate = in_time / (time.monotonic() - started)
+    return f"{rate:,.0f} predictions a second, {in_time} of {BURST} in time"

@@ -1,0 +1,46 @@
+"""Tells the operator when predictions do not come, for the order is then no longer by length."""
+
+import logging
+from collections import Counter, deque
+
+from ssjf.serving.metrics import metrics
+
+LAST = 100  # requests that are looked at
+MOST, FEW = 5, 2  # of them without a prediction: more are told; no more, and it is over
+LOG = logging.getLogger(__name__)
+
+
+class Watch:
+    """The share of recent requests that were not predicted for lack of time or a failure.
+
+    It is a gauge, and a warning once each time it gets too large.
+    """
+
+    def __init__(self) -> None:
+        self._reasons: deque[str] = deque(maxlen=LAST)
+        self._warned = False
+
+    def note(self, reason: str) -> None:
+        """Why a request was not predicted, "" if it was."""
+        self._reasons.append(reason)
+        missing = Counter(filter(None, self._reasons))
+        share = missing.total() / len(self._reasons)
+        metrics().unpredicted_share.set(share)
+        if missing.total() <= FEW:
+            self._warned = False
+        elif missing.total() > MOST and not self._warned:
+            self._warned = True
+            ((reason, _),) = missing.most_common(1)
+            LOG.warning(
+                "%.0f %% of the last %d requests were not predicted (mostly: %s) and so not "
+                "ordered by length; %s", 100 * share, len(self._reasons), reason, _advice(reason),
+            )  # fmt: skip
+
+
+def _advice(reason: str) -> str:
+    if reason not in ("deadline", "queue_full"):
+        return "the proxy fails, as logged before: choose another --proxy"
+    return (
+        "raise --deadline-ms or leave it out, or give the server another core; "
+        "ssjf serve MODEL --check says what this machine can predict"
+    )
