@@ -103,6 +103,14 @@ def test_answers_that_were_cut_off_are_longer_than_they_seem():
     assert np.median(read[200:][tells]) > 1.5 * np.median(taken[200:][tells])
 
 
+def test_an_order_is_mended_though_half_of_the_answers_are_cut_off():
+    """What a trained proxy that is wrong says of them must not be learned from it."""
+    prompts, tokens = traffic(400)
+    cut = tokens > 100
+    found = prequential(prompts, np.minimum(tokens, 100), Fixed(5e3 / tokens), cut_off=cut)
+    assert order(found, np.minimum(tokens, 100), slice(150, None)) > 0.8
+
+
 def test_where_all_answers_are_cut_off_the_order_stays():
     prompts, tokens = traffic(100)
     found = prequential(prompts, np.full(100, 5), Fixed(tokens), cut_off=np.ones(100, bool))

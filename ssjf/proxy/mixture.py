@@ -21,6 +21,7 @@ FEWEST = 10  # requests that the ridge has predicted before it counts
 CERTAINTY = 3.0  # how fast the one that orders better takes over
 PRIOR, OF_LEVEL = 20.0, 5.0  # requests that weigh as much as the trained proxy's scale, and level
 LEAST_SLOPE, LEAST_SPREAD = 0.1, 1e-3
+ROUNDS = 3  # fits in turn, where answers were cut off
 
 
 class Reading(NamedTuple):
@@ -56,7 +57,7 @@ class Ridge:
     level: float
 
     @classmethod
-    def fit(cls, rows: Sequence[Finished], targets: FloatArray, half_life: float) -> Self:
+    def fit(cls, rows: Sequence[Finished], half_life: float) -> Self:
         """Fit to finished requests, the oldest first; one ``half_life`` older weighs half."""
         from scipy.sparse import csr_matrix, diags, hstack  # takes long to import
         from scipy.sparse.linalg import lsqr
@@ -66,9 +67,15 @@ class Ridge:
         mean, scale = plain.mean(axis=0), np.maximum(plain.std(axis=0), LEAST_SPREAD) / IMPORTANCE
         columns = hstack([tfidf, csr_matrix((plain - mean) / scale)], "csr")
         weights = 0.5 ** (np.arange(len(rows))[::-1] / half_life)
-        level, roots = float(np.average(targets, weights=weights)), np.sqrt(weights)
-        found = lsqr(diags(roots) @ columns, roots * (targets - level), PENALTY**0.5,
-                     atol=TOLERANCE, btol=TOLERANCE)[0]  # fmt: skip
+        roots = np.sqrt(weights)
+        weighted, damping = diags(roots) @ columns, PENALTY**0.5
+        observed, cut_off = np.array([each[1:] for each in rows]).T
+        targets, level, found = observed, 0.0, np.zeros(columns.shape[1])
+        for _ in range(ROUNDS if cut_off.any() else 1):
+            level = float(np.average(targets, weights=weights))
+            found = lsqr(weighted, roots * (targets - level), damping, TOLERANCE, TOLERANCE)[0]
+            # Not by what was predicted before: an order that was wrong would be learned again.
+            targets = np.where(cut_off, np.maximum(observed, level + columns @ found), observed)
         return cls(idf, found[:BUCKETS].astype(np.float32), mean, scale, found[BUCKETS:], level)
 
     def length(self, reading: Reading) -> float:

@@ -4,7 +4,7 @@ Of prompts only hashed n-grams and plain counts are kept, no text.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Self
 
@@ -68,19 +68,15 @@ class Refit:
         while len(self._rows) > MOST_ROWS or (self._ids > MOST_IDS and len(self._rows) > FIRST):
             self._ids -= len(self._rows.popleft().reading.ids)
 
-    def _targets(self, rows: Iterable[Finished]) -> FloatArray:
-        return np.array([
-            max(row.length, self._present(row.reading)) if row.cut_off else row.length
-            for row in rows
-        ])  # fmt: skip
-
-    def _present(self, reading: Reading) -> float:
-        mixture = self._mixture
-        return mixture.length(self._refitted(reading)) if mixture else reading.shipped
-
     def _mix(self) -> None:
         recent = [*islice(self._rows, max(0, len(self._rows) - RECENT), None)]
-        self._mixture = Mixture.of(recent, self._targets(recent))
+        targets = [self._at_least(row) if row.cut_off else row.length for row in recent]
+        self._mixture = Mixture.of(recent, np.array(targets))
+
+    def _at_least(self, row: Finished) -> float:
+        """The length that is predicted now of an answer that was cut off, or its own if larger."""
+        mixture, reading = self._mixture, self._refitted(row.reading)
+        return max(row.length, mixture.length(reading) if mixture else reading.shipped)
 
     @property
     def due(self) -> bool:
@@ -90,7 +86,7 @@ class Refit:
     def refit(self) -> None:
         """Fit the ridge anew to all that is remembered; it takes up to about a second."""
         self._next = min(int(self._count * GROWTH) + 1, self._count + MOST_BETWEEN)
-        self._ridge = Ridge.fit(self._rows, self._targets(self._rows), self._half_life)
+        self._ridge = Ridge.fit(self._rows, self._half_life)
 
     def arrays(self) -> Arrays:
         """All that is remembered."""

@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 def warm_up_request(i: int) -> CompletionRequest:
     """Requests of about 256 tokens that are not quite alike."""
-    return CompletionRequest((f"{i}. " + "Write a list of three words. " * 40,))
+    return CompletionRequest((f"{i + 1}. " + "Write a list of three words. " * 40,))
 
 
 @dataclass(frozen=True)
