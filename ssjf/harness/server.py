@@ -1,6 +1,5 @@
 """A vLLM server for a measurement: started, queried over HTTP, ended with this process."""
 
-import ctypes
 import http.client
 import json
 import os
@@ -8,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from typing import Any
 from ssjf.config import SERVE_PREFIX
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.interpreter import ABSENT, python, variables
+from ssjf.harness.interpreter import ABSENT, end_with_the_parent, python, variables
 from ssjf.harness.worker import SETTINGS
 
 HOST = "127.0.0.1"
@@ -30,7 +28,6 @@ NOT_FOR_SERVERS = {"model", "skip_tokenizer_init", "scheduling_policy", "async_s
 # vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and can fail
 # where it sends at that moment.
 KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
-_LIBC = ctypes.CDLL(None)
 
 
 def options_of(deployment: Deployment, max_num_seqs: int, model: Path) -> list[str]:
@@ -105,7 +102,7 @@ class LiveServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt is ours to pass on
-                preexec_fn=_end_with_the_parent,
+                preexec_fn=end_with_the_parent,
             )
 
     def wait(self) -> None:
@@ -183,9 +180,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind((HOST, 0))
         return free.getsockname()[1]
-
-
-def _end_with_the_parent() -> None:
-    """A killed measurement leaves no server behind (1 is PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        _LIBC.prctl(1, signal.SIGTERM)
