@@ -8,8 +8,10 @@ import time
 import zipfile
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
+import tokenizers
 from safetensors.numpy import load_file
 
 from real_model import folder, wheel
@@ -19,7 +21,6 @@ from ssjf.harness import pretrained
 from ssjf.harness.gguf import PRE_TOKENIZERS, convert
 from ssjf.harness.models import write_safetensors
 
-gguf = pytest.importorskip("gguf")
 LAYERS, HIDDEN, HEADS, KV_HEADS, INNER = 2, 32, 4, 2, 48
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -80,7 +81,8 @@ def write(path, architecture="llama", template=TEMPLATE, rule="smollm", more=())
 
 
 def test_weights_are_those_that_transformers_reads(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     path = write(tmp_path / "small.gguf")
     out = pretrained.get("mine", tmp_path / "out", gguf=path, precision="float32")
     ours = load_file(out / "model.safetensors")
@@ -105,7 +107,6 @@ def test_bfloat16_is_float32_rounded(tmp_path):
 
 @pytest.mark.parametrize("rule", PRE_TOKENIZERS)
 def test_every_tokenizer_gives_back_the_text(tmp_path, rule):
-    tokenizers = pytest.importorskip("tokenizers")
     (tmp_path / "out").mkdir()
     convert(write(tmp_path / "small.gguf", rule=rule), tmp_path / "out", "float32")
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
@@ -190,7 +191,6 @@ def test_a_killed_conversion_leaves_nothing_and_is_done_again(tmp_path):
 
 
 def test_the_tokenizer_splits_digits_and_gives_back_real_texts():
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(folder() / "tokenizer.json"))
     assert tokenizer.encode("\n\n41").tokens == ["ĊĊ", "4", "1"]
     texts = [each.read_text() for each in sorted(Path(__file__).parents[1].rglob("docs/*.md"))]

@@ -5,6 +5,7 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 
 import real_model
 import vllm_engine
@@ -57,7 +58,6 @@ def usual(live):
 
 
 def test_the_answer_is_sensible_and_ends_by_itself(live, usual):
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(real_model.folder() / "tokenizer.json"))
     _, _, texts, ended = usual
     assert tokenizer.decode(texts[TEXTS[0]]) == "The capital of France is Paris."

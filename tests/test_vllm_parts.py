@@ -13,7 +13,7 @@ from ssjf.experiments import fidelity as measured
 from ssjf.experiments import runner
 from ssjf.experiments.grid import experiment, experiments
 from ssjf.experiments.runs.steady import saturation_rate
-from ssjf.harness import post_install as mend
+from ssjf.harness import interpreter as mend
 from ssjf.harness.deployment import deployment, deployments
 from ssjf.harness.engine import Engine
 from ssjf.harness.models import SHAPES, make

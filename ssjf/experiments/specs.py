@@ -11,19 +11,16 @@ from pydantic import AfterValidator, Field
 
 from ssjf.config import validated
 from ssjf.errors import unknown
+from ssjf.experiments.tables import Count, Number, Positive, Table
 from ssjf.experiments.workloads import (
     Asked,
     Bursts,
     Chats,
-    Count,
     HttpLoad,
     NaturalLoop,
-    Number,
     OpenLoop,
-    Positive,
     Prompted,
     Sweep,
-    Table,
     Texts,
 )
 from ssjf.proxy import known_predictors

@@ -21,7 +21,7 @@ from ssjf.errors import InputError
 from ssjf.experiments import paths
 from ssjf.experiments.paths import environment
 from ssjf.experiments.specs import Run
-from ssjf.experiments.workloads import Table
+from ssjf.experiments.tables import Table
 from ssjf.files import sha256, whole_file, whole_folder
 
 Spec = Mapping[str, Any]

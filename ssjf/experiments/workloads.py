@@ -1,71 +1,10 @@
-"""What arrives in a run, as its specification has it: one table per kind of workload.
-
-A table is stored as it was written, only with the keys that were set, so that the hash of a
-specification does not change when a new option with a default comes.
-"""
+"""What arrives in a run, as its specification has it: one table per kind of workload."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from ssjf.config import STRICT
-
-Number = int | float  # a whole number stays one: it is written and hashed as such
-Positive = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-
-
-class Table(BaseModel):
-    """A table of a specification: unknown keys and wrong types are refused."""
-
-    model_config = STRICT
-
-    def as_json(self) -> dict[str, Any]:
-        """The keys that were set, as they were written."""
-        return self.model_dump(exclude_unset=True)
-
-
-class LengthPool(Table):
-    """Lengths and predictions of the SSJF authors' test rows, drawn with replacement."""
-
-    draw: Literal["length-pool"]
-    requests: Count
-    seed: int
-
-
-class ProxyTest(Table):
-    """What a proxy predicts of the test split of a text data set."""
-
-    draw: Literal["proxy-test"]
-    proxy: str
-    data: str
-    column: str
-
-
-class PredictedPool(Table):
-    """What the trainings of the experiments ``of`` predicted, prompt by prompt."""
-
-    draw: Literal["predicted"]
-    of: list[str]
-    label: str | None = None
-    turn: Count | None = None
-
-
-class LogNormalPool(Table):
-    """Made-up log-normal lengths in tokens, ``most`` at most."""
-
-    draw: Literal["log-normal"]
-    mean: Positive
-    sigma: Positive
-    most: Count
-    requests: Count
-    seed: int
-
-
-Pool = Annotated[
-    LengthPool | ProxyTest | PredictedPool | LogNormalPool, Field(discriminator="draw")
-]
+from ssjf.experiments.tables import Count, Pool, Positive, Seeds, Table
 
 
 class Workload(Table):

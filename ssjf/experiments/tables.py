@@ -1,0 +1,68 @@
+"""What specifications are made of: checked values, their tables, and the pools that runs draw from.
+
+A table is stored as it was written, only with the keys that were set, so that the hash of a
+specification does not change when a new option with a default comes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from ssjf.config import STRICT
+
+Number = int | float  # a whole number stays one: it is written and hashed as such
+Positive = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """A table of a specification: unknown keys and wrong types are refused."""
+
+    model_config = STRICT
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys that were set, as they were written."""
+        return self.model_dump(exclude_unset=True)
+
+
+class LengthPool(Table):
+    """Lengths and predictions of the SSJF authors' test rows, drawn with replacement."""
+
+    draw: Literal["length-pool"]
+    requests: Count
+    seed: int
+
+
+class ProxyTest(Table):
+    """What a proxy predicts of the test split of a text data set."""
+
+    draw: Literal["proxy-test"]
+    proxy: str
+    data: str
+    column: str
+
+
+class PredictedPool(Table):
+    """What the trainings of the experiments ``of`` predicted, prompt by prompt."""
+
+    draw: Literal["predicted"]
+    of: list[str]
+    label: str | None = None
+    turn: Count | None = None
+
+
+class LogNormalPool(Table):
+    """Made-up log-normal lengths in tokens, ``most`` at most."""
+
+    draw: Literal["log-normal"]
+    mean: Positive
+    sigma: Positive
+    most: Count
+    requests: Count
+    seed: int
+
+
+Pool = Annotated[
+    LengthPool | ProxyTest | PredictedPool | LogNormalPool, Field(discriminator="draw")
+]
