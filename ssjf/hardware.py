@@ -24,8 +24,8 @@ def instruction_sets(cpuinfo: str | None = None) -> list[str]:
 
 
 def precision(cpuinfo: str | None = None) -> Literal["float32", "bfloat16"]:
-    """The precision that this processor computes fast in: ``bfloat16`` where it has instructions
-    for it, else ``float32`` (an emulated bfloat16 hardly gains from batches)."""
+    """The precision to compute in: ``bfloat16`` where the processor has instructions for it, else
+    ``float32``, which need not be emulated."""
     has = {"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets(cpuinfo))
     return "bfloat16" if has else "float32"
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from ssjf.analysis.answers import lengths, overtakings, per_run, predictability, same_answers
+from ssjf.analysis.answers import lengths, overtakings, per_run, same_answers
+from ssjf.cli.demo import sentence, summary
 
 
 def test_lengths_count_what_was_cut_and_what_loops():
@@ -18,18 +18,6 @@ def test_lengths_count_what_was_cut_and_what_loops():
     assert table.loc["a", ["p10", "p50", "p99", "max"]].tolist() == [2, 4, 6, 8]
     assert table.loc["a", "at the cap (%)"] == 25 and table.loc["a", "loops (%)"] == 50
     assert table.loc["b", "at the cap (%)"] == 100 and table.loc["b", "loops (%)"] == 0
-
-
-def test_a_perfect_predictor_beats_another_draw():
-    rng = np.random.default_rng(0)
-    mean = np.exp(rng.normal(4, 1, 300))
-    draws = pd.DataFrame({k: np.ceil(mean * np.exp(rng.normal(0, 0.7, 300))) for k in range(3)})
-    known = pd.DataFrame({"mean": mean, "wrong": -mean + mean.max() + 1}).iloc[:250]
-    table = predictability(draws, known).set_index(["series", "metric"])
-    spearman = table.xs("spearman", level="metric")
-    assert spearman.loc["mean", "low"] > spearman.loc["another draw", "high"] > 0.5
-    assert spearman.loc["wrong", "value"] == pytest.approx(-spearman.loc["mean", "value"])
-    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
 
 
 def test_metrics_of_a_run_by_hand():
@@ -57,3 +45,18 @@ def test_equal_answers_are_counted_by_prompt():
     known = pd.DataFrame({"prompt_hash": ["p", "q", "q"], "answer": ["1", "2", "3"]})
     rows = pd.DataFrame({"prompt_hash": ["q", "p", "p"], "answer": ["2", "1", "9"]})
     assert same_answers(rows, known) == (2, 3)
+
+
+def test_the_demo_says_what_changed_at_equal_speed():
+    """The second burst runs at half the speed."""
+    rows = pd.DataFrame({
+        "policy": ["fcfs", "fcfs", "ssjf", "ssjf"], "output_tokens": [30, 10, 30, 10],
+        "answer": ["a", "b", "a", "c"], "arrived_at": 0.0,
+        "scheduled_at": [0.0, 30, 20, 0], "first_token_at": [1.0, 31, 22, 2],
+        "finished_at": [30.0, 40, 80, 20],
+    })  # fmt: skip
+    table = summary(rows)
+    assert table.loc["fcfs"].tolist() == [35, 39.9, 40, 16, 40, 40]
+    assert table.loc["ssjf", ["mean JCT (s)", "tokens", "makespan (s)"]].tolist() == [50, 40, 80]
+    words = sentence(table, rows)
+    assert "mean JCT -29 % at equal speed" in words and "1 of 2 answers word for word" in words

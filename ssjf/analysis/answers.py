@@ -1,19 +1,15 @@
-"""A real model's answers: lengths, how they ended, how far they can be predicted, and how long
-requests took that nothing but the model ended."""
+"""A real model's answers: lengths, how they ended, and how long requests took that nothing but the
+model ended."""
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from ssjf.analysis.bootstrap import resampled
-from ssjf.analysis.quality import quality
-from ssjf.request import FloatArray, IntArray
+from ssjf.request import FloatArray
 
 DEGENERATE = 0.5
 """An answer of which a larger share of 4-grams came before in it loops."""
-ORDER = ("spearman", "kendall_tau_b")
 
 
 def lengths(answers: pd.DataFrame, by: str = "series") -> pd.DataFrame:
@@ -37,46 +33,6 @@ def lengths(answers: pd.DataFrame, by: str = "series") -> pd.DataFrame:
 
 def _percent(mask: pd.Series) -> float:
     return round(100 * float(mask.mean()), 1)
-
-
-def predictability(
-    draws: pd.DataFrame, predictors: pd.DataFrame, baseline: str = "another draw"
-) -> pd.DataFrame:
-    """How well one draw of an answer is ordered: by each predictor, and by another draw.
-
-    Parameters
-    ----------
-    draws: tokens of k draws, a row per prompt (its hash the index), a column per draw.
-    predictors: predicted tokens, a row per prompt, a column per predictor.
-
-    Returns
-    -------
-    Columns series, metric (of ``ORDER``), value, low, high: 95 % bootstrap intervals over
-    prompts, each the mean over draws; ``baseline`` over pairs of draws.
-    """
-    both = draws.index.intersection(predictors.index)
-    answers = draws.loc[both].to_numpy(np.float64)
-    known = predictors.loc[both]
-    pairs = [*combinations(range(answers.shape[1]), 2)]
-
-    def measure(rows: IntArray) -> dict[str, float]:
-        taken = answers[rows]
-        values = {}
-        for metric in ORDER:
-            values[f"{baseline}|{metric}"] = _mean(metric, [(taken[:, i], taken[:, j])
-                                                            for i, j in pairs])  # fmt: skip
-            for name in known:
-                guess = known[name].to_numpy(np.float64)[rows]
-                values[f"{name}|{metric}"] = _mean(metric, [(one, guess) for one in taken.T])
-        return values
-
-    table = resampled(measure, len(both), np.arange(len(both)), 200)
-    named = table["metric"].str.split("|", expand=True)
-    return table.assign(series=named[0], metric=named[1])
-
-
-def _mean(metric: str, pairs: Sequence[tuple[FloatArray, FloatArray]]) -> float:
-    return float(np.mean([quality(truth, guess, [metric])[metric] for truth, guess in pairs]))
 
 
 def per_run(rows: pd.DataFrame, by: Sequence[str], clock: str = "") -> pd.DataFrame:

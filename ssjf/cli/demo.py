@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # it takes long to import
 
 SLOTS, ROWS = 4, 40
 DECODING = {"most_tokens": 192, "temperature": 0.0, "repetition_penalty": 1.1}
+METRICS = {"jct_mean": "mean JCT (s)", "jct_p99": "p99 (s)", "jct_max": "max (s)",
+           "ttft_mean": "mean TTFT (s)"}  # fmt: skip
 STAMPS = ("arrived_at", "scheduled_at", "finished_at")
 
 
@@ -53,20 +55,14 @@ def demo(out: Path | None, requests: int, source: str | None, model: str, seed: 
 
 
 def summary(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """A row per policy: mean, median, p99 and max JCT (s), mean TTFT (s), tokens, makespan (s)."""
-    import pandas as pd
+    """A row per policy: JCT and TTFT (s), tokens, makespan (s)."""
+    from ssjf.analysis.answers import per_run
 
-    return pd.DataFrame({policy: _summary(part) for policy, part in
-                         rows.groupby("policy", sort=False)}).T.round(2)  # fmt: skip
-
-
-def _summary(part: "pd.DataFrame") -> dict[str, float]:
-    jct = part["finished_at"] - part["arrived_at"]
-    return {
-        "mean JCT (s)": jct.mean(), "median (s)": jct.median(), "p99 (s)": jct.quantile(0.99),
-        "max (s)": jct.max(), "mean TTFT (s)": (part["first_token_at"] - part["arrived_at"]).mean(),
-        "tokens": part["output_tokens"].sum(), "makespan (s)": part["finished_at"].max(),
-    }  # fmt: skip
+    table = per_run(rows.assign(series=rows["policy"], seed=0, run=0), []).set_index("series")
+    by_policy = rows.groupby("policy")
+    return table[[*METRICS]].rename(columns=METRICS).assign(**{
+        "tokens": by_policy["output_tokens"].sum(), "makespan (s)": by_policy["finished_at"].max(),
+    }).round(2)  # fmt: skip
 
 
 def sentence(table: "pd.DataFrame", rows: "pd.DataFrame") -> str:

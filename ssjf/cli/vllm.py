@@ -56,7 +56,7 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options)
     if check_only:
-        click.echo(check.told(chosen))
+        click.echo(check.capacity(chosen))
         return
     if not dry_run:
         check_vllm()

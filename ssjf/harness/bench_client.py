@@ -46,10 +46,10 @@ def measured(
     prediction in time: missing for a server without the middleware. The same seed gives the same
     arrivals. InputError where a request failed or has another length than was asked for.
     """
-    before = _middleware(server)
+    before = counters(server)
     with tempfile.TemporaryDirectory(prefix="ssjf-load-") as folder:
         rows = _bench(server, prompts, output_tokens, load, seed, Path(folder))
-    after = _middleware(server)
+    after = counters(server)
     if not np.array_equal(rows["output_tokens"], output_tokens):
         raise InputError(f"the server of {server.model} gave answers of other lengths than asked")
     return rows.assign(**_difference(before, after))
@@ -101,7 +101,7 @@ def _rows(result: dict[str, Any]) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _middleware(server: LiveServer) -> dict[str, float]:
+def counters(server: LiveServer) -> dict[str, float]:
     """The sums and counts of the middleware's metrics; empty where there is none."""
     lines = re.findall(r"^ssjf_(\w+) (\S+)$", server.get("/metrics"), re.MULTILINE)
     return {name: float(value) for name, value in lines}

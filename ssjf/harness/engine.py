@@ -194,11 +194,12 @@ class Engine:
             pass  # it died: what follows says why
         line = process.stdout.readline()
         answer = json.loads(line) if line else {}
-        with tqdm(desc="answers", unit="token", disable=None, leave=False) as bar:
-            while "tokens" in answer:
-                bar.update(answer["tokens"])
-                line = process.stdout.readline()
-                answer = json.loads(line) if line else {}
+        if "tokens" in answer:
+            with tqdm(desc="answers", unit="token", disable=None, leave=False) as bar:
+                while "tokens" in answer:
+                    bar.update(answer["tokens"])
+                    line = process.stdout.readline()
+                    answer = json.loads(line) if line else {}
         if "error" in answer or not line:
             why = answer.get("error") or self._last_words(process.wait())
             self._process = None

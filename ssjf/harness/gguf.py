@@ -1,7 +1,7 @@
 """GGUF files of the Llama family as Hugging Face model folders, which vLLM serves.
 
-transformers' own GGUF path drops the pre-tokenizer that splits digits, and so reads 2 % of real
-prompts in other tokens; here the tokenizer is that of llama.cpp.
+transformers' own GGUF path drops the pre-tokenizer that splits digits, and so reads some prompts in
+other tokens; here the tokenizer is that of llama.cpp.
 """
 
 import json

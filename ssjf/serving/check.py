@@ -10,7 +10,7 @@ from ssjf.serving.predictor import Predictor, load
 BURST = 40
 
 
-def told(options: ServeOptions) -> str:
+def capacity(options: ServeOptions) -> str:
     """Predictions a second, one at a time and in a burst, and the deadline that follows."""
     predictor = load(options.model_copy(update={"state": ""}))
     first, last = (1e3 * predictor.deadline_seconds(before) for before in (0, BURST - 1))

@@ -19,6 +19,7 @@ from ssjf.experiments.runs import server
 from ssjf.experiments.runs.answers import first_messages
 from ssjf.experiments.runs.steady import STREAMS
 from ssjf.experiments.specs import ChatRun
+from ssjf.harness.bench_client import counters
 from ssjf.harness.chat_client import chats
 from ssjf.harness.deployment import Deployment, deployment
 from ssjf.harness.server import LiveServer, options_of
@@ -42,13 +43,13 @@ def rows(spec: ChatRun) -> pd.DataFrame:
     known = chosen["output_tokens"].to_numpy(np.int64)
     priorities = {"fcfs": np.zeros(len(known), np.int64), "sjf": known, "ssjf": None}[spec.order]
     live = _live(spec.deployment, spec.slots)
-    before = _counts(live)
+    before = counters(live)
     table = chats(live, prompts, spec.decoding.as_json(), priorities, workload.users)
-    predicted = {name: after - before.get(name, 0.0) for name, after in _counts(live).items()}
+    predicted = counters(live)["predictions_total"] - before["predictions_total"]
     table = table.assign(
         prompt_hash=chosen["prompt_hash"].to_numpy(), x=np.float32(workload.users or 0),
         seed=np.int32(spec.seed), run=np.int32(0), known_tokens=known.astype(np.int32),
-        predicted=np.float32(predicted.get("predictions_total", 0.0)),
+        predicted=np.float32(predicted),
     )  # fmt: skip
     options = {k: v for k, v in deployment(spec.deployment).as_json().items() if k != "clock"}
     table.attrs["environment"] = server.hardware() | {
@@ -63,12 +64,6 @@ def _live(deployment_name: str, slots: int) -> LiveServer:
     live = serving(deployment(deployment_name), slots)
     atexit.register(live.close)
     return live
-
-
-def _counts(live: LiveServer) -> dict[str, float]:
-    """The middleware's counters."""
-    lines = [line.split() for line in live.get("/metrics").splitlines() if line.startswith("ssjf_")]
-    return {line[0].removeprefix("ssjf_"): float(line[-1]) for line in lines if "{" not in line[0]}
 
 
 def serving(

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers import TrainingArguments as Arguments
 
+from ssjf import hardware
 from ssjf.errors import InputError
-from ssjf.hardware import instruction_sets
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, Scale
 from ssjf.proxy.encoder.network import LOSSES, Network
 
@@ -184,7 +184,7 @@ def _arguments(config: EncoderConfig, folder: Path) -> Arguments:
 def _has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets())
+    return hardware.precision() == "bfloat16"
 
 
 def _optimizer(net: Network, config: EncoderConfig, steps: int) -> tuple[Any, Any]:
