@@ -1,6 +1,7 @@
 """The runner ends green only where everything ran and was written: one tiny notebook each."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -172,7 +173,9 @@ def test_a_cell_that_takes_too_long(project):
 
 
 def test_all_notebooks_run_even_if_one_fails(project):
-    written(project, "x = 1", name="last", order=3)
+    here = Path.cwd()
+    inside = f"import os; assert os.path.samefile('.', {str(project)!r})"
+    written(project, inside, name="last", order=3)
     written(project, "y = 1", name="first", order=2)
     assert notebookfile.names() == ["first", "last"]
     assert [result.name for result in notebooks.run_all()] == ["first", "last"]
@@ -180,6 +183,7 @@ def test_all_notebooks_run_even_if_one_fails(project):
     message = r"1 of 2 notebooks failed: broken.ipynb, code cell 2: ZeroDivisionError"
     with pytest.raises(notebookfile.NotebookError, match=message):
         notebooks.run_all(["broken", "last"])
+    assert Path.cwd() == here
 
 
 def test_an_unknown_notebook(project):

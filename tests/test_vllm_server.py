@@ -38,6 +38,7 @@ PROMPTS = (
     "Translate 'bees' into French.",
     "List ten facts about the moon.",
 )
+LONG_ENOUGH = 64  # tokens: a client on a busy machine hears of one answer before the next ends
 OPENAI = """
 import sys
 from openai import OpenAI
@@ -126,9 +127,9 @@ def served_order(server):
 
     def ask(prompt, whole):
         if whole:
-            server.post(COMPLETIONS, asking(server, prompt, 12))
+            server.post(COMPLETIONS, asking(server, prompt, LONG_ENOUGH))
         else:
-            streamed(server, asking(server, prompt, 12))[1].read()
+            streamed(server, asking(server, prompt, LONG_ENOUGH))[1].read()
         finished.append(prompt)
 
     with ThreadPoolExecutor(len(PROMPTS)) as threads:

@@ -16,6 +16,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+from ssjf.experiments import paths
 from ssjf.experiments.runner import end_with_the_parent
 
 WARM = (
@@ -51,14 +52,17 @@ def ended_on_interrupt(pool: Executor) -> Iterator[None]:
 
 
 class Kernels(AsyncKernelManager):
-    """Jupyter's manager of a kernel, except that the kernel is forked."""
+    """Jupyter's manager of a kernel, except that the kernel is forked, in the repository's root.
+
+    Papermill's ``cwd`` would move the whole process, and notebooks run in its threads.
+    """
 
     async def _async_pre_start_kernel(self, **given: Any) -> tuple[list[str], dict[str, Any]]:
         if context().get_start_method() == "forkserver":
             self.provisioner = _Provisioner(
                 kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
             )
-        return await super()._async_pre_start_kernel(**given)
+        return await super()._async_pre_start_kernel(**{"cwd": str(paths.root())} | given)
 
 
 class _Provisioner(LocalProvisioner):

@@ -129,7 +129,6 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
             kernel_manager_class=Kernels,
             language="python",
             progress_bar=False,
-            cwd=str(paths.root()),
             start_timeout=_START_TIMEOUT_SECONDS,
             execution_timeout=timeout_seconds,
             iopub_timeout=_MESSAGE_TIMEOUT_SECONDS,
