@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
-from ssjf.analysis.answers import lengths, overtakings, per_run, same_answers
+from ssjf.analysis.answers import against_draws, lengths, overtakings, per_run, same_answers
+from ssjf.analysis.predictions import quality_of
 from ssjf.cli.demo import sentence, summary
 
 
@@ -45,6 +47,27 @@ def test_equal_answers_are_counted_by_prompt():
     known = pd.DataFrame({"prompt_hash": ["p", "q", "q"], "answer": ["1", "2", "3"]})
     rows = pd.DataFrame({"prompt_hash": ["q", "p", "p"], "answer": ["2", "1", "9"]})
     assert same_answers(rows, known) == (2, 3)
+
+
+def test_predictors_and_second_answers_stand_before_the_same_draws():
+    draws = pd.DataFrame({
+        "prompt_hash": [*"ppqqrrz"], "sample": [0, 1, 0, 1, 0, 1, 0],
+        "output_tokens": [1, 2, 30, 40, 200, 100, 5],
+    })  # fmt: skip
+    predicted = pd.DataFrame({
+        "prompt_hash": [*"pqrpqr"], "series": ["a"] * 3 + ["b"] * 3,
+        "predicted_tokens": [1, 2, 3, 3, 2, 1],
+    })  # fmt: skip
+    table = against_draws(draws, predicted)
+    assert len(table) == 4 * 6 and "z" not in set(table["prompt_hash"])
+    others = table[table["series"] == "other-draws"].sort_values(["prompt_hash", "sample"])
+    assert others["predicted_tokens"].tolist() == [2, 1, 40, 30, 100, 200]
+    found = quality_of(table, metrics=["spearman", "pairs_2x"]).set_index(["series", "metric"])
+    ranks = spearmanr([1, 2, 30, 40, 200, 100], [2, 1, 40, 30, 100, 200])[0]
+    assert np.isclose(found.loc[("second-draw", "spearman"), "value"], ranks)
+    # Of 14 pairs of answers 2x apart, two are of one prompt, which no predictor can order
+    right = [found.loc[(name, "pairs_2x"), "value"] for name in "ab"]
+    assert np.allclose(right, [13 / 14, 1 / 14])
 
 
 def test_the_demo_says_what_changed_at_equal_speed():

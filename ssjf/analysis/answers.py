@@ -69,6 +69,35 @@ def overtakings(arrived: FloatArray, begun: FloatArray) -> float:
     return float(np.triu(started[None, :] < started[:, None], 1).sum() / len(started))
 
 
+def against_draws(draws: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Predictors before sampled answers, for ``predictions.quality_of``.
+
+    Parameters
+    ----------
+    draws: prompt_hash, sample, output_tokens. predicted: prompt_hash, series, predicted_tokens.
+
+    Returns
+    -------
+    A row per answer and predictor, of the prompts that all have. Beside them stand ``second-draw``,
+    each other answer to the same prompt, and ``other-draws``, the mean of the others: what no
+    predictor that sees the prompt alone can do much better than.
+    """
+    counts = predicted.groupby("prompt_hash")["series"].nunique()
+    everywhere = counts.index[counts == counts.max()]
+    one = draws.loc[draws["prompt_hash"].isin(everywhere), ["prompt_hash", "sample",
+                                                           "output_tokens"]]  # fmt: skip
+    tokens, by_prompt = one["output_tokens"], one.groupby("prompt_hash")["output_tokens"]
+    others = (by_prompt.transform("sum") - tokens) / (by_prompt.transform("size") - 1)
+    pairs = one.merge(one.rename(columns={"output_tokens": "predicted_tokens"}), on="prompt_hash")
+    parts = [
+        one.merge(predicted[["prompt_hash", "series", "predicted_tokens"]], on="prompt_hash"),
+        pairs[pairs["sample_x"] != pairs["sample_y"]].assign(series="second-draw"),
+        one.assign(series="other-draws", predicted_tokens=others),
+    ]
+    both = pd.concat(parts, ignore_index=True)
+    return both.assign(conversation=both.groupby("prompt_hash").ngroup())
+
+
 def same_answers(rows: pd.DataFrame, known: pd.DataFrame) -> tuple[int, int]:
     """How many answers are, token by token, the one known of the same prompt; and of how many."""
     answers = known.drop_duplicates("prompt_hash").set_index("prompt_hash")["answer"]

@@ -65,12 +65,12 @@ def _quality_of(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
 
 def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
     """Those of ``WORDS``; the classes are those that the predictor was trained on."""
-    classes = a["true_class"], a["predicted_class"]
     lengths = [name for name in names if name in ERROR_METRICS + RANK_METRICS]
     values = quality(a["truth"], a["predicted"], lengths)
     if not {*CLASS_METRICS}.isdisjoint(names):
-        values |= class_quality(*classes)
+        values |= class_quality(a["true_class"], a["predicted_class"])
     if not {"precision", "recall"}.isdisjoint(names):
+        classes = a["true_class"], a["predicted_class"]
         values["precision"], values["recall"] = precision_and_recall(*classes)
     if "spearman_of_mean" in names:
         of_mean = quality(a["mean"], a["predicted"], ["spearman"])
@@ -83,12 +83,8 @@ def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
 def _arrays(part: pd.DataFrame) -> Arrays:
     """The columns that metrics read; ``mean`` of all draws, ``low`` and ``high`` if known."""
     draws = [name for name in part if str(name).startswith("draw_")]
-    columns = {
-        "truth": part["output_tokens"],
-        "predicted": part["predicted_tokens"],
-        "true_class": part["true_class"],
-        "predicted_class": part["predicted_class"],
-    }
+    columns = {"truth": part["output_tokens"], "predicted": part["predicted_tokens"]}
+    columns |= {name: part[name] for name in ("true_class", "predicted_class") if name in part}
     if draws and part[draws].notna().all(axis=None):
         columns["mean"] = part[["output_tokens", *draws]].mean(axis=1)
     if LOW in part and part[LOW].notna().all():

@@ -71,6 +71,7 @@ _PROXIES = {
     "retrieval-tuned": ("#6B4C1E", "X", "retrieval, tuned MiniLM"),
     "shipped": ("#CC3311", "h", "the shipped proxy (Vicuna's lengths)"),
     "vicuna-length": ("#CC6677", "<", "Vicuna's answer to the same prompt"),
+    "greedy-answer": ("#DDCC77", ">", "its greedy answer"),
     "second-draw": ("#777777", "d", "a second answer"),
     "other-draws": ("#222222", "*", "mean of three more answers"),
 }
