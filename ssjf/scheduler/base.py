@@ -28,6 +28,33 @@ class Queue:
 
 
 Score = Callable[[Queue, float], FloatArray]
+
+
+MOST_PARAMETERS = 5
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A score of one request in plain numbers, which may move as it waits; it is compiled.
+
+    function: ``(arrived_at, predicted_tokens, generated_tokens, now, *parameters) -> float``, of
+        ``math`` and arithmetic alone. parameters: up to five numbers.
+    """
+
+    function: Callable[..., float]
+    parameters: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.parameters) > MOST_PARAMETERS or not np.isfinite(self.parameters).all():
+            raise InputError(f"a moving score takes up to {MOST_PARAMETERS} finite parameters, "
+                             f"not {self.parameters}")  # fmt: skip
+
+    def __call__(self, queue: Queue, now: float) -> FloatArray:
+        columns = (queue.arrived_at, queue.predicted_tokens, queue.generated_tokens)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([self.function(*row, now, *self.parameters) for row in rows])
+
+
 Bound = Callable[[Queue], FloatArray]
 
 

@@ -20,7 +20,7 @@ def response_ratio(queue: Queue, now: float) -> FloatArray:
 
     The constant 1 of the ratio is dropped: it changes no order.
     """
-    return (queue.arrived_at - now) / _tokens(queue)
+    return (queue.arrived_at - now) / tokens(queue)
 
 
 def aged(tokens_per_second: float) -> Score:
@@ -32,7 +32,7 @@ def aged(tokens_per_second: float) -> Score:
     """
 
     def score(queue: Queue, now: float) -> FloatArray:
-        return _tokens(queue) + tokens_per_second * queue.arrived_at
+        return tokens(queue) + tokens_per_second * queue.arrived_at
 
     return score
 
@@ -41,12 +41,12 @@ def promoted_after(seconds_per_token: float) -> Bound:
     """A relative starvation bound: promote once wait / predicted length exceeds a factor."""
 
     def bound(queue: Queue) -> FloatArray:
-        return seconds_per_token * _tokens(queue)
+        return seconds_per_token * tokens(queue)
 
     return bound
 
 
-def _tokens(queue: Queue) -> FloatArray:
+def tokens(queue: Queue) -> FloatArray:
     """Predictions that are weighed against time must be lengths, not classes or ranks."""
     if len(queue) and not queue.predicted_tokens.min() > 0:
         raise InputError(

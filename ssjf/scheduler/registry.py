@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
-from ssjf.scheduler import alise, orderings
+from ssjf.scheduler import alise, orderings, peers, tail
 from ssjf.scheduler.base import OraclePolicy, Policy
 
 DEFAULT_AGEING_TOKENS_PER_SECOND = 5.0
 DEFAULT_BOUND_SECONDS_PER_TOKEN = 1.0
+DEFAULT_HEADSTART_SECONDS = 10.0
 
 _FIXED = {
     "fcfs": Policy("fcfs", orderings.fcfs, "constant", uses_prediction=False),
     "sjf": OraclePolicy("sjf", orderings.shortest_predicted, "constant"),
     "ssjf": Policy("ssjf", orderings.shortest_predicted, "constant"),
     "hrrn": Policy("hrrn", orderings.response_ratio, "linear"),
+    "elis": peers.elis(),
     "srpt": alise.srpt(),
     "ssrpt": alise.ssrpt(),
 }
@@ -36,7 +38,15 @@ def _with_context(value: float) -> Policy:
     return alise.alise(value, context_growth=True)
 
 
-_WITH_VALUE: dict[str, tuple[Callable[[float], Policy], float]] = {
+_WITH_VALUE: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
+    "headstart": (tail.headstart, DEFAULT_HEADSTART_SECONDS),
+    "due": (tail.due, 3.0, DEFAULT_HEADSTART_SECONDS, 4 * DEFAULT_HEADSTART_SECONDS, 0.02),
+    "tie": (peers.tie, peers.TIE_SECONDS),
+    "gamma-boost": (peers.gamma_boost, DEFAULT_HEADSTART_SECONDS, 0.02),
+    "clairvoyant": (peers.clairvoyant, peers.CLAIRVOYANT_SECONDS),
+    "ltr": (peers.ltr, peers.LTR_SECONDS),
+    "trail": (peers.trail, 0.8),
+    "gittins": (peers.gittins, 0.5),
     "ssjf-aged": (_aged, DEFAULT_AGEING_TOKENS_PER_SECOND),
     "ssjf-bounded": (_bounded, DEFAULT_BOUND_SECONDS_PER_TOKEN),
     "alise": (alise.alise, alise.DEFAULT_PROMOTION_SECONDS),
@@ -62,8 +72,11 @@ def policy(name: str) -> Policy:
         return _FIXED[name]
     base, _, value = name.partition(":")
     if base in _WITH_VALUE:
-        make, default = _WITH_VALUE[base]
-        return make(_number(name, value) if value else default)
+        make, *defaults = _WITH_VALUE[base]
+        given = [_number(name, each) for each in value.split(",")] if value else []
+        if len(given) > len(defaults):
+            raise InputError(f"policy {name!r}: {base} takes at most {len(defaults)} numbers")
+        return make(*given, *defaults[len(given) :])
     if base and value and base not in _FIXED:
         return _imported(name, base, value)
     raise unknown("policy", name, [*known_policies(), "module:function"])

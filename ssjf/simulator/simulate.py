@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.request import Completions, FloatArray, Requests
+from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import UNLIMITED, Memory, Server
@@ -35,6 +35,8 @@ def simulate(
     predictor_seconds: float = 0.0,
     memory: Memory | None = None,
     jump_quiet_steps: bool | None = None,
+    tune: Callable[[IntArray, float], tuple[float, ...]] | None = None,
+    tune_every: int = 10_000,
 ) -> SimulatedCompletions:
     """Serve ``requests`` in the order of ``policy``.
 
@@ -46,6 +48,8 @@ def simulate(
     memory: what becomes of a preempted request; by default its KV is computed again.
     jump_quiet_steps: jump over steps in which nothing changes (same result); by default where
         it pays.
+    tune: what a ``Moving`` score's parameters are from now on; asked whenever ``tune_every`` more
+        requests have finished, with the rows of all that have, and the time.
 
     Raises
     ------
@@ -67,9 +71,16 @@ def simulate(
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run
     ask = _scorer(machine, policy, queue)
+    if tune is not None:
+        machine[4][state.FINISHED_AT] = 0
     with announced():
-        while (ended := run(*machine)) == state.NEEDS_SCORES:
-            ask()
+        while True:
+            if tune is not None:
+                setting.tune(machine, tune, tune_every)
+            while (ended := run(*machine)) == state.NEEDS_SCORES:
+                ask()
+            if ended != state.FINISHED or machine[0][0]["done"] == len(requests):
+                break
     if ended == state.OVERFLOW:
         raise InputError(
             f"the run passes {setting.TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "

@@ -5,7 +5,7 @@ import numpy as np
 from ssjf.simulator.core import admission, order, swap
 from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
-    BOUNDED, LINEAR, NO, NONE, REMAINING, RESIDENT, SWAPPED, WAITING, YES,
+    BOUNDED, LINEAR, MOVING, NO, NONE, REMAINING, RESIDENT, SWAPPED, WAITING, YES,
 )  # fmt: skip
 
 MICROSECOND = 10**6  # picoseconds
@@ -15,7 +15,7 @@ MOST_SECONDS = 1e6  # of predicted remaining time: keeps sums in range
 @compiled
 def _microseconds_before(m, requests, extra, tables, j, i):
     """Predicted remaining time of j on this machine if it stands before i (else 0)."""
-    if not requests[j].waits or m.kind == LINEAR:
+    if not requests[j].waits or m.kind == LINEAR or m.kind == MOVING:
         order.score(m, requests, extra, tables, j)
     if not order.before(requests, j, i):
         return 0

@@ -3,14 +3,18 @@
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from numba import njit
+from llvmlite import ir
+from numba import carray, cfunc, njit, types
 from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
+from numba.extending import intrinsic
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 # Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
 # counting at every call costs ten times what the simulation does. Division by zero cannot
@@ -92,6 +96,34 @@ compiled = njit(**_OPTIONS, **_PART)
 """For what only compiled code calls. It is kept as part of what calls it."""
 inlined = njit(**_OPTIONS, **_PART, forceinline=True)
 """The same for what is called at every step, where a call costs as much as what it does."""
+
+
+@intrinsic
+def call(typing, address, arrived, predicted, generated, now, parameters):
+    """What the function at an address says: see ``native``."""
+    signature = types.float64(types.int64, *[types.float64] * 4, types.int64)
+
+    def code(context, builder, signature, values):
+        real = ir.DoubleType()
+        kind = ir.FunctionType(real, [*[real] * 4, real.as_pointer()])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        given = builder.inttoptr(values[-1], real.as_pointer())
+        return builder.call(function, [*values[1:-1], given])
+
+    return signature, code
+
+
+@cache
+def native(function: Callable[..., float], parameters: int):
+    """A function of four numbers and so many parameters as one that ``call`` can call."""
+    inner = njit(function)
+
+    def outer(arrived, predicted, generated, now, given):
+        rest = to_fixed_tuple(carray(given, (parameters,)), parameters)
+        return inner(arrived, predicted, generated, now, *rest)
+
+    pointer = types.CPointer(types.float64)
+    return cfunc(types.float64(*[types.float64] * 4, pointer))(outer)
 
 
 class _Announcement(event.Listener):

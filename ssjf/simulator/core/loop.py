@@ -149,7 +149,7 @@ def _arrive(m, requests, extra, tables, times, cells):
 
 @inlined
 def _serve(m, requests, extra, tables, times, cells, ewt):
-    while m.done < len(requests):
+    while m.done < m.until:
         if not _arrive(m, requests, extra, tables, times, cells):
             continue
         m.left = m.budget - m.decoding
@@ -181,8 +181,8 @@ def _serve(m, requests, extra, tables, times, cells, ewt):
 
 @entry
 def run(machine, requests, extra, tables, times, cells):
-    """Serve everything; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of what waits
-    and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
+    """Serve until ``until`` are done; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of
+    what waits and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
     """
     return _serve(machine[0], requests, extra, tables, times, cells, None)
 

@@ -2,15 +2,15 @@
 
 A heap is a row of ``tables``, the smallest key first, then the smallest item; where ``tracked``,
 the row below has the place of every item. Scores that only change at known times are a heap, with
-timers for those times. Scores that move all the time (LINEAR, ANY) are a plain list, looked
-through when the first is wanted.
+timers for those times. Scores that move all the time (LINEAR, MOVING, ANY) are a plain list,
+looked through when the first is wanted.
 """
 
 import numpy as np
 
-from ssjf.simulator.core.compiled import compiled
+from ssjf.simulator.core.compiled import call, compiled
 from ssjf.simulator.core.state import (
-    BOUNDED, LEVELS, LINEAR, NO, NONE, REMAINING, SLOPES, TIMERS, VICTIMS, WAITING,
+    BOUNDED, LEVELS, LINEAR, MOVING, NO, NONE, REMAINING, SLOPES, TIMERS, VICTIMS, WAITING,
     WAITING_PLACE, YES,
 )  # fmt: skip
 
@@ -117,11 +117,20 @@ def age(m, x):
 
 
 @compiled
+def moving(m, r, x):
+    """What the policy's own function says of a request now."""
+    made = r.generated + m.step - r.since if r.since > 0 else r.generated
+    return call(m.function, x.arrived, x.base, float(made), m.now / PICOSECONDS, m.parameters)
+
+
+@compiled
 def score(m, requests, extra, tables, i):
     """The score of i now, also noted in ``score``, where what only changes at events is kept."""
     r, x = requests[i], extra[i]
     if m.kind == LINEAR:
         r.score = x.base + x.slope * (m.now * SECONDS)
+    elif m.kind == MOVING:
+        r.score = moving(m, r, x)
     elif m.kind == REMAINING:
         r.score = level(m, tables, r, x)
         if m.levels > 0:
@@ -202,6 +211,8 @@ def first(m, requests, extra, tables):
         if m.kind == LINEAR:
             base = np.int64(tables[WAITING, place].key).view(np.float64)
             value = base + np.int64(tables[SLOPES, place].key).view(np.float64) * now
+        elif m.kind == MOVING:
+            value = moving(m, requests[i], extra[i])
         if place == 0 or value < least or (value == least and i < least_item):
             best, least, least_item = place, value, i
     requests[least_item].score = least

@@ -1,15 +1,18 @@
 """What the machine starts with: checks of what was given, constants, and the policy's order."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from ssjf.simulator.core import state
+from ssjf.simulator.core.compiled import native
 from ssjf.simulator.server import ON_PREEMPTION, Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import Server
 from ssjf.errors import InputError
-from ssjf.scheduler import OraclePolicy, Policy, Queue
+from ssjf.scheduler import Moving, OraclePolicy, Policy, Queue
 from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
-from ssjf.request import FloatArray, Requests
+from ssjf.request import FloatArray, IntArray, Requests
 
 TIME_LIMIT = 2**62  # picoseconds: 53 days
 JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
@@ -138,7 +141,10 @@ def machine(
     m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
     _set_server(m, profile, server)
     _set_memory(m, server, memory)
+    moving = policy.score if isinstance(policy.score, Moving) else None
     _set_policy(m, policy, remaining, time_model(profile))
+    if moving:
+        _set_function(record, moving)
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
@@ -151,7 +157,7 @@ def machine(
     m["growth_at"] = size + (size >> 6)
     cells = np.zeros(size + (size >> 6) + server.block_tokens, np.int64)
     cells[:size] = state.NONE
-    n = len(requests)
+    m["until"] = n = len(requests)
     records, extra = np.zeros(n, state.REQUEST), np.zeros(n, state.EXTRA)
     records["prompt"], records["total"] = requests.prompt_tokens, total
     if memory.reserve != "none":
@@ -166,7 +172,9 @@ def machine(
     if remaining or memory.on_preemption == "ewt":
         extra["arrived"] = queue.arrived_at
         extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + profile.start_up_steps
-    if not remaining and policy.in_time != "any":
+    if moving:
+        extra["arrived"], extra["base"] = queue.arrived_at, queue.predicted_tokens
+    elif not remaining and policy.in_time != "any":
         _set_scores(records, extra, ready, policy, queue)
     return record, records, extra, tables, times, cells
 
@@ -213,6 +221,27 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
         m[f"{name}_context"] = times.context_token_seconds
         m[f"{name}_token"] = times.token_seconds
         m[f"{name}_growth"] = growth
+
+
+def _set_function(record: np.ndarray, moving: Moving) -> None:
+    m = record[0]
+    m["kind"] = state.MOVING
+    m["function"] = native(moving.function, len(moving.parameters)).address
+    _set_parameters(m, moving.parameters)
+    m["parameters"] = record.ctypes.data + state.MACHINE.fields[state.PARAMETERS[0]][1]
+
+
+def _set_parameters(m, values: Sequence[float]) -> None:
+    for name, value in zip(state.PARAMETERS, values, strict=False):
+        m[name] = value
+
+
+def tune(machine, ask: Callable[[IntArray, float], Sequence[float]], every: int) -> None:
+    """Ask for the parameters of a MOVING score, and run until so many more are done."""
+    m, finished_at = machine[0][0], machine[4][state.FINISHED_AT]
+    finished = np.flatnonzero(finished_at)
+    _set_parameters(m, ask(finished, m["now"] / PICOSECONDS))
+    m["until"] = min(len(finished) + every, len(finished_at))
 
 
 def _set_scores(records, extra, ready, policy: Policy, queue: Queue) -> None:

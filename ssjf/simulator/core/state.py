@@ -18,8 +18,9 @@ where ``since > 0``; all fields are 0 at first, which costs nothing where they s
 import numpy as np
 
 # How a policy's order is had (``m.kind``): fixed scores, scores with a time of promotion,
-# predicted remaining time, base + slope * time, or a Python function asked at every decision.
-STATIC, BOUNDED, REMAINING, LINEAR, ANY = range(5)
+# predicted remaining time, base + slope * time, a compiled function, or a Python function that is
+# asked at every decision.
+STATIC, BOUNDED, REMAINING, LINEAR, MOVING, ANY = range(6)
 
 # What is done with a preempted request (``m.on_preemption``), as ``server.ON_PREEMPTION``.
 RECOMPUTE, SWAP, EWT, DEFER = range(4)
@@ -59,27 +60,31 @@ COUNTS = (
 TIMES = ("busy", "stall", "link_out_busy", "link_in_busy")
 """What is counted; see ``simulate.SimulatedCompletions``."""
 
+PARAMETERS = tuple(f"parameter_{i}" for i in range(5))
+"""Of a MOVING score, one after the other in memory."""
+
 MACHINE = _record(
     # of the step
     "now step round next next_ready waiting running decoding kv_offset free left prefill partials "
     "timers best blocked paused claimed left_out cursor scheduled context least_free first_running "
-    "last_running order done "
+    "last_running order done until "
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
     "ranked follows tracked reserves host_blocks latency out_time in_time overlap spare_blocks "
-    "ahead levels order_growth wait_growth "
+    "ahead levels order_growth wait_growth function parameters "
     # of the two tiers, and totals
     "host_free leaving residents resident swapped uploading out_free_at in_free_at out_first "
     "out_last in_first in_last copy_ends asked asked_running least_host_free "
     + " ".join(COUNTS + TIMES),
-    "promotion order_prefill order_context order_token wait_prefill wait_context wait_token",
+    "promotion order_prefill order_context order_token wait_prefill wait_context wait_token "
+    + " ".join(PARAMETERS),
 )
 """``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
 ``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
 ``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
-blocks were given; ``best``, the first that waits. ``order_*`` is the time model of the policy's
-score, ``wait_*`` that of the machine, for EWT. ``leaving``: blocks whose copy is under way;
+blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. ``order_*``
+is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``leaving``: blocks whose copy is under way;
 ``residents``: those that wait with their KV on the device, ``resident`` their blocks;
 ``uploading``: those that wait while their KV comes back."""
 
@@ -101,6 +106,7 @@ EXTRA = _record(
 )
 """What only some need. ``kv``: tokens whose KV exists; ``tokens``: those of this step;
 ``prefilled``: is the KV of its prompt there; ``order``: of admission; ``spot``: its place in a
-list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score."""
+list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score, or
+``base`` the prediction that a MOVING one reads."""
 
 ENTRY = _record("item key")  # of a float, its ``order.sortable``

@@ -6,7 +6,7 @@ Each direction makes one copy at a time.
 from ssjf.simulator.core import order, ring
 from ssjf.simulator.core.compiled import compiled
 from ssjf.simulator.core.state import (
-    COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, NEVER, NONE, NOWHERE, PARTIAL, RESIDENT,
+    COMING, DEVICE, GOING, HOST, LEAVING, LINEAR, MOVING, NEVER, NONE, NOWHERE, PARTIAL, RESIDENT,
     RETURNING, SWAPPED,
 )  # fmt: skip
 
@@ -148,7 +148,7 @@ def find(m, requests, extra, tables, row, size, last, excepted):
     best = NONE
     for place in range(size):
         i = tables[row, place].item
-        if m.kind == LINEAR:
+        if m.kind == LINEAR or m.kind == MOVING:
             order.score(m, requests, extra, tables, i)
         if i != excepted and (best == NONE or order.before(requests, best, i) == last):
             best = i

@@ -1,0 +1,198 @@
+"""Orders of the field and ours that spare the tail, by hand; scores that the simulator compiles."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ssjf.errors import InputError
+from ssjf.request import Requests
+from ssjf.scheduler import Moving, Policy, Queue, policy
+from ssjf.simulator import contract
+from ssjf.simulator.contract import Contract, Shadow, Tuner, best, ladder, trials, tuned
+from ssjf.simulator.profile import Profile, profile
+from ssjf.simulator.server import Memory, Server
+from ssjf.simulator.simulate import simulate
+
+STEPS = Profile("steps", step_seconds=1.0)
+PAPER = profile("ssjf-paper")
+
+
+def traffic(n=2000, seed=0, slots=1, rho=0.9, sigma=0.5):
+    """Log-normal lengths at a load, and what a predictor with noise says of them."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.rint(rng.lognormal(4.5, 0.8, n)), 1, 2000).astype(np.int64)
+    alone = PAPER.alone_seconds(np.ones(n), lengths).mean()
+    arrived = np.cumsum(rng.exponential(alone / slots / rho, n))
+    return Requests(arrived, np.ones(n, int), lengths), lengths * rng.lognormal(0, sigma, n)
+
+
+@pytest.mark.parametrize("name", ["due:3,20,60,0.02", "trail:0.8", "elis", "gittins:0.5"])
+@pytest.mark.parametrize("kept", [None, "swap", "ewt", "defer"])
+def test_a_compiled_score_serves_as_the_same_function_in_python_does(name, kept):
+    requests, predicted = traffic(600, slots=4, rho=1.1)
+    chosen = policy(name)
+    preempts = chosen.preempts or kept is not None
+    memory = Memory(on_preemption=kept, host_tokens=20_000) if kept else None
+    server = Server(slots=4, kv_tokens=4000)
+    runs = [simulate(requests, Policy("p", score, preempts=preempts), PAPER, server, predicted,
+                     memory=memory)
+            for score in (chosen.score, lambda queue, now: chosen.score(queue, now))]  # fmt: skip
+    assert (runs[0].finished_at == runs[1].finished_at).all()
+    assert runs[0].counters == runs[1].counters
+    assert runs[0].preemptions.any() == preempts or kept == "defer"
+
+
+def order_of(name, arrived, predicted, now=0.0, generated=0):
+    n = len(arrived)
+    made = np.full(n, generated) if np.isscalar(generated) else np.array(generated)
+    queue = Queue(np.array(arrived, float), np.ones(n, int), np.array(predicted, float), made)
+    return np.argsort(policy(name).scores(queue, now), kind="stable").tolist()
+
+
+def test_static_keys_by_hand():
+    """ln 100 - ln 10 = 2.303: ten times shorter is worth so many times c."""
+    assert order_of("headstart:10", [0, 20], [100, 10]) == [1, 0]
+    assert order_of("headstart:10", [0, 24], [100, 10]) == [0, 1]
+    assert order_of("headstart:0", [0, 1], [100, 1]) == [0, 1]
+    seconds = 30 / math.log(1 / 0.9)  # TIE: score 0.9^(wait / 30), the smallest first
+    for wait in (600, 700):
+        decayed = [100 * 0.9 ** (wait / 30), 10.0]
+        assert order_of("tie", [0, wait], [100, 10]) == np.argsort(decayed).tolist()
+    assert 600 < seconds * math.log(10) < 700
+    # γ-boost of w = 2 s and 0.2 s, 1/γ = 10 s: ln(1 - e^-0.2) = -1.708, ln(1 - e^-0.02) = -3.922
+    assert order_of("gamma-boost:10,0.02", [0, 22], [100, 10]) == [1, 0]
+    assert order_of("gamma-boost:10,0.02", [0, 22.2], [100, 10]) == [0, 1]
+    assert order_of("clairvoyant", [0, 1, 2, 3], [600, 100, 10, 300]) == [1, 2, 3, 0]
+    assert order_of("ltr", [0, 1, 2], [3, 1, 2]) == [1, 2, 0]
+
+
+def test_who_has_waited_long_goes_first_after_clairvoyant_and_ltr():
+    """Six answers of 10 steps in one slot; the long one, of 100, has come first but for one."""
+    requests = Requests(np.zeros(7), np.ones(7, int), np.array([10, 100, *[10] * 5]))
+    predicted = np.array([10.0, 1000.0, *[10.0] * 5])
+    for name, seconds in (("clairvoyant", 15), ("ltr", 30)):
+        done = simulate(requests, policy(f"{name}:{seconds}"), STEPS, Server(slots=1), predicted)
+        assert done.scheduled_at[1] == math.ceil(seconds / 10) * 10
+
+
+def test_due_counts_who_is_about_to_be_late_and_gives_up_who_is():
+    """η 3, w 10 s, tail 100 s, 1 s a token: at slack 0 a request counts four times."""
+    name = "due:3,10,100,1"
+    assert order_of(name, [0, 0], [30, 10], now=0) == [1, 0]
+    # 95 - 64 - 30 leaves 1 s of slack: 1 + 3 e^(-1/20) = 3.85, and 3.85 / 30 > 1 / 10
+    assert order_of(name, [0, 64], [30, 10], now=64) == [0, 1]
+    assert order_of(name, [0, 64], [30, 10], now=66) == [1, 0]  # it is late: shortest first
+
+
+def test_trail_keeps_whoever_is_beyond_its_limit():
+    assert order_of("trail:0.8", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [2, 1, 0]
+    assert order_of("trail:0.2", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [0, 2, 1]
+    requests = Requests(np.array([0.0, 20.0]), np.ones(2, int), np.array([100, 10]))
+    for limit, first in ((0.8, 1), (0.1, 0)):
+        done = simulate(requests, policy(f"trail:{limit}"), STEPS, Server(slots=1),
+                        requests.output_tokens.astype(float))  # fmt: skip
+        assert np.argmin(done.finished_at) == first
+
+
+def test_elis_looks_again_every_fifty_tokens():
+    assert order_of("elis", [0, 1], [100, 60], generated=[49, 0]) == [1, 0]
+    assert order_of("elis", [0, 1], [100, 60], generated=[50, 0]) == [0, 1]
+    assert order_of("elis", [0, 1], [100, 120], generated=[100, 0]) == [0, 1]  # 200 - 100
+
+
+def test_gittins_index_is_the_best_ratio_by_plain_quadrature():
+    """Against a fine grid: chance to end within so many tokens over the tokens it takes."""
+    from scipy.stats import lognorm
+
+    for generated in (0, 20, 90, 150):
+        length = lognorm(s=0.5, scale=100.0)
+        at = np.linspace(generated, 3000, 200_001)
+        alive = length.sf(at)
+        areas = np.concatenate([[0], np.cumsum((alive[1:] + alive[:-1]) / 2 * np.diff(at))])
+        index = ((alive[0] - alive[1:]) / areas[1:]).max()
+        queue = Queue(np.zeros(1), np.ones(1, int), np.array([100.0]), np.array([generated]))
+        assert policy("gittins:0.5").scores(queue, 0.0)[0] == pytest.approx(1 / index, rel=0.03)
+
+
+def test_numbers_of_a_policy_are_checked():
+    with pytest.raises(InputError, match="'x' is not a finite number of at least 0"):
+        policy("headstart:x")
+    with pytest.raises(InputError, match="gamma-boost takes at most 2 numbers"):
+        policy("gamma-boost:1,2,3")
+    with pytest.raises(InputError, match="up to 5 finite parameters"):
+        Moving(math.pow, (1.0,) * 6)
+
+
+def test_a_contract_is_read_and_refused():
+    assert Contract.of("p99=1.2") == Contract(1.2, 1.10)
+    for text, words in (("p95=1", "unknown quantile 'p95'; known: p99, p999"),
+                        ("p99=0.9", "at least 1"), ("p99=much", "'much' is not a number"),
+                        ("p99=nan", "at least 1")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            Contract.of(text)
+
+
+def test_the_shadow_by_hand():
+    """One slot, answers of 10 s at 0, 0 and 100: waits 0, 10 and 0."""
+    requests = Requests(np.array([0.0, 0.0, 100.0]), np.ones(3, int), np.full(3, 10))
+    shadow = Shadow.of(simulate(requests, policy("fcfs"), STEPS, Server(slots=1)))
+    assert shadow == (10.0, pytest.approx(np.quantile([10, 20, 10], 0.99)), 1.0)
+    orders = ladder(shadow, moves=True)
+    assert orders["headstart 2w"][:2] == (20.0, -1.0) and orders["ssjf"][1] == 0
+
+
+def test_trials_say_what_each_order_does_to_this_traffic():
+    requests, predicted = traffic(4000)
+    server = Server(slots=1)
+    tried = trials(requests, predicted, PAPER, server, Contract())
+    assert tried[0].name == "fcfs" and tried[0].keeps and tried[0].gain_percent == 0
+    fcfs, ssjf = (simulate(requests, policy(name), PAPER, server, predicted)
+                  for name in ("fcfs", "ssjf"))  # fmt: skip
+    jct = [done.finished_at - requests.arrived_at for done in (fcfs, ssjf)]
+    (row,) = (each for each in tried if each.name == "ssjf")
+    assert row.gain_percent == pytest.approx(100 * (1 - jct[1].mean() / jct[0].mean()))
+    assert row.p999 == pytest.approx(np.quantile(jct[1], 0.999) / np.quantile(jct[0], 0.999))
+    assert not row.keeps  # the tail of the shortest first is far beyond 1.1
+    chosen = best(tried)
+    assert chosen.keeps and chosen.p99 <= 1.06 and chosen.gain_percent > 0
+    loose = best(trials(requests, predicted, PAPER, server, Contract(1e6, 1e6)))
+    assert loose.gain_percent == max(each.gain_percent for each in tried)
+
+
+def test_nothing_qualifies_where_predictions_say_nothing():
+    requests, predicted = traffic(6000, rho=0.95)
+    shuffled = np.random.default_rng(1).permutation(predicted)
+    tried = trials(requests, shuffled, PAPER, Server(slots=1), Contract())
+    assert best(tried).name == "fcfs"
+
+
+def test_a_tuned_run_changes_order_as_requests_finish():
+    """One that is never changed is the policy itself; one that is keeps the contract, and gains."""
+    requests, predicted = traffic(30_000, rho=0.9)
+    server = Server(slots=1)
+    ssjf = tuned((0.0, 0.0, 1.0, 1.0, 1.0))
+    same = simulate(requests, tuned(), PAPER, server, predicted,
+                    tune=lambda finished, now: ssjf.score.parameters, tune_every=500)  # fmt: skip
+    plain = simulate(requests, policy("ssjf"), PAPER, server, predicted)
+    assert (same.finished_at == plain.finished_at).all()
+    tuner = Tuner(requests, predicted, PAPER, server, Contract(), window=8000)
+    done = simulate(requests, tuned(), PAPER, server, predicted, tune=tuner, tune_every=4000)
+    fcfs = simulate(requests, policy("fcfs"), PAPER, server)
+    after, before = (each.finished_at - requests.arrived_at for each in (done, fcfs))
+    assert len(tuner.chosen) == 7 and after.mean() < before.mean()
+    assert np.quantile(after, 0.99) < np.quantile(plain.finished_at - requests.arrived_at, 0.99)
+
+
+def test_the_tuner_sees_nothing_of_the_future(monkeypatch):
+    """Of what has not finished it knows the prediction, and of what has not come nothing."""
+    requests, predicted = traffic(5000)
+    shown = []
+    monkeypatch.setattr(contract, "trials", lambda recent, *rest: shown.append(recent) or [
+        contract.Trial("fcfs", tuned().score.parameters, 0, 1, 1, True)])  # fmt: skip
+    tuner = Tuner(requests, predicted, PAPER, Server(slots=1), Contract())
+    tuner(np.arange(1500), float(requests.arrived_at[2000]))
+    (recent,) = shown
+    assert len(recent) == 2000
+    assert (recent.output_tokens[:1500] == requests.output_tokens[:1500]).all()
+    assert (recent.output_tokens[1500:] == np.rint(predicted[1500:2000])).all()
