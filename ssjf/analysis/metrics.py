@@ -14,7 +14,7 @@ from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, IntArray
 
 QUANTITIES = ("jct", "waiting", "ttft", "tpot", "normalised_latency", "slowdown")
-LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 CDF_PROBABILITIES = np.concatenate([np.linspace(0, 0.9, 37), 1 - np.logspace(-1, -4, 25)[1:]])
 """Where ``slowdown_quantiles`` reads: every 2.5 % up to p90, then 8 points a decade to p99.99."""
 

@@ -20,6 +20,7 @@ from ssjf.experiments.grid import experiment, experiments
 from ssjf.experiments.runs import (
     alise,
     answers,
+    arena,
     chats,
     natural,
     published,
@@ -33,6 +34,7 @@ from ssjf.experiments.specs import Run, TrainingRun
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "published": published.rows,
     "simulator": steady.rows,
+    "arena": arena.rows,
     "training": training.predictions,
     "cost": training.costs,
     "latency": training.latencies,
@@ -53,7 +55,7 @@ MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
 ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
-    "all": ("published", "simulator", "natural", "alise-curve", "alise-limit"),
+    "all": ("published", "simulator", "arena", "natural", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
     "answers": ("answers", "vllm-natural", "serve-chats"),

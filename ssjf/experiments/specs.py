@@ -13,6 +13,7 @@ from ssjf.config import validated
 from ssjf.errors import unknown
 from ssjf.experiments.tables import Count, Number, Positive, Table
 from ssjf.experiments.workloads import (
+    ArenaLoop,
     Asked,
     Bursts,
     Chats,
@@ -25,6 +26,7 @@ from ssjf.experiments.workloads import (
 )
 from ssjf.proxy import known_predictors
 from ssjf.scheduler import policy
+from ssjf.simulator.contract import Contract
 from ssjf.simulator.published import Quirks
 from ssjf.simulator.server import Memory
 
@@ -114,6 +116,28 @@ class SteadyRun(Queued):
     server: ServerTable = ServerTable()
     deployment: str | None = None
     slowdown_quantiles: bool = False
+
+
+class ArenaRun(Queued):
+    """One order at several numbers of slots and loads.
+
+    times: its seconds in FCFS's mean waits (DUE's: its weight). contract: of the tuner, which is
+    served instead; ``moves``: it may choose orders that no static key expresses.
+    """
+
+    engine: Literal["arena"]
+    workload: ArenaLoop
+    profile: str
+    server: ServerTable = ServerTable()
+    deployment: None = None
+    batch_slots: list[Count]
+    loads: list[Utilisation]
+    arrivals: Literal["poisson", "bursts", "azure", "overload"]
+    times: Positive | None = None
+    contract: Annotated[str, _checked(Contract.of)] | None = None
+    moves: bool = False
+    slots: Count = 1
+    rho: Utilisation = 0.5
 
 
 class VllmRun(SteadyRun):
@@ -220,8 +244,8 @@ class ServerRun(Run):
 
 
 _CLASSES: tuple[type[Run], ...] = (
-    PublishedRun, SteadyRun, VllmRun, StepsRun, AliseRun, TrainingRun, CostRun, AnswersRun,
-    NaturalRun, ChatRun, ServerRun,
+    PublishedRun, SteadyRun, ArenaRun, VllmRun, StepsRun, AliseRun, TrainingRun, CostRun,
+    AnswersRun, NaturalRun, ChatRun, ServerRun,
 )  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip

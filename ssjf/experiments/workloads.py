@@ -91,10 +91,16 @@ Sweep = Annotated[
 
 
 class Arrivals(Table):
-    """Gaps of another shape than Poisson's: Gamma (``cv``), or those of a trace."""
+    """Gaps of another shape than Poisson's: Gamma (``cv``), or those of a trace.
+
+    window: so many of the trace's, over and over. rates: shares of the requests, and how many
+    times as fast these arrive.
+    """
 
     cv: Positive | None = None
     trace: str | None = None
+    window: Count | None = None
+    rates: list[tuple[Positive, Positive]] | None = None
 
 
 class OpenLoop(Workload):
@@ -111,6 +117,12 @@ class OpenLoop(Workload):
     rho_of: Literal["saturation"] | None = None
     arrivals: Arrivals = Arrivals()
     seeds: Seeds
+
+
+class ArenaLoop(OpenLoop):
+    """The same, with what predicts its lengths."""
+
+    predictor: str
 
 
 class DataPool(Table):

@@ -148,14 +148,28 @@ def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
 
 
 def _gaps(options: Arrivals, n: int, seed: int) -> np.ndarray:
-    """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's."""
+    """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's; with
+    ``rates`` at so many times that."""
     rng = np.random.default_rng([seed, STREAMS["arrivals"]])
+    if options.trace is not None and options.window is not None:
+        arrived = _trace_gaps(options.trace, options.window, 0)
+        turned = np.roll(np.diff(arrived, prepend=0.0), -rng.integers(options.window))
+        return np.cumsum(np.resize(turned, n))  # over and over, from a random one on
     if options.trace is not None:
-        drawn = draw({"draw": "trace-gaps", "name": options.trace, "requests": n, "seed": seed})
-        return drawn["arrived_at"].to_numpy()
+        return _trace_gaps(options.trace, n, seed)
+    if options.rates is not None:
+        shares, rates = np.array(options.rates).T
+        ends = np.rint(np.cumsum(shares) / shares.sum() * n).astype(np.int64)
+        each = rates[np.searchsorted(ends, np.arange(n), side="right")]
+        return np.cumsum(rng.exponential(1.0, n) / each)
     if options.cv is not None:
         return synthetic.arrivals("gamma", n, 1.0, rng, options.cv)
     return np.cumsum(rng.exponential(1.0, n))
+
+
+def _trace_gaps(name: str, n: int, seed: int) -> np.ndarray:
+    drawn = draw({"draw": "trace-gaps", "name": name, "requests": n, "seed": seed})
+    return drawn["arrived_at"].to_numpy()
 
 
 def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:

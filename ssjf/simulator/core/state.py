@@ -84,9 +84,9 @@ MACHINE = _record(
 ``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
 ``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
 blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. ``order_*``
-is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``leaving``: blocks whose copy is under way;
-``residents``: those that wait with their KV on the device, ``resident`` their blocks;
-``uploading``: those that wait while their KV comes back."""
+is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``leaving``:
+blocks whose copy is under way; ``residents``: those that wait with their KV on the device,
+``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
 
 _TOKENS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
 _FLAGS = ["place", "waits", "started"]
