@@ -1,4 +1,4 @@
-"""The arena's board: what each order gives up at the tail for the mean, on many kinds of traffic."""
+"""The arena's board: what each order gives up at the tail for the mean, by traffic."""
 
 import numpy as np
 import pandas as pd
