@@ -27,12 +27,10 @@ HEADER = b"x-vllm-priority"
 class FakeProxy:
     """Predicts the first number in a prompt, 50 where there is none; ``mode`` makes it fail."""
 
-    llms = ()
-
     def __init__(self):
         self.mode, self.calls, self.go_on = "well", 0, threading.Event()
 
-    def predict(self, prompts, llms=None):
+    def predict(self, prompts):
         if self.mode == "fails":
             raise RuntimeError(f"cannot read {prompts[0]}")
         if self.mode == "exits":

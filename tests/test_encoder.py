@@ -178,23 +178,6 @@ def test_a_label_that_only_helps_is_learnt_where_the_first_is_unknown(config):
     assert found[1] > found[0]
 
 
-def test_it_can_be_told_which_llm_answers(config):
-    texts = prompts()
-    llms = ["terse" if i % 2 else "wordy" for i in range(N)]
-    draws = logs(texts) + np.array([[-1.0 if name == "terse" else 1.0] for name in llms])
-    proxy = train(rows(draws=draws, targets=draws, llms=llms), changed(config, llm=True))
-    terse, wordy, unknown = (
-        proxy.predict(texts[TEST], [name] * 70).tokens.mean() for name in ("terse", "wordy", "new")
-    )
-    assert terse < unknown < wordy and wordy > 2 * terse
-    assert proxy.predict(texts[TEST]).tokens.mean() == pytest.approx(unknown)
-
-
-def test_asking_for_the_llm_where_the_data_do_not_say_is_refused(config):
-    with pytest.raises(InputError, match="do not say which LLM answers"):
-        train(rows(), changed(config, llm=True))
-
-
 # --- killed, and gone on with ------------------------------------------------------------------
 
 SPEC = """
@@ -412,7 +395,6 @@ def test_truncation_keeps_the_marks_and_the_right_tokens(tokenizer, cut):
         ("tuned_epochs", 99, "at most epochs"),
         ("learning_rate", "fast", "must be a number"),
         ("hidden", [0], "whole numbers from 1"),
-        ("llm", 1, "true or false"),
         ("backbone", 7, "must be text"),
         ("device", "tpu", "known: cpu, cuda"),
     ],
@@ -472,20 +454,3 @@ def test_answers_are_counted_by_the_tokenizer_that_is_named(tmp_path, tiny):
     assert "name the tokenizer" in one_sentence(ssjf(*command))
     assert ssjf(*command, "--tokenizer", "whitespace").exit_code == 0
     assert json.loads((out / "proxy.json").read_text())["length_tokenizer"] == "whitespace"
-
-
-def test_the_llm_can_be_named_when_predicting(config, tmp_path):
-    texts = prompts()
-    llms = ["terse" if i % 2 else "wordy" for i in range(N)]
-    draws = logs(texts) + np.array([[-1.0 if name == "terse" else 1.0] for name in llms])
-    asked_for = changed(config, llm=True, epochs=3, tuned_epochs=3)
-    proxy = train(rows(draws=draws, targets=draws, llms=llms), asked_for)
-    out = folder.save(tmp_path / "p", "encoder", proxy, card(proxy, asked_for))
-    data = tmp_path / "in.jsonl"
-    data.write_text(json.dumps({"prompt": "write a poem"}) + "\n")
-    ask = ["predict", "--proxy", out, "--input", data]
-    terse, wordy = (float(ssjf(*ask, "--llm", name).stdout) for name in ("terse", "wordy"))
-    assert terse < wordy
-    assert "known: terse, wordy" in one_sentence(ssjf(*ask, "--llm", "new"))
-    builtin = ["predict", "--input", data, "--llm", "terse"]
-    assert "not trained to tell LLMs apart" in one_sentence(ssjf(*builtin))

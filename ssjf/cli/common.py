@@ -95,14 +95,3 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
         print_json(records)
     else:
         print_table(pd.DataFrame(records))
-
-
-def listed(value: Any) -> str:
-    """A value of a record in words: of a dictionary and of a list every part."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {listed(each)}" for key, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(value) or "none"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value or "none")

@@ -2,7 +2,7 @@
 
 import click
 
-from ssjf.cli.common import Group, listed, print_json, print_table
+from ssjf.cli.common import Group, print_json
 
 
 @click.group(cls=Group)
@@ -44,25 +44,3 @@ def data_path(name: str) -> None:
 
     for path in catalogue.find(name):
         click.echo(path)
-
-
-@data.command("describe")
-@click.argument("name_or_file")
-@click.option("--tokenizer", help="What counts the answers: cl100k_base, hf:FOLDER_OR_ID, ….")
-@click.option("--label", help="The column of lengths (default: output_tokens).")
-@click.option("--format", help="The format of the texts (default: by its columns).")
-@click.option("--json", "as_json", is_flag=True)
-def data_describe(name_or_file: str, as_json: bool, **reading: str | None) -> None:
-    """Rows, splits, lengths and arrivals of a data set, or of a file of texts or a trace."""
-    import pandas as pd
-
-    from ssjf.workload.datasets import describe
-
-    numbers = describe(name_or_file, **reading)
-    if as_json:
-        print_json({"name": name_or_file} | numbers)
-        return
-    lengths = numbers.pop("output_tokens")
-    for key, value in numbers.items():
-        click.echo(f"{key}: {listed(value)}")
-    print_table(pd.DataFrame([{"output_tokens": part, **row} for part, row in lengths.items()]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssjf.errors import InputError, unknown
+from ssjf.errors import InputError
 
 if TYPE_CHECKING:
     from ssjf.proxy.base import Proxy
@@ -44,27 +44,20 @@ def train(spec_name: str, data_name: str, out: Path, tokenizer: str | None) -> N
 @click.command()
 @click.option("--proxy", "proxy_name", default="builtin", show_default=True, help="Folder.")
 @click.option("--input", "source", required=True, help="jsonl, csv or parquet; - is JSONL.")
-@click.option("--llm", help="Which LLM answers, for a proxy that was trained on several.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line, with quantiles.")
-def predict(proxy_name: str, source: str, llm: str | None, as_json: bool) -> None:
+def predict(proxy_name: str, source: str, as_json: bool) -> None:
     """Predict the output length of every prompt, in input order."""
     from ssjf.proxy import io as proxy_folder
 
     proxy = proxy_folder.load(proxy_name)
-    known = getattr(proxy, "llms", ())
-    if llm is not None and not known:
-        raise InputError(f"this proxy was not trained to tell LLMs apart; leave out --llm {llm}")
-    if llm is not None and llm not in known:
-        raise unknown("LLM", llm, known)
-    for each in predictions(proxy, read_prompts(source), llm):
+    for each in predictions(proxy, read_prompts(source)):
         click.echo(json.dumps(each) if as_json else f"{each['predicted_tokens']:g}")
 
 
-def predictions(proxy: "Proxy", prompts: list[str], llm: str | None) -> Iterator[dict[str, Any]]:
+def predictions(proxy: "Proxy", prompts: list[str]) -> Iterator[dict[str, Any]]:
     """One object per prompt, in order: predicted_tokens, and quantiles by level."""
     for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
-        predicted = proxy.predict(part, None if llm is None else [llm] * len(part))
+        predicted = proxy.predict(prompts[start : start + BATCH])
         for tokens, quantiles in zip(predicted.tokens, predicted.quantiles, strict=True):
             levels = zip(predicted.levels, quantiles, strict=True)
             yield {

@@ -55,7 +55,7 @@ def fit(
     targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
     masks = {name: split == name for name in ("train", "val", "test")}
     prompts = texts.text(turn_only=spec.text == "turn")
-    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], texts.model)
+    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"])
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
     for name, count in counts.items():
         least = LEAST_ROWS if name == "train" else LEAST_ROWS // 5
@@ -68,7 +68,6 @@ def fit(
     proxy = KINDS[spec.kind].train(rows, spec.config, checkpoints)
     seconds = time.perf_counter() - started
     test = rows.known(masks["test"])
-    llms = None if texts.model is None else [texts.model[i] for i in test]
     card = {
         "data": data,
         "data_hash": data_hash,
@@ -78,7 +77,7 @@ def fit(
         "config": spec.config.model_dump(),
         "rows": counts,
         "train_seconds": round(seconds, 1),
-        "test": judge(proxy.predict([prompts[i] for i in test], llms), np.exp(draws[test])),
+        "test": judge(proxy.predict([prompts[i] for i in test]), np.exp(draws[test])),
         "made_with": made_with(),
     }
     card |= proxy.metadata() if hasattr(proxy, "metadata") else {}

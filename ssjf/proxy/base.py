@@ -47,12 +47,8 @@ class Proxy(Protocol):
     ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them.
     """
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Predict the output length of each prompt.
-
-        ``llms`` names the LLM that answers each prompt; only a proxy trained to tell LLMs apart
-        reads it.
-        """
+    def predict(self, prompts: Sequence[str]) -> Prediction:
+        """Predict the output length of each prompt."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ class TrainingRows:
     draws: shape (n, m), logarithms of the lengths of single answers.
     train, validation: masks of shape (n,). Validation rows choose when to stop and calibrate
         the distribution; nothing else sees them.
-    llms: which LLM answers each prompt, where the rows are of several.
     """
 
     prompts: Sequence[str]
@@ -73,7 +68,6 @@ class TrainingRows:
     draws: FloatArray
     train: np.ndarray
     validation: np.ndarray
-    llms: Sequence[str] | None = None
 
     def known(self, mask: np.ndarray) -> np.ndarray:
         """The indices of the rows of a mask whose first target is known."""
@@ -151,7 +145,7 @@ class LogProxy(ResidualQuantiles, ABC):
     def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
         """Predicted logarithms, shape (n,)."""
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+    def predict(self, prompts: Sequence[str]) -> Prediction:
         """Lengths in tokens, the exp of the predicted logarithm, and quantiles."""
         logs = self.predicted_logs(prompts)
         return Prediction.of(logs, self.quantiles(logs))

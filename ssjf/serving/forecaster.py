@@ -46,9 +46,7 @@ class Forecaster:
 
     def _shipped(self, request: CompletionRequest) -> FloatArray:
         """What the proxy predicts for each prompt, (n,)."""
-        knows = bool(getattr(self.proxy, "llms", ()))
-        llms = [request.model] * len(request.prompts) if knows else None
-        tokens = self.proxy.predict(request.prompts, llms).tokens
+        tokens = self.proxy.predict(request.prompts).tokens
         if len(tokens) != len(request.prompts) or not (np.isfinite(tokens) & (tokens > 0)).all():
             raise ValueError("the proxy's predictions are no lengths")
         return tokens

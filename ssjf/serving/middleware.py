@@ -33,7 +33,6 @@ LOG = logging.getLogger(__name__)
 class Middleware:
     """Sets the header X-Vllm-Priority of POST /v1/completions and /v1/chat/completions.
 
-    For a vLLM before 0.28, which does not read it, the body is encoded again with ``priority``.
     All else passes untouched, and so does a request with a priority of its client's. Requests
     without a prediction are counted by reason. Options come from the environment (see
     ``ServeOptions``) unless they are given, and so does the predictor.

@@ -24,7 +24,7 @@ class NotPredicted(Exception):
 class IncomingRequest:
     """One HTTP request: its headers, the part of its body that was read, and its client.
 
-    ``scope`` is what the application gets; setting a header or the body changes it.
+    ``scope`` is what the application gets; setting a header changes it.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -68,12 +68,6 @@ class IncomingRequest:
         """Replace a header, or add it."""
         headers = [(k, v) for k, v in self.scope["headers"] if k.lower() != name]
         self.scope = {**self.scope, "headers": [*headers, (name, value)]}
-
-    def set_body(self, body: bytes) -> None:
-        """Replace the body, and its length where that is sent."""
-        self._read = [{"type": "http.request", "body": body, "more_body": False}]
-        if self.header(b"content-length") is not None:
-            self.set_header(b"content-length", str(len(body)).encode())
 
 
 @dataclass(frozen=True)

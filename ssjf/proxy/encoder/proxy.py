@@ -76,27 +76,19 @@ class OnnxEncoder:
         start = next(starts, 0)
         return marked[:start], marked[start + len(plain) :]
 
-    def outputs(
-        self, name: str, prompts: Sequence[str], llms: np.ndarray | None = None
-    ) -> np.ndarray:
+    def outputs(self, name: str, prompts: Sequence[str]) -> np.ndarray:
         """An output of the model for each of n prompts, shape (n, its size), float32.
 
-        ``llms`` (n, llms) is one-hot; by default none is known. Prompts are read one by one: 8-bit
-        arithmetic scales over all that it reads together, and a prediction must not depend on the
-        others. On a CPU batches save little.
+        Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and a
+        prediction must not depend on the others. On a CPU batches save little.
         """
-        inputs = [{"ids": ids[None]} for ids in self.ids(prompts)]
-        shapes = {each.name: each.shape for each in self.session.get_inputs()}
-        if "llm" in shapes:
-            named = np.zeros((len(inputs), shapes["llm"][1]), np.float32) if llms is None else llms
-            inputs = [each | {"llm": llm[None]} for each, llm in zip(inputs, named, strict=True)]
-        return np.concatenate([self.session.run([name], each)[0] for each in inputs])
+        run = self.session.run
+        return np.concatenate([run([name], {"ids": ids[None]})[0] for ids in self.ids(prompts)])
 
     def vectors(self, prompts: Sequence[str]) -> np.ndarray:
         """Unit vectors of prompts, shape (n, hidden), float32."""
         if "vector" not in {each.name for each in self.session.get_outputs()}:
             raise InputError(f"{MODEL} gives no vector; train the encoder with this version")
-        # An encoder that tells LLMs apart reads which beside its vector, not in it.
         return np.stack([unit(each) for each in self.outputs("vector", prompts)])
 
     @cached_property
@@ -130,44 +122,32 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
 
-def one_hot(named: Sequence[str], llms: Sequence[str]) -> np.ndarray:
-    """Which of the known LLMs answers each of n prompts, shape (n, llms), float32.
-
-    A row of zeros stands for an LLM that is not known.
-    """
-    known = [name == llm for name in named for llm in llms]
-    return np.array(known, np.float32).reshape(len(named), len(llms))
-
-
 @dataclass(frozen=True)
 class EncoderProxy:
     """A trained encoder.
 
-    head, decode: as in ``EncoderConfig``. llms: those it tells apart. scale: statistics of the
-    training lengths. around: residuals of the validation lengths. history: phase, epoch, loss and
-    validation tau.
+    head, decode: as in ``EncoderConfig``. scale: statistics of the training lengths. around:
+    residuals of the validation lengths. history: phase, epoch, loss and validation tau.
     """
 
     encoder: OnnxEncoder
     head: str
     decode: str
-    llms: tuple[str, ...]
     scale: Scale
     around: ResidualQuantiles
     history: list[dict[str, Any]]
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
-        """Lengths in tokens, and quantiles; an LLM it was not trained on counts as unknown."""
+    def predict(self, prompts: Sequence[str]) -> Prediction:
+        """Lengths in tokens, and quantiles."""
         if not len(prompts):
             return NO_PREDICTION
-        decoded = HEADS[self.head].decode(self.outputs(prompts, llms), self.scale, self.decode)
+        decoded = HEADS[self.head].decode(self.outputs(prompts), self.scale, self.decode)
         quantiles = self.around.quantiles(decoded.logs, decoded.levels)
         return Prediction.of(decoded.logs, quantiles)
 
-    def outputs(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> FloatArray:
+    def outputs(self, prompts: Sequence[str]) -> FloatArray:
         """Outputs of the head, shape (n, outputs)."""
-        named = one_hot(llms or [""] * len(prompts), self.llms)
-        return self.encoder.outputs("said", prompts, named).astype(np.float64)
+        return self.encoder.outputs("said", prompts).astype(np.float64)
 
     def arrays(self) -> Arrays:
         return vars(self.around) | self.scale.stored("scale")
@@ -176,14 +156,13 @@ class EncoderProxy:
         return self.encoder.files()
 
     def metadata(self) -> dict[str, Any]:
-        return {"llms": list(self.llms), "history": self.history}
+        return {"history": self.history}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> "EncoderProxy":
         config = card["config"]
         encoder = OnnxEncoder.in_folder(card["folder"], config["longest_tokens"], config["cut"])
         return cls(
-            encoder, config["head"], config["decode"], tuple(card["llms"]),
-            Scale.restored("scale", arrays),
+            encoder, config["head"], config["decode"], Scale.restored("scale", arrays),
             ResidualQuantiles(arrays["edges"], arrays["residuals"]), card["history"],
         )  # fmt: skip

@@ -39,7 +39,7 @@ def collate(batch: list[Example]) -> dict[str, Tensor]:
     ids = np.zeros((len(batch), width), np.int64)
     for i, each in enumerate(batch):
         ids[i, : lengths[i]] = each["ids"]
-    columns = {name: np.stack([each[name] for each in batch]) for name in ("draws", "also", "llm")}
+    columns = {name: np.stack([each[name] for each in batch]) for name in ("draws", "also")}
     return {
         "ids": torch.from_numpy(ids),
         "mask": torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)),
@@ -93,7 +93,7 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        out = model(inputs["ids"], inputs["mask"], inputs["llm"], inputs["row"])
+        out = model(inputs["ids"], inputs["mask"], inputs["row"])
         draws, also = inputs["draws"], inputs["also"]
         known, there = ~draws.isnan().any(dim=1), ~also.isnan()
         loss = out.sum() * 0

@@ -9,7 +9,7 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.proxy.base import NO_RESIDUALS, TrainingRows, fit_residuals
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, ranked, scale_of
-from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, one_hot
+from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
@@ -25,31 +25,26 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
     tokenizer_json, model = backbone(config.backbone, config.longest_tokens, config.encoder_dropout)
     if not config.tune_embeddings:
         model.get_input_embeddings().requires_grad_(False)
-    llms = sorted(set(rows.llms or [])) if config.llm else []
-    if config.llm and not llms:
-        raise InputError("llm is true, but the data do not say which LLM answers (column model)")
     percentiles = np.array(HEADS[config.head].percentiles)
     scale = scale_of(rows.draws[rows.known(rows.train)], percentiles)
     torch.manual_seed(config.seed)
     outputs = HEADS[config.head].outputs(scale)
-    net = Network(model, config, outputs, rows.targets.shape[1] - 1, len(llms)).to(config.device)
+    net = Network(model, config, outputs, rows.targets.shape[1] - 1).to(config.device)
     encoder = OnnxEncoder(b"", tokenizer_json, config.longest_tokens, config.cut)
-    history = tune(net, examples(rows, encoder, llms), scale, config, keep)
-    encoder = replace(encoder, model=to_onnx(net.cpu().eval(), outputs, len(llms)))
-    proxy = EncoderProxy(
-        encoder, config.head, config.decode, tuple(llms), scale, NO_RESIDUALS, history
-    )
+    history = tune(net, examples(rows, encoder), scale, config, keep)
+    encoder = replace(encoder, model=to_onnx(net.cpu().eval(), outputs))
+    proxy = EncoderProxy(encoder, config.head, config.decode, scale, NO_RESIDUALS, history)
     return _calibrated(proxy, rows, config)
 
 
 def examples(
-    rows: TrainingRows, encoder: OnnxEncoder, llms: list[str]
+    rows: TrainingRows, encoder: OnnxEncoder
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The examples of the training and of the validation rows.
 
     Each has ids (tokens,), draws (m,) and also (a,), logarithms, the latter standardised by the
-    training rows, NaN where unknown, llm (llms,) one-hot, and row, its place in both lists
-    together; widest, the most ids of any. A training row may have ``also`` alone.
+    training rows, NaN where unknown, and row, its place in both lists together; widest, the most
+    ids of any. A training row may have ``also`` alone.
     """
     train = np.flatnonzero(rows.train & ~np.isnan(rows.targets).all(axis=1))
     used = np.concatenate([train, rows.known(rows.validation)])
@@ -58,14 +53,12 @@ def examples(
     if also.shape[1]:
         seen = also[rows.train]
         also = (also - np.nanmean(seen, axis=0)) / np.maximum(np.nanstd(seen, axis=0), 1e-6)
-    named = one_hot([rows.llms[i] if rows.llms else "" for i in used], llms)
     ids = encoder.ids(rows.prompts_of(used))
     widest = max(map(len, ids))
     both = [
-        {"ids": ids[k], "draws": draws[k], "also": also[i], "llm": named[k], "row": k,
-         "widest": widest}
+        {"ids": ids[k], "draws": draws[k], "also": also[i], "row": k, "widest": widest}
         for k, i in enumerate(used)
-    ]  # fmt: skip
+    ]
     validation = sorted(both[len(train) :], key=lambda each: len(each["ids"]))
     return both[: len(train)], validation
 
@@ -76,8 +69,7 @@ def _calibrated(proxy: EncoderProxy, rows: TrainingRows, config: EncoderConfig) 
     The predictions are those of the exported model, so that its rounding is calibrated too.
     """
     held = rows.known(rows.validation)
-    llms = [rows.llms[i] for i in held] if rows.llms else None
-    outputs = proxy.outputs(rows.prompts_of(held), llms)
+    outputs = proxy.outputs(rows.prompts_of(held))
     scale = proxy.scale
     if config.head in RANKERS:
         scale = ranked(scale, outputs[:, 0], rows.draws[held].mean(axis=1))

@@ -160,7 +160,7 @@ class RetrievalProxy:
     far: ResidualQuantiles
     training: dict[str, Any] = field(default_factory=dict)
 
-    def predict(self, prompts: Sequence[str], llms: Sequence[str] | None = None) -> Prediction:
+    def predict(self, prompts: Sequence[str]) -> Prediction:
         """Lengths in tokens, and quantiles: those of the neighbours' lengths, conformalised.
 
         Each prompt is predicted alone.
