@@ -18,6 +18,7 @@ from ssjf.serving.middleware import Middleware
 from ssjf.serving.online import OnlineLearner
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
+from ssjf.serving.tuner import Tuner
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PATIENT = {"deadline_ms": 60_000}  # no prediction comes too late
@@ -57,7 +58,9 @@ def wrapped(
     """The middleware around an application, with a fake proxy that takes so many seconds."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
-    learner = OnlineLearner(forecaster, state, chosen.save_seconds, int(1e6 * chosen.max_state_mb))
+    tuner = Tuner(chosen.contract, chosen.slots) if chosen.contract else None
+    most = int(1e6 * chosen.max_state_mb)
+    learner = OnlineLearner(forecaster, state, chosen.save_seconds, most, tuner)
     given = None if chosen.deadline_ms is None else chosen.deadline_ms / 1000
     return Middleware(app, chosen, Predictor(forecaster, learner, takes, given))
 

@@ -258,7 +258,7 @@ def test_the_shipped_proxy_goes_on_with_its_state_and_not_with_what_is_none(tmp_
     options = ServeOptions(state=str(tmp_path / "learned"))
     caplog.set_level(logging.WARNING)
     predictor = load(options)
-    predictor._learner._state.write(b'{"m": {"format": 0}}')
+    predictor.learner._state.write(b'{"m": {"format": 0}}')
     found = load(options).forecaster
     assert not found.learners and "is not used: SafetensorError" in caplog.text
     assert names(tmp_path) == ["learned.aside-1"]

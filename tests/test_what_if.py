@@ -1,4 +1,4 @@
-"""What to do with a trace: switch it on, leave it off, or cap it; and the numbers behind that."""
+"""What to do with a trace: switch it on, with a contract, or leave it off; and the numbers."""
 
 import math
 
@@ -8,10 +8,11 @@ import pytest
 
 from ssjf.errors import InputError
 from ssjf.experiments import what_if
-from ssjf.experiments.what_if import CAPS_SECONDS, recommend
+from ssjf.experiments.what_if import recommend
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.scheduler.orderings import fcfs
+from ssjf.simulator.contract import Contract
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.workload import synthetic
@@ -113,13 +114,14 @@ def test_a_token_budget_grows_with_the_slots():
 def advised(requests, *names, predictor="oracle"):
     served = what_if.WhatIf(requests, PAPER, ONE, predictor)
     table = served.compare([policy(name) for name in names])
-    return recommend(table, served.offered_load, served.capped())
+    return recommend(table, served.offered_load, served.headstarts())
 
 
 def row(name, gain, p99, low=None, **more):
-    """A row of a table in which FCFS's p99 is 100 s and its queue 5 requests deep."""
+    """A row of a table in which FCFS's p99 and p99.9 are 100 s and its queue 5 requests deep."""
     return {"policy": name, "gain_percent": gain, "gain_low": gain - 1 if low is None else low,
-            "gain_high": gain + 1, "jct_p99": p99, "queue_depth_mean": 5.0, **more}  # fmt: skip
+            "gain_high": gain + 1, "jct_p99": p99, "jct_p99.9": 100.0, "queue_depth_mean": 5.0,
+            **more}  # fmt: skip
 
 
 def table(*rows):
@@ -147,55 +149,60 @@ def test_a_harmful_order_is_said_to_raise_the_mean():
 
 def test_a_sure_gain_with_the_tail_kept_is_switched_on():
     found = recommend(table(row("ssjf", 30, 104)), 0.8)
-    assert (found.action, found.policy, found.overtake_seconds) == ("switch on", "ssjf", None)
+    assert (found.action, found.policy, found.headstart_seconds) == ("switch on", "ssjf", None)
     assert found.sentence == (
-        "Switch it on: ssjf lowers mean JCT by 30 % (95 % interval 29 to 31) and raises its p99 "
-        "by 4 % (ρ 0.80, mean queue depth 5.0 under FCFS)."
+        "Switch it on: ssjf lowers mean JCT by 30 % (95 % interval 29 to 31), raises its p99 "
+        "by 4 % and leaves its p99.9 as it is (ρ 0.80, mean queue depth 5.0 under FCFS)."
     )
 
 
-def test_a_harmed_tail_is_capped_by_the_best_cap_that_keeps_it():
-    caps = table(
-        row("ssjf", 5, 100, overtake_seconds=1.0),
-        row("ssjf", 12, 104, overtake_seconds=3.0),
-        row("ssjf", 20, 106, overtake_seconds=10.0),
-        row("ssjf", 15, 100, low=-1, overtake_seconds=30.0),
+def test_where_the_tail_is_harmed_the_best_head_start_within_the_contract_is_advised():
+    heads = table(
+        row("headstart", 5, 100, headstart_seconds=1.0),
+        row("headstart", 12, 104, headstart_seconds=3.0),
+        row("headstart", 16, 104, **{"jct_p99.9": 115.0}, headstart_seconds=7.0),
+        row("headstart", 20, 106, headstart_seconds=10.0),
+        row("headstart", 15, 100, low=-1, headstart_seconds=30.0),
     )[1:]
-    found = recommend(table(row("ssjf", 30, 137)), 0.8, caps)
-    assert (found.action, found.policy, found.overtake_seconds) == ("cap", "ssjf", 3.0)
-    assert "`ssjf serve --overtake-seconds 3`: ssjf lowers mean JCT by 12 %" in found.sentence
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, heads)
+    assert (found.action, found.policy, found.headstart_seconds) == ("contract", "headstart", 3.0)
+    assert "`ssjf serve --contract p99=1.05,p999=1.1`: headstart lowers mean JCT" in found.sentence
     assert "without it ssjf lowers mean JCT by 30 %" in found.sentence
+    wider = recommend(table(row("ssjf", 30, 137)), 0.8, heads, Contract(1.06, 1.2))
+    assert wider.headstart_seconds == 10.0
 
 
-def test_another_policy_that_keeps_the_tail_is_preferred_to_a_cap_that_gains_less():
-    caps = table(row("ssjf", 5, 100, overtake_seconds=1.0))[1:]
-    found = recommend(table(row("ssjf", 30, 137), row("hrrn", 20, 103)), 0.8, caps)
+def test_another_policy_that_keeps_the_tail_is_preferred_to_a_head_start_that_gains_less():
+    heads = table(row("headstart", 5, 100, headstart_seconds=1.0))[1:]
+    found = recommend(table(row("ssjf", 30, 137), row("hrrn", 20, 103)), 0.8, heads)
     assert (found.action, found.policy) == ("switch on", "hrrn")
 
 
-def test_where_no_cap_keeps_the_tail_it_stays_off():
-    caps = table(row("ssjf", 5, 120, overtake_seconds=1.0))[1:]
-    found = recommend(table(row("ssjf", 30, 137)), 0.8, caps)
+def test_where_no_head_start_keeps_the_tail_it_stays_off():
+    heads = table(row("headstart", 5, 120, headstart_seconds=1.0))[1:]
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, heads)
     assert found.action == "leave off" and "unless the mean alone matters" in found.sentence
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_cap_that_is_advised_keeps_the_tail_of_the_trace_itself(seed):
-    requests = workload(0.43, seed=seed)
+def test_what_is_advised_keeps_the_tail_of_the_trace_itself(seed):
+    requests = workload(0.43, n=6000, seed=seed)
     found = advised(requests, "ssjf", predictor="noise:0.5")
-    assert found.action == "cap" and found.overtake_seconds in CAPS_SECONDS
+    assert found.action == "contract"
     served = what_if.WhatIf(requests, PAPER, ONE, "noise:0.5")
-    rows = served.capped().set_index("overtake_seconds")
-    limit = 1.05 * np.percentile(served.fcfs.finished_at - requests.arrived_at, 99)
-    assert rows.loc[found.overtake_seconds, "jct_p99"] <= limit
+    rows = served.headstarts().set_index("headstart_seconds")
+    before = served.fcfs.finished_at - requests.arrived_at
+    for name, level, limit in (("jct_p99", 99, 1.05), ("jct_p99.9", 99.9, 1.10)):
+        assert rows.loc[found.headstart_seconds, name] <= limit * np.percentile(before, level)
 
 
-def test_classes_that_reach_0_are_not_capped():
+def test_classes_that_reach_0_have_no_head_start():
     requests = workload(0.43, n=50)
     classes = {"predicted_tokens": np.zeros(50)}
     with_classes = Requests(requests.arrived_at, requests.prompt_tokens, requests.output_tokens,
                             classes)  # fmt: skip
-    assert what_if.WhatIf(with_classes, PAPER, ONE, "column:predicted_tokens").capped().empty
+    served = what_if.WhatIf(with_classes, PAPER, ONE, "column:predicted_tokens")
+    assert served.headstarts().empty
 
 
 def test_overload_is_named():

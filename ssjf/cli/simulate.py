@@ -23,20 +23,24 @@ from ssjf.cli.common import print_json, print_table
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
 @click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
+@click.option("--contract", "contract_text", default="p99=1.05,p999=1.10", show_default=True,
+              help="So many times FCFS's the tail of an advised order may be.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True)
 def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale, predictor,
-             predictor_seconds, seed, as_json) -> None:  # fmt: skip
+             predictor_seconds, contract_text, seed, as_json) -> None:  # fmt: skip
     """What would length-aware order do to TRACE (csv, jsonl or parquet)?
 
     Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
     """
     from ssjf.experiments import what_if
     from ssjf.scheduler import policy
+    from ssjf.simulator.contract import Contract
     from ssjf.simulator.profile import profile
     from ssjf.simulator.server import Server, memory_of
     from ssjf.workload.traces import load_trace
 
+    contract = Contract.of(contract_text)
     names = [name.strip() for name in policies.split(",")]
     chosen = [replace(policy(name), name=name) for name in names]
     model = profile(profile_name)
@@ -46,7 +50,7 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     memory = memory_of(memory_text) if memory_text else None
     served = what_if.WhatIf(requests, model, server, predictor, seed, predictor_seconds, memory)
     table, rho = served.compare(chosen), served.offered_load
-    advice = what_if.recommend(table, rho, served.capped())
+    advice = what_if.recommend(table, rho, served.headstarts(), contract)
     equal = int((requests.arrived_at[1:] == requests.arrived_at[:-1]).sum())
     if as_json:
         print_json({"rho": rho, "predictor": predictor, "profile": model.name,

@@ -51,8 +51,9 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     variable SSJF_SERVE_NAME for each option below.
     """
     from ssjf.serving import check, predictor
-    from ssjf.serving.options import ServeOptions, check_vllm, command
+    from ssjf.serving.options import ServeOptions, check_vllm, command, slots
 
+    own["slots"] = own["slots"] or slots(vllm_options)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options)
     if check_only:

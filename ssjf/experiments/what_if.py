@@ -13,21 +13,18 @@ from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
-from ssjf.serving.options import ServeOptions
-from ssjf.serving.priority import Keys
+from ssjf.simulator.contract import HEADSTARTS, Contract, Shadow
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 DEFAULT_PREDICTOR = "noise:0.5"
-CAPS_SECONDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Bounds of ``ssjf serve --overtake-seconds`` that are tried where pure order harms the tail."""
-TAIL_PERCENT = 5.0  # how much higher than FCFS's the p99 of an advised order may be
+CONTRACT = Contract()
 NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
 ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
-METRICS = ("jct_mean", "jct_p99", "ttft_mean", "ttft_p99", "slowdown_mean", "slowdown_p99",
-           "queue_depth_mean", "queue_depth_max", "completed_per_second")  # fmt: skip
+METRICS = ("jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99",
+           "slowdown_mean", "slowdown_p99", "queue_depth_mean", "queue_depth_max", "completed_per_second")  # fmt: skip
 
 
 def rescaled(requests: Requests, scale: float) -> Requests:
@@ -99,8 +96,8 @@ class WhatIf:
     def compare(self, policies: Sequence[Policy]) -> pd.DataFrame:
         """One row per policy, FCFS first.
 
-        Columns: policy; jct_mean, jct_p99, ttft_mean, ttft_p99 (seconds), slowdown_mean,
-        slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second, preemptions, and
+        Columns: policy; jct_mean, jct_p99, jct_p99.9, jct_max, ttft_mean, ttft_p99 (seconds),
+        slowdown_mean, slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second, preemptions, and
         gain_percent with gain_low and gain_high, the fall of the mean JCT against FCFS.
         """
         predicted = self.predicted  # refused if it is wrong, even where no policy needs it
@@ -114,18 +111,19 @@ class WhatIf:
                 rows.append(self._row(each.name, served))
         return pd.DataFrame(rows)
 
-    def capped(self) -> pd.DataFrame:
-        """Rows as of ``compare`` for ``ssjf serve`` under each cap, and ``overtake_seconds``.
+    def headstarts(self) -> pd.DataFrame:
+        """Rows as of ``compare`` for the head starts that the server's contract may choose, and
+        ``headstart_seconds``: what e times shorter is worth.
 
-        Predictions must be tokens; there are no rows where they are classes or ranks that reach 0.
+        Predictions must be tokens; there are no rows where they are classes or ranks that reach 0,
+        or where nobody waits.
         """
-        rows = []
-        for cap in CAPS_SECONDS if self.predicted.min() > 0 else ():
-            options = ServeOptions(overtake_seconds=cap)
-            tokens = np.clip(self.predicted, 1, options.longest_tokens)
-            served = simulate(self.requests, Keys(options).policy, self.model, self.server,
-                              tokens, self.predictor_seconds)  # fmt: skip
-            rows.append(self._row("ssjf", served) | {"overtake_seconds": cap})
+        rows, wait = [], Shadow.of(self.fcfs).wait
+        for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
+            order = policy(f"headstart:{times * wait!r}")
+            served = simulate(self.requests, order, self.model, self.server, self.predicted,
+                              self.predictor_seconds)  # fmt: skip
+            rows.append(self._row("headstart", served) | {"headstart_seconds": times * wait})
         return pd.DataFrame(rows)
 
     def _row(self, name: str, served: Completions) -> dict[str, Any]:
@@ -155,23 +153,26 @@ class WhatIf:
 class Recommendation:
     """What to do with this traffic.
 
-    action: ``switch on``, ``cap`` or ``leave off``. policy: the order that is meant, None where
-        none helps. overtake_seconds: the cap, for ``ssjf serve``. sentence: the same in words,
-        with gain, interval and tail.
+    action: ``switch on``, ``contract`` or ``leave off``. policy: the order that is meant, None
+        where none helps. headstart_seconds: of the order that keeps the contract. sentence: the
+        same in words, with gain, interval and tail.
     """
 
     action: str
     policy: str | None
-    overtake_seconds: float | None
+    headstart_seconds: float | None
     sentence: str
 
 
-def recommend(table: pd.DataFrame, rho: float, caps: pd.DataFrame | None = None) -> Recommendation:
-    """Advise from a table of ``compare``, the load, and what ``capped`` gave.
+def recommend(
+    table: pd.DataFrame, rho: float, headstarts: pd.DataFrame | None = None,
+    contract: Contract = CONTRACT,
+) -> Recommendation:  # fmt: skip
+    """Advise from a table of ``compare``, the load, and what ``headstarts`` gave.
 
-    An order is advised whose gain is sure (its interval above 0) and whose p99 is at most
-    ``TAIL_PERCENT`` above FCFS's: the one of lowest mean JCT. What no server can know (an oracle)
-    is advised only where nothing else was asked for.
+    An order is advised whose gain is sure (its interval above 0) and whose tail keeps the
+    contract: the one of lowest mean JCT. What no server can know (an oracle) is advised only
+    where nothing else was asked for.
     """
     fcfs = table.iloc[0]
     load = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
@@ -187,28 +188,35 @@ def recommend(table: pd.DataFrame, rho: float, caps: pd.DataFrame | None = None)
     effect = _effect(best, fcfs)
     if not best.gain_low > 0:
         return Recommendation("leave off", None, None, f"Leave it off: {effect} ({load}).")
-    if _tail(best, fcfs) <= TAIL_PERCENT:
+    if _keeps(best, fcfs, contract):
         sentence = f"Switch it on: {effect} ({load})."
         return Recommendation("switch on", best.policy, None, sentence)
-    rest = others if caps is None else pd.concat([others, caps], ignore_index=True)
-    kept = rest[(rest["gain_low"] > 0) & (_tail(rest, fcfs) <= TAIL_PERCENT)]
+    rest = others if headstarts is None else pd.concat([others, headstarts], ignore_index=True)
+    kept = rest[(rest["gain_low"] > 0) & _keeps(rest, fcfs, contract)]
     if kept.empty:
         return Recommendation(
             "leave off", None, None,
-            f"Leave it off, unless the mean alone matters: {effect}, and no cap on overtaking "
-            f"gains surely with a p99 within {TAIL_PERCENT:.0f} % of FCFS's ({load}).",
+            f"Leave it off, unless the mean alone matters: {effect}, and no head start gains "
+            f"surely within the contract {contract} ({load}).",
         )  # fmt: skip
     chosen = kept.loc[kept["gain_percent"].idxmax()]
-    seconds = chosen.get("overtake_seconds", np.nan)
+    seconds = chosen.get("headstart_seconds", np.nan)
     if np.isnan(seconds):
-        mean = f"{best.policy}, best by mean, {_moves('its p99', _tail(best, fcfs))}"
+        mean = f"{best.policy}, best by mean, {_moves('its p99', _above(best, fcfs, 'jct_p99'))}"
         sentence = f"Switch it on: {_effect(chosen, fcfs)}; {mean} ({load})."
         return Recommendation("switch on", chosen.policy, None, sentence)
     return Recommendation(
-        "cap", "ssjf", float(seconds),
-        f"Switch it on with a cap, `ssjf serve --overtake-seconds {seconds:g}`: "
+        "contract", "headstart", float(seconds),
+        f"Switch it on with a contract, `ssjf serve --contract {contract}`: "
         f"{_effect(chosen, fcfs)}; without it {effect} ({load}).",
     )  # fmt: skip
+
+
+def _keeps(row, fcfs: pd.Series, contract: Contract):
+    """Is the tail within the contract?"""
+    limits = {"jct_p99": contract.p99, "jct_p99.9": contract.p999}
+    return np.logical_and.reduce([row[name] <= limit * fcfs[name]
+                                  for name, limit in limits.items()])  # fmt: skip
 
 
 def _effect(row: pd.Series, fcfs: pd.Series) -> str:
@@ -216,13 +224,14 @@ def _effect(row: pd.Series, fcfs: pd.Series) -> str:
     interval = "too few requests for an interval"
     if not np.isnan(low):
         interval = f"95 % interval {round(low)} to {round(high)}"
-    mean, tail = _moves("mean JCT", -row.gain_percent), _moves("its p99", _tail(row, fcfs))
-    return f"{row.policy} {mean} ({interval}) and {tail}"
+    tails = [_moves(f"its {name}", _above(row, fcfs, f"jct_{name}")) for name in ("p99", "p99.9")]
+    mean = _moves("mean JCT", -row.gain_percent)
+    return f"{row.policy} {mean} ({interval}), {' and '.join(tails)}"
 
 
-def _tail(row, fcfs: pd.Series):
-    """By how many percent the p99 is above FCFS's."""
-    return 100 * (row["jct_p99"] / fcfs["jct_p99"] - 1)
+def _above(row, fcfs: pd.Series, metric: str):
+    """By how many percent it is above FCFS's."""
+    return 100 * (row[metric] / fcfs[metric] - 1)
 
 
 def _moves(what: str, percent: float) -> str:

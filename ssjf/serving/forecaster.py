@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import statistics
 import time
 from collections import OrderedDict
@@ -28,10 +29,12 @@ def warm_up_request(i: int) -> CompletionRequest:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A predicted length in tokens, and what it was made of, by prompt, where that is learned."""
+    """A predicted length in tokens, what it was made of, by prompt, where that is learned, and when
+    the request came (monotonic seconds), where a contract is kept."""
 
     tokens: float
     readings: tuple[Reading, ...] = ()
+    arrived_at: float = math.nan
 
 
 class Forecaster:

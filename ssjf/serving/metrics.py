@@ -29,6 +29,13 @@ class Metrics:
         self.log_ratio = Histogram("ssjf_prediction_log_ratio", ratio, buckets=LOG_RATIOS)
         overtaking = "Requests whose response began before that of one that had arrived earlier."
         self.overtaking = by("requests_overtaking", overtaking)
+        self.headstart_seconds = Gauge(
+            "ssjf_headstart_seconds", "What e times shorter is worth, under a contract."
+        )
+        gain = "By how many percent that lowers the mean JCT of FCFS, replayed."
+        self.contract_gain = Gauge("ssjf_contract_gain_percent", gain)
+        tail = "The tail of the JCT over that of FCFS, replayed."
+        self.contract_tail = Gauge("ssjf_contract_tail_ratio", tail, ["quantile"])
         self.learned = by("learned", "Finished requests that were learned from.")
         self.not_learned = by("not_learned", "Predicted requests not learned from.", "reason")
         self.failures = by("predictor_failures", "Calls of the predictor that failed.")

@@ -19,6 +19,7 @@ from ssjf.serving.forecaster import Forecast, Forecaster
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable, Response
+from ssjf.serving.tuner import Done, Tuner
 
 STATE_FORMAT = 2
 LOG = logging.getLogger(__name__)
@@ -81,16 +82,21 @@ class OnlineLearner:
     """Has a forecaster learn, and saves its state at most every ``save_seconds``."""
 
     def __init__(
-        self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int
-    ) -> None:
-        self._forecaster, self._state = forecaster, state
+        self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int,
+        tuner: Tuner | None = None,
+    ) -> None:  # fmt: skip
+        self._forecaster, self._state, self.tuner = forecaster, state, tuner
         self.save_seconds, self._max_bytes = save_seconds, max_bytes
         self._changed, self._problem = False, ""
 
-    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+    def learn(
+        self, request: CompletionRequest, forecast: Forecast, response: Response, finished_at: float
+    ) -> None:
         """Learn from a predicted request's whole response, or count why not."""
         try:
             tokens, cut_off = response.output_tokens()
+            if self.tuner is not None and forecast.arrived_at < finished_at:
+                self.tuner.finished(Done(forecast.arrived_at, forecast.tokens, tokens, finished_at))
             if not cut_off:
                 metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
             self._forecaster.learn(request, forecast, tokens, cut_off)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
+from ssjf.simulator.contract import Contract
 
 OVERTAKE = "none, 0 or a number from 0.01 to 86400"
 MIDDLEWARE = "ssjf.serving.Middleware"
@@ -43,6 +44,13 @@ class ServeOptions(BaseModel):
         "0 is FCFS, none is pure SSJF.",
         json_schema_extra={"allowed": OVERTAKE},
     )  # fmt: skip
+    contract: str = Field(
+        default="", description="Instead: the best mean whose tail is at most so many times FCFS's "
+        "on recent requests, as p99=1.05,p999=1.10.",
+    )  # fmt: skip
+    slots: int = Field(
+        default=256, ge=1, le=10**6, description="What vLLM's --max-num-seqs says, for a contract."
+    )
     longest_tokens: int = Field(
         default=1024, ge=1, le=10**6, description="A prediction of so many or more waits all of it."
     )
@@ -65,6 +73,8 @@ class ServeOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "ServeOptions":
+        if self.contract:
+            Contract.of(self.contract)
         if self.overtake_seconds and self.overtake_seconds < 0.01:
             raise ValueError(f"overtake_seconds is {self.overtake_seconds}; it must be {OVERTAKE}")
         if self.state and self.learn == "none":
@@ -107,6 +117,11 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     if MIDDLEWARE not in _values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def slots(vllm_options: Sequence[str]) -> str | None:
+    """What ``--max-num-seqs`` says, if it is there."""
+    return next(iter(_values(vllm_options, "--max-num-seqs")[-1:]), None)
 
 
 def check_vllm() -> None:

@@ -22,6 +22,7 @@ from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.response import Response
+from ssjf.serving.tuner import Tuner
 from ssjf.serving.watch import Watch
 from ssjf.serving.worker import Worker
 
@@ -73,7 +74,7 @@ class Predictor:
         self, forecaster: Forecaster, learner: OnlineLearner, prediction_seconds: float,
         deadline_seconds: float | None = None,
     ) -> None:  # fmt: skip
-        self.forecaster, self._learner, self.watch = forecaster, learner, Watch()
+        self.forecaster, self.learner, self.watch = forecaster, learner, Watch()
         self._deadline, self._typical = deadline_seconds, prediction_seconds
         self._seconds = deque([prediction_seconds], TIMED)
         self._predicting, self._learning = Worker("ssjf-predictor"), Worker("ssjf-learner")
@@ -124,21 +125,21 @@ class Predictor:
 
     def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
         """Learn from a whole response when the thread comes to it, and save some time later."""
-        learn = partial(self._learner.learn, request, forecast, response)
+        learn = partial(self.learner.learn, request, forecast, response, time.monotonic())
         if self._learning.submit(learn) is None:
             metrics().not_learned.labels("queue_full").inc()
         elif self._saving is None:
             loop = asyncio.get_running_loop()
-            self._saving = loop.call_later(self._learner.save_seconds, self._save)
+            self._saving = loop.call_later(self.learner.save_seconds, self._save)
 
     def stop(self) -> None:
         """Finish what is to be learned, and save."""
-        if (saved := self._learning.submit(self._learner.save)) is not None:
+        if (saved := self._learning.submit(self.learner.save)) is not None:
             wait([saved], STOP_SECONDS)
 
     def _save(self) -> None:
         self._saving = None
-        self._learning.submit(self._learner.save)
+        self._learning.submit(self.learner.save)
 
     def _forecast(self, request: CompletionRequest) -> Forecast:
         if self._breaker.open:
@@ -171,7 +172,8 @@ def load(options: ServeOptions) -> Predictor:
     if state is not None:
         _restore(forecaster, state)
     max_bytes = int(1e6 * options.max_state_mb)
-    learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes)
+    tuner = Tuner(options.contract, options.slots) if options.contract else None
+    learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes, tuner)
     given = None if options.deadline_ms is None else options.deadline_ms / 1e3
     predictor = Predictor(forecaster, learner, seconds, given)
     LOG.info(

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
+from ssjf.serving.tuner import Tuner
 
 HEADER = b"x-vllm-priority"  # it goes before the body's priority
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
@@ -31,10 +33,11 @@ class Keys:
     in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
     1 … longest, a request is never overtaken by one that arrives more than T later (to the
     millisecond; vLLM breaks ties by arrival). T = 0 is ``fcfs``; without T it is ``ssjf``, whose
-    keys are predictions alone.
+    keys are predictions alone. With a tuner it is ``headstart``, whose seconds change.
     """
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, tuner: Tuner | None = None) -> None:
+        self._tuner = tuner
         overtake, self._longest = options.overtake_seconds, float(options.longest_tokens)
         self._per_score = float(PER_UNIT)
         if overtake is None:
@@ -48,6 +51,9 @@ class Keys:
 
     def priority(self, arrived_at: float, predicted_tokens: float) -> int:
         """The key of a request that arrived at a monotonic clock's seconds."""
+        if self._tuner is not None:
+            seconds = self._tuner.priority_seconds(arrived_at, max(predicted_tokens, 1.0))
+            return round(seconds * PER_UNIT)
         tokens = min(max(predicted_tokens, 1.0), self._longest)
         none = np.zeros(1, np.int64)
         queue = Queue(np.array([arrived_at]), none, np.array([tokens]), none)
@@ -59,7 +65,8 @@ class Prioritiser:
     of ``longest_tokens`` while there is none; never more than its client allows."""
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
-        self._options, self._predictor, self._keys = options, predictor, Keys(options)
+        self._options, self._predictor = options, predictor
+        self._keys = Keys(options, predictor.learner.tuner)
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._respects_priority = options.client_priority == "respect"
         self._respects_limit = options.client_limit == "respect"
@@ -99,7 +106,7 @@ class Prioritiser:
             return None
         metrics().predictions.inc()
         self._recent.append(forecast.tokens)
-        return request, forecast
+        return request, replace(forecast, arrived_at=arrived_at)
 
     def _median(self) -> float:
         return statistics.median(self._recent or [self._options.longest_tokens / 2])

@@ -19,7 +19,7 @@ from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
-HEADSTARTS = (0.5, 1.0, 2.0, 4.0)  # in units of FCFS's mean wait of those that wait
+HEADSTARTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in units of FCFS's mean wait of those that wait
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
 BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
@@ -37,6 +37,9 @@ class Contract:
         for name, value in vars(self).items():
             if not 1 <= value < math.inf:
                 raise InputError(f"contract {name}={value}; it must be a number of at least 1")
+
+    def __str__(self) -> str:
+        return f"p99={self.p99:g},p999={self.p999:g}"
 
     @classmethod
     def of(cls, text: str) -> Self:

@@ -1,0 +1,83 @@
+"""The head start of an order that keeps a contract, chosen anew as requests finish.
+
+What has lately finished is replayed in the simulator on a server of as many slots, whose step
+takes what a token took here where nothing waited. It starts with an empty queue, and knows neither
+prefills nor short KV memory: it sees a queue for slots and no other.
+"""
+
+import logging
+import math
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from ssjf.request import Requests
+from ssjf.serving.metrics import metrics
+
+CAUTIOUS_SECONDS = 1.0  # until enough has been seen
+EVERY, WINDOW = 1000, 20_000  # finished requests
+ALONE = 0.1  # this quantile of seconds per token is that of a request which did not wait
+LOG = logging.getLogger(__name__)
+
+
+class Done(NamedTuple):
+    """A finished request; times of a monotonic clock, in seconds."""
+
+    arrived_at: float
+    predicted_tokens: float
+    output_tokens: int
+    finished_at: float
+
+
+class Tuner:
+    """HEADSTART's seconds, by ``simulator.contract``; one thread may read what another one sets.
+
+    seconds: what e times shorter is worth. typical: tokens that are worth none.
+    """
+
+    def __init__(self, contract: str, slots: int) -> None:
+        from ssjf.simulator.contract import Contract
+
+        self._contract, self._slots = Contract.of(contract), slots
+        self._rows: deque[Done] = deque(maxlen=WINDOW)
+        self._count = 0
+        self.seconds, self.typical = CAUTIOUS_SECONDS, 128.0
+        metrics().headstart_seconds.set(self.seconds)
+
+    def finished(self, done: Done) -> None:
+        """Note a finished request, and choose anew where ``EVERY`` more have."""
+        self._rows.append(done)
+        self._count += 1
+        if self._count % EVERY == 0:
+            self._choose()
+
+    def priority_seconds(self, arrived_at: float, predicted_tokens: float) -> float:
+        """The key of a request, the smallest first."""
+        key = arrived_at + self.seconds * math.log(predicted_tokens / self.typical)
+        return max(key, 0.0)
+
+    def _choose(self) -> None:
+        # Only where it is asked for: numba takes its time to import
+        from ssjf.simulator.contract import best, trials
+        from ssjf.simulator.profile import Profile
+        from ssjf.simulator.server import Server
+
+        arrived, predicted, tokens, finished = np.array(sorted(self._rows)).T
+        lengths = tokens.astype(np.int64)
+        token_seconds = float(np.quantile((finished - arrived) / lengths, ALONE))
+        seen = Profile("seen", step_seconds=max(token_seconds, 1e-6))
+        recent = Requests(arrived - arrived[0], np.ones_like(lengths), lengths)
+        server = Server(slots=self._slots, token_budget=max(2 * self._slots, 2))
+        found = trials(recent, predicted, seen, server, self._contract, moves=False)
+        chosen = best(found)
+        self.typical, self.seconds = float(np.median(predicted)), chosen.parameters[0]
+        metrics().headstart_seconds.set(self.seconds)
+        metrics().contract_gain.set(chosen.gain_percent)
+        metrics().contract_tail.labels("p99").set(chosen.p99)
+        metrics().contract_tail.labels("p999").set(chosen.p999)
+        LOG.info(
+            "contract: %s of %d requests replayed (%.3g s a token): head start %.3g s, mean JCT "
+            "-%.0f %%, p99 %.2f and p99.9 %.2f times FCFS's", chosen.name, len(recent),
+            token_seconds, self.seconds, chosen.gain_percent, chosen.p99, chosen.p999,
+        )  # fmt: skip

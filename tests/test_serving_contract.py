@@ -1,0 +1,133 @@
+"""The server's contract: keys by hand, what is learned in passing, and a load that drifts."""
+
+import asyncio
+import json
+import math
+
+import numpy as np
+import pytest
+
+import commands
+from serving_tools import COMPLETIONS, HEADER, PATIENT, read, reply, wrapped
+from ssjf.errors import InputError
+from ssjf.request import Requests
+from ssjf.scheduler import policy
+from ssjf.serving import tuner
+from ssjf.serving.forecaster import Forecaster
+from ssjf.serving.options import ServeOptions
+from ssjf.serving.tuner import CAUTIOUS_SECONDS, Done, Tuner
+from ssjf.simulator.contract import tuned
+from ssjf.simulator.profile import Profile
+from ssjf.simulator.server import Server
+from ssjf.simulator.simulate import simulate
+
+CONTRACT = "p99=1.05,p999=1.10"
+FAST = Profile("fast", step_seconds=0.02)
+
+
+def drifting(n=16_000, slots=4, seed=0):
+    """Quiet, then busy, then quiet again; log-normal lengths, a predictor with noise."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.rint(rng.lognormal(4.5, 0.8, n)), 1, 1500).astype(np.int64)
+    rho = np.where((np.arange(n) > n // 4) & (np.arange(n) < 3 * n // 4), 0.92, 0.4)
+    gaps = rng.exponential(0.02 * lengths.mean() / slots, n) / rho
+    requests = Requests(np.cumsum(gaps), np.ones(n, int), lengths)
+    return requests, lengths * rng.lognormal(0, 0.5, n)
+
+
+def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
+    """The server's own tuner, told of each request when it has finished, sets the order."""
+    monkeypatch.setattr(tuner, "WINDOW", 6000)
+    requests, predicted = drifting()
+    server, kept, courses = Server(slots=4), Tuner(CONTRACT, 4), []
+    known = np.zeros(len(requests), bool)
+
+    def tune(finished, now):
+        for i in finished[~known[finished]]:
+            row = requests.arrived_at[i], predicted[i], requests.output_tokens[i]
+            kept.finished(Done(*row, now))
+        known[finished] = True
+        courses.append(kept.seconds)
+        return kept.seconds, -1.0, 1.0, 1.0, 1.0
+
+    done = simulate(requests, tuned(), FAST, server, predicted, tune=tune, tune_every=1)
+    fcfs, ssjf = (simulate(requests, policy(name), FAST, server, predicted)
+                  for name in ("fcfs", "ssjf"))  # fmt: skip
+    ours, first, shortest = (each.finished_at - requests.arrived_at for each in (done, fcfs, ssjf))
+    assert ours.mean() < 0.98 * first.mean()
+    for level, limit in ((0.99, 1.05), (0.999, 1.25)):  # what a drift of the load may cost
+        tails = [np.quantile(each, level) for each in (ours, first, shortest)]
+        assert tails[0] <= limit * tails[1] < tails[2]
+    assert courses[0] == CAUTIOUS_SECONDS and len(set(courses)) > 5
+    assert max(courses) > CAUTIOUS_SECONDS  # a busy queue is worth more head start
+
+
+def test_keys_by_hand():
+    kept = Tuner(CONTRACT, 8)
+    kept.seconds, kept.typical = 10.0, 100.0
+    assert kept.priority_seconds(50.0, 100.0) == 50.0
+    assert kept.priority_seconds(50.0, 100 * math.e) == pytest.approx(60)
+    assert kept.priority_seconds(50.0, 100 / math.e) == pytest.approx(40)
+
+
+def test_a_server_without_a_queue_is_left_alone(monkeypatch):
+    monkeypatch.setattr(tuner, "EVERY", 1000)
+    requests, predicted = drifting(n=1000, slots=1)
+    kept = Tuner(CONTRACT, slots=1000)
+    for row in zip(requests.arrived_at, predicted, requests.output_tokens, strict=True):
+        kept.finished(Done(*row, row[0] + 0.02 * row[2]))
+    assert kept.seconds == 0  # FCFS
+    assert kept.typical == np.median(predicted)
+
+
+def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
+    """Each answer is of as many tokens as was asked for, and every fifth makes it choose."""
+    monkeypatch.setattr(tuner, "EVERY", 5)
+    chosen, priorities = [], []
+    monkeypatch.setattr(Tuner, "_choose", lambda self: chosen.append(list(self._rows)))
+
+    async def app(scope, receive, send):
+        asked = json.loads(await read(receive))
+        priorities.append(int(dict(scope["headers"])[HEADER]))
+        usage = {"usage": {"completion_tokens": int(asked["prompt"])}}
+        answer = {"choices": [{"finish_reason": "stop"}], **usage}
+        await reply(send, json.dumps(answer).encode())
+
+    served = wrapped(app, kind=Forecaster, contract=CONTRACT, slots=4, learn="none", **PATIENT)
+
+    async def ask(tokens):
+        body = json.dumps({"prompt": str(tokens), "max_tokens": 1000}).encode()
+        scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
+                 "headers": [(b"content-length", b"%d" % len(body))]}  # fmt: skip
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.sleep(600)
+
+        async def send(message):
+            pass
+
+        await served(scope, receive, send)
+
+    async def everything():
+        for tokens in (10, 400, 10, 400, 10):
+            await ask(tokens)
+        await asyncio.to_thread(served._predictor.stop)
+
+    asyncio.run(everything())
+    (rows,) = chosen
+    assert [row.output_tokens for row in rows] == [10, 400, 10, 400, 10]
+    assert all(row.finished_at > row.arrived_at for row in rows)
+    apart = 1000 * CAUTIOUS_SECONDS * math.log(40)
+    assert priorities[1] - priorities[0] >= apart - 2 and priorities[2] < priorities[1]
+
+
+def test_options_of_a_contract():
+    with pytest.raises(InputError, match="unknown quantile 'p95'; known: p99, p999"):
+        ServeOptions.from_environment({"SSJF_SERVE_CONTRACT": "p95=1.1"})
+    found = commands.ssjf("serve", "MODEL", "--dry-run", "--contract", CONTRACT,
+                          "--max-num-seqs", "32")  # fmt: skip
+    assert f"SSJF_SERVE_CONTRACT={CONTRACT}" in found.stdout
+    assert "SSJF_SERVE_SLOTS=32" in found.stdout
+    wrong = commands.ssjf("serve", "MODEL", "--dry-run", "--contract", "p99=0.5")
+    assert wrong.exit_code == 2 and "p99=0.5; it must be a number of at least 1" in wrong.stderr
