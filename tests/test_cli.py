@@ -18,7 +18,8 @@ from ssjf.workload.catalogue import DATASETS, TEXTS
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY_FIELDS = {
-    "policy", "jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99", "slowdown_mean", "slowdown_p99",
+    "policy", "jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99",
+    "slowdown_mean", "slowdown_p99",
     "queue_depth_mean", "queue_depth_max", "completed_per_second", "preemptions", "gain_percent",
     "gain_low", "gain_high",
 }  # fmt: skip

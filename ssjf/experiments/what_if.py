@@ -24,7 +24,8 @@ CONTRACT = Contract()
 NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
 ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
 METRICS = ("jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99",
-           "slowdown_mean", "slowdown_p99", "queue_depth_mean", "queue_depth_max", "completed_per_second")  # fmt: skip
+           "slowdown_mean", "slowdown_p99", "queue_depth_mean", "queue_depth_max",
+           "completed_per_second")  # fmt: skip
 
 
 def rescaled(requests: Requests, scale: float) -> Requests:
@@ -97,8 +98,8 @@ class WhatIf:
         """One row per policy, FCFS first.
 
         Columns: policy; jct_mean, jct_p99, jct_p99.9, jct_max, ttft_mean, ttft_p99 (seconds),
-        slowdown_mean, slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second, preemptions, and
-        gain_percent with gain_low and gain_high, the fall of the mean JCT against FCFS.
+        slowdown_mean, slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second,
+        preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT against FCFS.
         """
         predicted = self.predicted  # refused if it is wrong, even where no policy needs it
         rows = [self._row("fcfs", self.fcfs)]
