@@ -94,6 +94,15 @@ def test_its_policy_and_its_profile_work(page, tmp_path, monkeypatch):
     assert result.exit_code == 0 and "mine:patient" in result.output
 
 
+def test_a_moving_policy_of_ones_own_is_served(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for block in blocks("policies", "python") if "Moving" in block]
+    Path("soon.py").write_text(code)
+    Path("trace.csv").write_text("\n".join(TRACE))
+    result = ssjf("simulate", "trace.csv", "--policies", "fcfs,soon:soon", "--slots", "1")
+    assert result.exit_code == 0 and "soon" in result.output
+
+
 def test_every_policy_is_described():
     described = set(re.findall(r"`([a-z-]+)(?:[:`])", PAGES["policies"]))
     assert set(known_policies()) <= described

@@ -99,7 +99,8 @@ class WhatIf:
 
         Columns: policy; jct_mean, jct_p99, jct_p99.9, jct_max, ttft_mean, ttft_p99 (seconds),
         slowdown_mean, slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second,
-        preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT against FCFS.
+        preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT
+        against FCFS.
         """
         predicted = self.predicted  # refused if it is wrong, even where no policy needs it
         rows = [self._row("fcfs", self.fcfs)]
