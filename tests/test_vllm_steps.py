@@ -20,7 +20,9 @@ BLOCK, BLOCKS = vllm_engine.BLOCK, 64
 SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)
 ONE_A_STEP = Profile("one a step", 1.0)
 STAMPS = ("scheduled_at", "first_token_at", "finished_at", "preemptions")
-POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5")
+POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5",
+            "headstart:4", "due:3,8,30,1")  # fmt: skip
+MOVING = ("hrrn", "due:3,8,30,1")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_every_first_token_and_finish_is_at_the_step_of_vllm(engine, policy_name
 
     preemptions = 0
     for seed in range(40):
-        between = policy_name == "hrrn" or bool(seed % 2)
+        between = policy_name in MOVING or bool(seed % 2)
         requests, predicted, server = drawn([POLICIES.index(policy_name), seed], between)
         ours = simulate(requests, policy(policy_name), ONE_A_STEP, server, predicted)
         real, steps, _ = engine.serve(requests, policy_name, server, predicted, clock="steps")
