@@ -188,7 +188,7 @@ class Machine:
         return True
 
     def make_way(self, job, wanted):
-        if len(self.running) == self.server.running_slots:
+        if len(self.running) == self.server.slots:
             return self.displace(job, wanted)
         if wanted <= self.free() + self.leaving():
             return False
@@ -214,7 +214,7 @@ class Machine:
             if runs_now and not self.server.chunked_prefill and left > self.budget():
                 return
             wanted = self.lacks(job)
-            if len(self.running) == self.server.running_slots or wanted > self.free():
+            if len(self.running) == self.server.slots or wanted > self.free():
                 if not self.make_way(job, wanted):
                     return
                 continue
@@ -308,7 +308,7 @@ class Machine:
     def check(self):
         """Nothing in use beyond what there is, and each request in one place."""
         assert self.free() >= 0 and self.host_free() >= 0
-        assert len(self.running) <= self.server.running_slots
+        assert len(self.running) <= self.server.slots
         assert sum(self.tokens.values()) <= self.server.token_budget
         for job in self.jobs:
             holds = job.place in (DEVICE, LEAVING, COMING) and job.finished < 0

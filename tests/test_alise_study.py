@@ -69,10 +69,10 @@ def test_the_memory_option_in_full():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("swop", "unknown memory 'swop'; known: defer, ewt, recompute, swap"),
-        ("swap,host=1", "unknown option of --memory 'host'"),
-        ("swap,host_tokens=many", "--memory: host_tokens is 'many'; it must be a whole number"),
-        ("swap,quantise=5", "quantise is 5; it must be None, 8 or 4 bits"),
+        ("swop", "on_preemption is 'swop'; it must be 'recompute', 'swap', 'ewt' or 'defer'"),
+        ("swap,host=1", "unknown key 'host'; known: ahead_seconds"),
+        ("swap,host_tokens=many", "host_tokens is 'many'; it must be a whole number"),
+        ("swap,quantise=5", "quantise is 5; it must be None, 8 or 4"),
         ("swap,host_tokens=1000,out_bytes_per_second=0", "it must be above 0"),
         ("swap,host_tokens=1", "host"),
     ],

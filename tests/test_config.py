@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 from ssjf.config import STRICT, validated
 from ssjf.errors import InputError
 from ssjf.proxy.light.training import LightConfig
-from ssjf.proxy.retrieval.proxy import RetrievalConfig
+from ssjf.proxy.retrieval import RetrievalConfig
 
 
 class Fast(BaseModel):
@@ -32,7 +32,7 @@ class Options(BaseModel):
     sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(strict=False)] = Field(
         (), max_length=2
     )
-    labels: list[str] = Field([], json_schema_extra={"allowed": "a list of names"})
+    labels: list[str] = []
     engine: Annotated[Fast | Slow, Field(discriminator="kind")] | None = None
     parts: dict[str, Slow] = {}
 
@@ -52,24 +52,24 @@ def test_a_good_table_is_a_model():
     ("table", "sentence"),
     [
         ({"row": 1, "rows": 0}, "unknown key of f.toml: 'row'; known: engine, labels, mode, name"),
-        ({"engine": {"kind": "slow", "x": 1}}, "unknown key of engine.slow in f.toml: 'x'; known"),
-        ({"rows": 0}, "f.toml: rows is 0; it must be a whole number from 1 to 99"),
-        ({"rows": True}, "f.toml: rows is True; it must be a whole number from 1 to 99"),
+        ({"engine": {"kind": "slow", "x": 1}}, "f.toml: unknown key engine.slow.x"),
+        ({"rows": 0}, "f.toml: rows is 0; it must be at least 1"),
+        ({"rows": True}, "f.toml: rows is True; it must be a whole number"),
         ({"rows": 3}, "f.toml: rows is 3; it must be even"),
-        ({"rate": float("nan")}, "f.toml: rate is nan; it must be a number from 1e-06 to 1e+06"),
-        ({"rate": "1"}, "f.toml: rate is '1'; it must be a number from"),
-        ({"mode": "c"}, "f.toml: unknown mode 'c'; known: a, b"),
-        ({"mode": []}, "f.toml: unknown mode []; known: a, b"),
+        ({"rate": float("nan")}, "f.toml: rate is nan; it must be a finite number"),
+        ({"rate": "1"}, "f.toml: rate is '1'; it must be a number"),
+        ({"mode": "c"}, "f.toml: mode is 'c'; it must be 'a' or 'b'"),
+        ({"mode": []}, "f.toml: mode is []; it must be 'a' or 'b'"),
         ({"on": 1}, "f.toml: on is 1; it must be true or false"),
         ({"name": 1}, "f.toml: name is 1; it must be text"),
-        ({"sizes": [1, 9]}, "f.toml: sizes is [1, 9]; it must be at most 2 whole numbers from 1"),
-        ({"sizes": [1, 1, 1]}, "f.toml: sizes is [1, 1, 1]; it must be at most 2 whole numbers"),
-        ({"labels": [1]}, "f.toml: labels is [1]; it must be a list of names"),
-        ({"engine": {"kind": "fast", "speed": 0}}, "engine.fast.speed is 0; it must be a number a"),
-        ({"engine": {"kind": "fast"}}, "engine.fast.speed is missing; it must be a number above 0"),
-        ({"engine": {"kind": "z"}}, "f.toml: unknown kind of engine 'z'; known: fast, slow"),
-        ({"engine": {}}, "f.toml: kind of engine is missing; it must be one of fast, slow"),
-        ({"parts": {"p": {"kind": 1}}}, "f.toml: unknown parts.p.kind 1; known: slow"),
+        ({"sizes": [1, 9]}, "f.toml: sizes.1 is 9; it must be at most 8"),
+        ({"sizes": [1, 1, 1]}, "f.toml: sizes is [1, 1, 1]; it must have at most 2 items"),
+        ({"labels": [1]}, "f.toml: labels.0 is 1; it must be text"),
+        ({"engine": {"kind": "fast", "speed": 0}}, "engine.fast.speed is 0; it must be above 0"),
+        ({"engine": {"kind": "fast"}}, "engine.fast.speed is missing"),
+        ({"engine": {"kind": "z"}}, "does not match any of the expected tags: 'fast', 'slow'"),
+        ({"engine": {}}, "f.toml: engine is {}; Unable to extract tag using discriminator 'kind'"),
+        ({"parts": {"p": {"kind": 1}}}, "f.toml: parts.p.kind is 1; it must be 'slow'"),
         ({"parts": 1}, "f.toml: parts is 1; it must be a table"),
     ],
     ids=str,
@@ -93,5 +93,5 @@ def test_a_proxys_config_keeps_its_limits(model):
     assert limited
     for key, schema in limited.items():
         for end in (schema["minimum"] - 1, schema["maximum"] + 1):
-            with pytest.raises(InputError, match=f"{key} is {end}; it must be a"):
+            with pytest.raises(InputError, match=f"{key} is {end}; it must be at "):
                 validated(model, {key: end})

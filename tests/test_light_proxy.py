@@ -299,5 +299,5 @@ def test_arrays_hold_all_of_a_proxy(case, proxy):
 def test_a_config_takes_numbers_of_their_kind_only():
     wrong = {"ridge": float("nan"), "leaves": 31.0, "buckets": 1000, "threads": True}
     for key, value in wrong.items():
-        with pytest.raises(InputError, match=f"{key} is {value}; it must be a"):
+        with pytest.raises(InputError, match=f"{key} is {value}; it must be "):
             validated(LightConfig, {key: value})

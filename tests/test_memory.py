@@ -72,16 +72,16 @@ def serve(memory, chosen="alise", server=None, requests=REQUESTS, model=PAPER, p
 
 
 REFUSED = [
-    (lambda: Memory("discard"), "unknown on_preemption 'discard'; known: defer, ewt, recompute"),
-    (lambda: Memory(reserve="all"), "unknown reserve 'all'; known: maximum, none, true"),
-    (lambda: Memory("swap", quantise=3), "quantise is 3; it must be None, 8 or 4 bits"),
-    (lambda: Memory("swap", host_tokens=-1), "host_tokens is -1; it must be from 0"),
+    (lambda: Memory("discard"), "on_preemption is 'discard'; it must be 'recompute', 'swap'"),
+    (lambda: Memory(reserve="all"), "reserve is 'all'; it must be 'none', 'maximum' or 'true'"),
+    (lambda: Memory("swap", quantise=3), "quantise is 3; it must be None, 8 or 4"),
+    (lambda: Memory("swap", host_tokens=-1), "host_tokens is -1; it must be at least 0"),
     (lambda: Memory("swap", out_bytes_per_second=0), "out_bytes_per_second is 0; it must be above"),
     (lambda: Memory("swap", in_bytes_per_second=-2.0), "in_bytes_per_second is -2.0; it must be"),
     (lambda: Memory("swap", in_bytes_per_second=math.nan), "in_bytes_per_second is nan"),
-    (lambda: Memory("swap", latency_seconds=-1), "latency_seconds is -1; it must be from 0"),
-    (lambda: Memory("ewt", spare_share=1), "spare_share is 1; it must be from 0 to below 1"),
-    (lambda: Memory("ewt", ahead_seconds=math.inf), "ahead_seconds is inf; it must be from 0"),
+    (lambda: Memory("swap", latency_seconds=-1), "latency_seconds is -1; it must be at least 0"),
+    (lambda: Memory("ewt", spare_share=1), "spare_share is 1; it must be below 1"),
+    (lambda: Memory("ewt", ahead_seconds=math.inf), "ahead_seconds is inf; it must be below 10000"),
     (lambda: Memory(reserve="maximum"), "reserve 'maximum' needs maximum_tokens"),
     (
         lambda: serve(Memory("swap", host_tokens=100)),
@@ -130,7 +130,7 @@ REFUSED = [
     (lambda: alise(boundaries=[2.0, 1.0]), r"boundaries are \(2.0, 1.0\); they must be finite"),
     (lambda: alise(boundaries=[]), "promotion_seconds needs boundaries"),
     (lambda: Remaining(boundaries=(math.inf,)), "boundaries are"),
-    (lambda: TimeModel(0.0, -1.0, 1.0), "context_token_seconds of the time model is -1.0"),
+    (lambda: TimeModel(0.0, -1.0, 1.0), "context_token_seconds is -1.0; it must be at least 0"),
     (lambda: deployed("opt-175b", "h200"), "unknown model shape 'opt-175b'; known: llama-13b"),
     (lambda: deployed("opt-13b", "b100"), "unknown device 'b100'; known: a100-80gb, h200, v100"),
     (

@@ -157,9 +157,8 @@ def random_server(rng, longest):
     kv_tokens = None if rng.random() < 0.1 else int(least * rng.uniform(1, 2)) + block
     chunked = bool(rng.random() < 0.8)
     budget = max(slots, int(rng.integers(1, 64))) if chunked else max(slots, longest)
-    batching = "none" if rng.random() < 0.1 else "continuous"
     watermark = float(rng.choice([0.0, 0.0, 0.1]))
-    return Server(slots, kv_tokens, block, budget, chunked, watermark, batching)
+    return Server(slots, kv_tokens, block, budget, chunked, watermark)
 
 
 def random_memory(rng, on_preemption, quantise, longest):

@@ -162,11 +162,11 @@ SPECS = {
     "key": ('kind = "light"\nspeed = 3', "unknown key of", "'speed'; known: also, config, k"),
     "config key": ('kind = "light"\n[config]\ntrees = 3', "unknown key of config in", "most_trees"),
     "config": ('kind = "light"\nconfig = 3', "config is 3; it must be a table", ""),
-    "negative": ('kind = "light"\n[config]\nleaves = -1', "leaves is -1; it must be a whole", ""),
+    "negative": ('kind = "light"\n[config]\nleaves = -1', "leaves is -1; it must be at least", ""),
     "text": ('kind = "light"\n[config]\nridge = "a"', "ridge is 'a'; it must be a number", ""),
     "true": ('kind = "light"\n[config]\nthreads = true', "threads is True; it must be a whole", ""),
     "buckets": ('kind = "light"\n[config]\nbuckets = 1000', "it must be a power of two", ""),
-    "labels": ('kind = "light"\nlabels = "a"', "labels is 'a'; it must be a list of names", ""),
+    "labels": ('kind = "light"\nlabels = "a"', "labels is 'a'; it must be a valid tuple", ""),
     "no TOML": ("kind =", "is not TOML: ", "small.toml"),
 }  # fmt: skip
 

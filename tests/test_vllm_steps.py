@@ -103,7 +103,6 @@ def test_a_run_in_seconds_keeps_the_order_of_time_and_the_same_steps(engine):
         ({"kv_tokens": BLOCK * 65}, "kv_tokens is 2080; deployment small has 2048"),
         ({"token_budget": 300}, "token_budget is 300; deployment small has 256"),
         ({"block_tokens": 16}, "block_tokens is 16; deployment small has 32"),
-        ({"batching": "none"}, "batching is none; vLLM's is continuous"),
     ],
 )
 def test_what_the_deployment_cannot_do_is_one_sentence(engine, change, sentence):

@@ -57,7 +57,7 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
                     "equal_arrivals": equal, "policies": table.to_dict("records"),
                     "recommendation": asdict(advice)})  # fmt: skip
         return
-    click.echo(f"{len(requests)} requests, profile {model.name}, {server.running_slots} slots, "
+    click.echo(f"{len(requests)} requests, profile {model.name}, {server.slots} slots, "
                f"ρ {rho:.3f}, predictor {predictor}; times in seconds")  # fmt: skip
     if equal:
         click.echo(f"{equal} requests arrive at the time of the row above; rows keep their order")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ssjf.config import STRICT
 
 Number = int | float  # a whole number stays one: it is written and hashed as such
-Positive = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 

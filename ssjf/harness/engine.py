@@ -157,8 +157,6 @@ class Engine:
         ):
             if value > most:
                 raise InputError(f"{what} is {value}; deployment {name} has {most}")
-        if server.batching != "continuous":
-            raise InputError(f"batching is {server.batching}; vLLM's is continuous")
         if server.block_tokens != has.block_tokens:
             raise InputError(
                 f"block_tokens is {server.block_tokens}; deployment {name} has {has.block_tokens}"

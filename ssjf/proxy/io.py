@@ -59,20 +59,11 @@ KINDS = {
     "encoder": Kind(
         "encoder.heads:EncoderConfig", "encoder.proxy:EncoderProxy", "encoder.training:train"
     ),
-    "retrieval": Kind(
-        "retrieval.proxy:RetrievalConfig",
-        "retrieval.proxy:RetrievalProxy",
-        "retrieval.training:train",
-    ),
+    "retrieval": Kind("retrieval:RetrievalConfig", "retrieval:RetrievalProxy", "retrieval:train"),
     "tfidf-ridge": _baseline("TfidfRidgeProxy", "train_tfidf_ridge"),
     "prompt-length": _baseline("PromptLengthProxy", "train_prompt_length"),
     "constant": _baseline("PromptLengthProxy", "train_constant"),
 }
-
-
-def _names(least: int) -> Any:
-    allowed = f"a list of names of columns{', at least one' if least else ''}"
-    return Field(strict=False, min_length=least, json_schema_extra={"allowed": allowed})
 
 
 class ProxySpec(BaseModel):
@@ -86,8 +77,8 @@ class ProxySpec(BaseModel):
     model_config = STRICT
 
     kind: str
-    labels: Annotated[tuple[str, ...], _names(1)] = ("output_tokens",)
-    also: Annotated[tuple[str, ...], _names(0)] = ()
+    labels: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("output_tokens",)
+    also: Annotated[tuple[str, ...], Field(strict=False)] = ()
     text: Literal["turn", "history"] = "turn"
     config: Any = None
 

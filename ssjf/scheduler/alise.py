@@ -7,10 +7,13 @@ arrival and moves a request up one level at a time, and how an outlived predicti
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from ssjf.config import checked
 from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray
 from ssjf.scheduler.base import OraclePolicy, Policy, Queue
@@ -20,7 +23,10 @@ DEFAULT_BOUNDARIES = tuple(0.25 * 2.0**k for k in range(7))
 """Seconds between the eight levels: the lowest ends at 0.25 s, the highest begins at 16 s."""
 
 
-@dataclass(frozen=True)
+Seconds = Annotated[float, Field(ge=0, lt=1e4)]
+
+
+@checked
 class TimeModel:
     """ALISE's time of s prompt and n output tokens, s * T0 + n * (alpha * s + beta), in seconds.
 
@@ -28,16 +34,9 @@ class TimeModel:
     token before, alpha * n * (n - 1) / 2 in all; ``context_growth`` puts it in.
     """
 
-    prefill_token_seconds: float
-    context_token_seconds: float
-    token_seconds: float
-
-    def __post_init__(self) -> None:
-        for name in ("prefill_token_seconds", "context_token_seconds", "token_seconds"):
-            if not 0 <= getattr(self, name) < 1e4:
-                raise InputError(
-                    f"{name} of the time model is {getattr(self, name)}; it must be from 0 to 1e4"
-                )
+    prefill_token_seconds: Seconds
+    context_token_seconds: Seconds
+    token_seconds: Seconds
 
     def remaining_seconds(
         self,
@@ -80,7 +79,7 @@ def reestimated(predicted_tokens: FloatArray, generated_tokens: IntArray) -> Flo
     return total
 
 
-@dataclass(frozen=True)
+@checked
 class Remaining:
     """A score: predicted remaining seconds or, with ``boundaries``, the level they fall into.
 
@@ -94,14 +93,9 @@ class Remaining:
     time: TimeModel | None = None
     context_growth: bool = False
     boundaries: tuple[float, ...] = ()
-    promotion_seconds: float = math.inf
+    promotion_seconds: float = Field(math.inf, gt=0)
 
     def __post_init__(self) -> None:
-        if not self.promotion_seconds > 0:
-            raise InputError(
-                f"promotion_seconds is {self.promotion_seconds}; it must be above 0 "
-                "(infinite for no ageing)"
-            )
         edges = np.array([0.0, *self.boundaries])
         if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
             raise InputError(

@@ -23,9 +23,8 @@ class ServeOptions(BaseModel):
     model_config = STRICT | {"strict": False}  # variables are text
 
     proxy: str = Field(
-        default="builtin", min_length=1, description="What predicts lengths: a folder.",
-        json_schema_extra={"allowed": "a folder, or builtin"},
-    )  # fmt: skip
+        default="builtin", min_length=1, description="What predicts lengths: a folder."
+    )
     client_priority: Literal["respect", "override"] = Field(
         default="respect", description="Whether a priority that a client sets stays."
     )
@@ -36,13 +35,11 @@ class ServeOptions(BaseModel):
         default=None, ge=0.1, le=60_000,
         description="How long a request waits for its prediction; none is 4 times what it and "
         "those before it take, from 50 to 2000.",
-        json_schema_extra={"allowed": "none or a number from 0.1 to 60000"},
     )  # fmt: skip
     overtake_seconds: float | None = Field(
         default=30.0, ge=0, le=86_400,
         description="No request is overtaken by one that arrives more than so much later; "
         "0 is FCFS, none is pure SSJF.",
-        json_schema_extra={"allowed": OVERTAKE},
     )  # fmt: skip
     contract: str = Field(
         default="", description="Instead: the best mean whose tail is at most so many times FCFS's "

@@ -11,15 +11,16 @@ before its first token. Coefficients are whole picoseconds inside the simulator.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
-from ssjf.config import read_toml
+from ssjf.config import checked, read_toml
 from ssjf.errors import InputError, unknown
 from ssjf.request import FloatArray, IntArray
 
@@ -33,27 +34,21 @@ SHARE_CUT = 0.01
 """The slowest share of steps that a fit leaves out: what another process did, not the engine."""
 
 
-@dataclass(frozen=True)
+Seconds = Annotated[float, Field(ge=0, lt=1e4)]
+
+
+@checked
 class Profile:
     """The step-time model of one machine and model; see the module docstring."""
 
     name: str
-    step_seconds: float
-    per_sequence_seconds: float = 0.0
-    per_context_token_seconds: float = 0.0
-    per_prefill_token_seconds: float = 0.0
-    start_up_steps: int = 0
+    step_seconds: float = Field(gt=0, lt=1e4)
+    per_sequence_seconds: Seconds = 0.0
+    per_context_token_seconds: Seconds = 0.0
+    per_prefill_token_seconds: Seconds = 0.0
+    start_up_steps: int = Field(0, ge=0, lt=10**4)
     source: str = ""
     precision: str = ""
-
-    def __post_init__(self) -> None:
-        for name in (*COEFFICIENTS, "start_up_steps"):
-            value, least = getattr(self, name), "from 0 to 10,000"
-            if name == "step_seconds" and not value > 0:
-                least = "above 0"
-            elif 0 <= value < 1e4:
-                continue
-            raise InputError(f"profile {self.name}: {name} is {value}; it must be {least}")
 
     def picoseconds(self) -> tuple[int, ...]:
         """The four ``COEFFICIENTS`` in whole picoseconds."""
@@ -76,38 +71,21 @@ def builtin_profiles() -> dict[str, Profile]:
     """The profiles that come with the package, by name."""
     path = Path(str(resources.files("ssjf.simulator"))) / "profiles.toml"
     tables = read_toml("profile", path)
-    return {name: _checked(tables[name], path, name) for name in sorted(tables)}
+    return {name: Profile(**{"name": name, **tables[name]}) for name in sorted(tables)}
 
 
 def profile(name: str) -> Profile:
     """A profile by name, or from a path ending in ``.toml``: the fields of ``Profile``."""
     if name.endswith(".toml"):
         path = Path(name)
-        return _checked(read_toml("profile", path), path, path.stem)
+        table = {"name": path.stem, **read_toml("profile", path)}
+        try:
+            return Profile(**table)
+        except InputError as error:
+            raise InputError(f"profile file {path}: {error}") from None
     if name not in builtin_profiles():
         raise unknown("profile", name, builtin_profiles())
     return builtin_profiles()[name]
-
-
-def _checked(given: dict[str, Any], path: Path, name: str) -> Profile:
-    known = [f.name for f in fields(Profile)]
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"profile file {path}: unknown key {key!r}; known: {', '.join(known)}")
-        allowed, words = _ALLOWED.get(key, ((float, int), "a number of seconds"))
-        if type(value) not in allowed:  # True is an int to Python, not to a reader
-            raise InputError(f"profile file {path}: {key} is {value!r}; it must be {words}")
-    if "step_seconds" not in given:
-        raise InputError(f"profile file {path}: step_seconds is missing")
-    return Profile(**{"name": name, **given})
-
-
-_ALLOWED = {
-    "name": ((str,), "text"),
-    "source": ((str,), "text"),
-    "precision": ((str,), "text"),
-    "start_up_steps": ((int,), "a whole number"),
-}
 
 
 @dataclass(frozen=True)

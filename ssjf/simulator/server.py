@@ -1,21 +1,25 @@
 """What a serving machine has: slots, token budget, and KV memory in two tiers with a link."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+import tomllib
+from typing import Annotated, Any, Literal, get_args
 
-from ssjf.errors import InputError, unknown
+from pydantic import Field
+
+from ssjf.config import checked
+from ssjf.errors import InputError
 from ssjf.simulator.profile import PICOSECONDS
 
-BATCHING = ("none", "continuous")
 UNLIMITED = 2**40
-ON_PREEMPTION = ("recompute", "swap", "ewt", "defer")
-RESERVE = ("none", "maximum", "true")
+OnPreemption = Literal["recompute", "swap", "ewt", "defer"]
+ON_PREEMPTION = get_args(OnPreemption)
 KV_BITS = 16
 LONGEST_COPY_SECONDS = 1e5
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, lt=1e4)]
 
 
-@dataclass(frozen=True)
+@checked
 class Server:
     """The configuration of the simulated server.
 
@@ -25,35 +29,26 @@ class Server:
     token_budget: tokens a step may process (vLLM ``max_num_batched_tokens``).
     chunked_prefill: may a prompt be cut to the budget that is left?
     watermark: share of the blocks kept free when admitting beside running requests.
-    batching: ``continuous``, or ``none`` (one request at a time).
     """
 
-    slots: int = 256
+    slots: Count = 256
     kv_tokens: int | None = None
-    block_tokens: int = 16
-    token_budget: int = 8192
+    block_tokens: Count = 16
+    token_budget: Count = 8192
     chunked_prefill: bool = True
-    watermark: float = 0.0
-    batching: Literal["none", "continuous"] = "continuous"
+    watermark: float = Field(0.0, ge=0, lt=1)
 
     def __post_init__(self) -> None:
-        if self.batching not in BATCHING:
-            raise unknown("batching", self.batching, BATCHING)
-        for name in ("slots", "block_tokens", "token_budget"):
-            _check(self, name, getattr(self, name) >= 1, "at least 1")
-        budget = f"at least the {self.running_slots} slots, each of which decodes a token a step"
-        _check(self, "token_budget", self.token_budget >= self.running_slots, budget)
+        if self.token_budget < self.slots:
+            raise InputError(
+                f"token_budget is {self.token_budget}; it must be at least the {self.slots} slots, "
+                "each of which decodes a token a step"
+            )
         if self.kv_tokens is not None and self.kv_tokens < self.block_tokens:
             raise InputError(
                 f"kv_tokens is {self.kv_tokens}; it must hold at least one block "
                 f"of {self.block_tokens} tokens"
             )
-        _check(self, "watermark", 0 <= self.watermark < 1, "from 0 to below 1")
-
-    @property
-    def running_slots(self) -> int:
-        """Requests that can really run at a time."""
-        return 1 if self.batching == "none" else self.slots
 
     @property
     def blocks(self) -> int:
@@ -61,7 +56,7 @@ class Server:
         return UNLIMITED if self.kv_tokens is None else self.kv_tokens // self.block_tokens
 
 
-@dataclass(frozen=True)
+@checked
 class Memory:
     """The host tier, the link to it, and what is done with a preempted request.
 
@@ -95,34 +90,21 @@ class Memory:
     is at most the copy back and ``ahead_seconds``.
     """
 
-    on_preemption: Literal["recompute", "swap", "ewt", "defer"] = "recompute"
-    host_tokens: int = 0
-    out_bytes_per_second: float = math.inf
-    in_bytes_per_second: float = math.inf
+    on_preemption: OnPreemption = "recompute"
+    host_tokens: int = Field(0, ge=0, lt=2**40)
+    out_bytes_per_second: float = Field(math.inf, gt=0)
+    in_bytes_per_second: float = Field(math.inf, gt=0)
     overlap: bool = True
-    latency_seconds: float = 0.0
-    bytes_per_token: float = 0.0
+    latency_seconds: Seconds = 0.0
+    bytes_per_token: float = Field(0.0, ge=0, lt=1e12)
     quantise: Literal[None, 8, 4] = None
-    quantise_seconds_per_token: float = 0.0
+    quantise_seconds_per_token: Seconds = 0.0
     reserve: Literal["none", "maximum", "true"] = "none"
     maximum_tokens: int | None = None
-    spare_share: float = 0.05
-    ahead_seconds: float = 1.0
+    spare_share: float = Field(0.05, ge=0, lt=1)
+    ahead_seconds: Seconds = 1.0
 
     def __post_init__(self) -> None:
-        if self.on_preemption not in ON_PREEMPTION:
-            raise unknown("on_preemption", self.on_preemption, ON_PREEMPTION)
-        if self.reserve not in RESERVE:
-            raise unknown("reserve", self.reserve, RESERVE)
-        if self.quantise not in (None, 8, 4):
-            raise InputError(f"quantise is {self.quantise!r}; it must be None, 8 or 4 bits")
-        _check(self, "host_tokens", 0 <= self.host_tokens < 2**40, "from 0 to 2**40")
-        for name in ("out_bytes_per_second", "in_bytes_per_second"):
-            _check(self, name, getattr(self, name) > 0, "above 0")
-        for name in ("latency_seconds", "quantise_seconds_per_token", "ahead_seconds"):
-            _check(self, name, 0 <= getattr(self, name) < 1e4, "from 0 to 1e4")
-        _check(self, "bytes_per_token", 0 <= self.bytes_per_token < 1e12, "from 0 to 1e12")
-        _check(self, "spare_share", 0 <= self.spare_share < 1, "from 0 to below 1")
         if self.reserve == "maximum" and not (self.maximum_tokens or 0) > 0:
             raise InputError(
                 "reserve 'maximum' needs maximum_tokens, the longest prompt and output"
@@ -159,39 +141,19 @@ class Memory:
         return round(out * PICOSECONDS), round(back * PICOSECONDS)
 
 
-def _check(of: Server | Memory, name: str, is_right: bool, allowed: str) -> None:
-    if not is_right:
-        raise InputError(f"{name} is {getattr(of, name)}; it must be {allowed}")
-
-
 def memory_of(text: str) -> Memory:
     """What is done with a preempted request, then ``name=value`` for fields of ``Memory``.
 
     InputError names what is wrong and lists what is known.
     """
     first, *rest = [part.strip() for part in text.split(",")]
-    if first not in ON_PREEMPTION:
-        raise unknown("memory", first, ON_PREEMPTION)
     given: dict[str, Any] = {"on_preemption": first}
-    known = [field.name for field in fields(Memory) if field.name != "on_preemption"]
     for part in rest:
         name, _, value = part.partition("=")
-        if name not in known:
-            raise unknown("option of --memory", name, known)
-        given[name] = _value(name, value)
+        try:
+            given[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[name] = value
+        if name == "reserve":  # where ``true`` is a word
+            given[name] = value
     return Memory(**given)
-
-
-def _value(name: str, text: str) -> Any:
-    if name == "reserve":
-        return text
-    if name == "overlap":
-        if text not in ("true", "false"):
-            raise InputError(f"--memory: overlap is {text!r}; it must be true or false")
-        return text == "true"
-    whole = name in ("host_tokens", "quantise", "maximum_tokens")
-    try:
-        return int(text) if whole else float(text)
-    except ValueError:
-        number = "whole number" if whole else "number"
-        raise InputError(f"--memory: {name} is {text!r}; it must be a {number}") from None

@@ -105,7 +105,7 @@ def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
         rate = spec.rho * saturation_rate(pool, model, server)
     else:
         alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens).mean()
-        rate = _steady_rate(spec.rho, float(alone), server.running_slots)
+        rate = _steady_rate(spec.rho, float(alone), server.slots)
     arriving = requests.arriving(_gaps(workload.arrivals, n, seed) / rate)
     return arriving, server, predicted_for(spec, arriving, seed)
 

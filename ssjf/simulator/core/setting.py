@@ -106,7 +106,7 @@ def check(requests: Requests, profile: Profile, server: Server, memory: Memory) 
 def _check_clock(requests: Requests, tokens: int, profile: Profile, server, memory) -> None:
     """Could one copy, or one jump over steps, pass the end of the clock? (Float: no wrapping.)"""
     step, sequence, context, prefill = map(float, profile.picoseconds())
-    step += server.running_slots * (sequence + context * tokens) + prefill * server.token_budget
+    step += server.slots * (sequence + context * tokens) + prefill * server.token_budget
     steps = float(requests.output_tokens.max()) + profile.start_up_steps + 2
     if step * steps > TIME_LIMIT / 4:
         raise InputError(
@@ -149,7 +149,7 @@ def machine(
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
     # Who runs is only listed where somebody may be looked for.
-    m["listed"] = not m["plain"] or longest * server.running_slots > server.blocks
+    m["listed"] = not m["plain"] or longest * server.slots > server.blocks
     m["step"], m["next_ready"], m["copy_ends"] = 1, ready[0], state.NEVER
     m["best"] = m["first_running"] = m["last_running"] = state.NONE
     # No two events of running requests may meet in a bucket.
@@ -180,7 +180,7 @@ def machine(
 
 
 def _set_server(m, profile: Profile, server: Server) -> None:
-    m["slots"] = server.running_slots
+    m["slots"] = server.slots
     m["block"] = block = server.block_tokens
     m["shift"] = block.bit_length() - 1 if block.bit_count() == 1 else state.NONE
     m["blocks"] = m["free"] = m["least_free"] = server.blocks

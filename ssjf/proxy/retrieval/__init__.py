@@ -1,1 +1,0 @@
-"""Lengths of past prompts that are near."""
