@@ -51,7 +51,7 @@ _LOOKS = {
     "headstart": ("#004488", "o", "-", "HEADSTART (ours)"),
     "due": ("#BB5566", "D", "--", "DUE (ours)"),
     "tuner-static": ("#DDAA33", "*", "-", "contract tuner (ours)"),
-    "gamma-boost": ("#66CCEE", "s", ":", "γ-boost"),
+    "gamma-boost": ("#999933", "s", ":", "γ-boost"),
     "tie": ("#228833", "v", "-.", "TIE's wait decay"),
     "clairvoyant": ("#AA3377", "<", ":", "after Clairvoyant"),
     "ltr": ("#EE8866", ">", "-.", "after LTR"),
