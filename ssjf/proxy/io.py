@@ -80,6 +80,8 @@ class ProxySpec(BaseModel):
 
     labels: columns of lengths of one model's answers, several draws of the same. also: lengths
     of other models' answers, which only help to learn. ``output_tokens`` is a column like others.
+    elsewhere: whether the sets of a mixture that lack the labels are learnt too (light proxies
+    only), by their ``output_tokens``, which are on the labels' scale.
     text: the ``turn`` alone, or the ``history`` of the conversation too. config: of its kind.
     """
 
@@ -88,6 +90,7 @@ class ProxySpec(BaseModel):
     kind: str
     labels: Annotated[tuple[str, ...], _names(1)] = ("output_tokens",)
     also: Annotated[tuple[str, ...], _names(0)] = ()
+    elsewhere: bool = False
     text: Literal["turn", "history"] = "turn"
     config: Any = None
 
@@ -111,6 +114,8 @@ def spec_of(table: dict[str, Any], path: str | Path) -> ProxySpec:
     if not isinstance(config, dict):
         raise InputError(f"{path}: config is {config!r}; it must be a table")
     spec = validated(ProxySpec, table, path)
+    if spec.elsewhere and kind != "light":
+        raise InputError(f"{path}: elsewhere is for light proxies alone, and its kind is {kind}")
     options = validated(KINDS[kind].config, config, f"config in {path}")
     return spec.model_copy(update={"config": options})
 
