@@ -43,9 +43,7 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
     split, folds, fold = texts.splits(), workload.folds, workload.fold
     if folds is not None and fold is not None:
         split = np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
-    if spec.predicts is not None:
-        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
-    if not out.is_dir():
+    if spec.predicts is None and not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
         train.train(proxy, workload.data, out, texts, split)
@@ -53,6 +51,8 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
         proxy = proxy.model_copy(update={"labels": ("output_tokens",)})
         texts = _of_llm(load_texts(workload.judged), workload.llm)
         split = texts.splits()
+    if spec.predicts is not None:
+        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
     predicted = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
     return predicted.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
 
@@ -61,9 +61,8 @@ def _of_llm(texts: Texts, llm: str | None, without: bool = False) -> Texts:
     """The rows of one LLM's answers, or those of all others; all rows if it is None."""
     if llm is None:
         return texts
-    return texts.take(
-        np.array([(name == llm) != without for name in texts.model or [""] * len(texts)])
-    )
+    names = np.array(texts.model or [""] * len(texts))
+    return texts.take((names == llm) != without)
 
 
 def _texts(workload: workloads.Texts, proxy: ProxySpec) -> Texts:
