@@ -123,7 +123,8 @@ def fit(
     targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
     masks = {name: split == name for name in ("train", "val", "test")}
     prompts = texts.text(turn_only=spec.text == "turn")
-    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], texts.model)
+    cut_off = np.nan_to_num(texts.extra["cut_off"]) > 0 if "cut_off" in texts.extra else None
+    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], texts.model, cut_off)
     test = rows.known(masks["test"] & labelled)
     counts = {name: len(rows.known(mask)) for name, mask in masks.items()} | {"test": len(test)}
     for name, mask in masks.items():

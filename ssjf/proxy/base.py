@@ -66,6 +66,7 @@ class TrainingRows:
     train, validation: masks of shape (n,). Validation rows choose when to stop and calibrate
         the distribution; nothing else sees them.
     llms: which LLM answers each prompt, where the rows are of several.
+    cut_off: which answers ended at a limit, a mask of shape (n,), where that is known.
     """
 
     prompts: Sequence[str]
@@ -74,6 +75,7 @@ class TrainingRows:
     train: np.ndarray
     validation: np.ndarray
     llms: Sequence[str] | None = None
+    cut_off: np.ndarray | None = None
 
     def known(self, mask: np.ndarray) -> np.ndarray:
         """The indices of the rows of a mask whose first target is known."""
