@@ -77,6 +77,14 @@ def test_features_are_pinned():
     assert np.flatnonzero(cues).tolist() == [1, 22, 24, 26] and len(cues) == 27
 
 
+def test_signs_of_scripts_without_spaces_are_words_and_long():
+    """A Chinese question is as long as it says, not one word; all else is read as before."""
+    assert features.words_of("请用Python写诗 кот") == ["请", "用", "python", "写", "诗", "кот"]
+    sizes = np.expm1(features.counts("请写诗\n\n写")[:4]).round(9)
+    assert sizes.tolist() == [6 + 3 * 4, 4, 3 + 3 * 3, 1 + 3]
+    assert np.expm1(features.counts("кот é")[:2]).round(9).tolist() == [5, 2]
+
+
 def test_both_ends_of_a_long_prompt_count():
     middle = "word " * 10**5
     assert features.clipped(f"start {middle} end").startswith("start word")

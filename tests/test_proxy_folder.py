@@ -208,5 +208,5 @@ def test_the_builtin_proxy_is_small_and_whole():
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 5e6
     assert load(BUILTIN).predict(["Hi"]).tokens[0] >= 1
     card = folders.card(folder)
-    assert card["kind"] == "light" and card["data"] == "alpaca-vicuna"
+    assert card["kind"] == "light" and card["data"].startswith("alpaca-vicuna+")
     assert card["test"]["spearman"][0] >= 0.75 and 0.77 <= card["test"]["coverage_80"][0] <= 0.83

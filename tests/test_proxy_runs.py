@@ -107,6 +107,37 @@ def test_every_prompt_is_tested_in_one_fold_by_a_proxy_that_has_not_seen_it(here
         assert set(splits) <= set(SPLITS)
 
 
+def test_another_data_set_is_judged_by_its_own_lengths_of_the_one_llm(here):
+    rows = [{"prompt": f"Say: {row['prompt']}", "model": model,
+             "output_tokens": times * row["output_tokens"]}
+            for row in answered() for model, times in (("a", 2), ("b", 3))]  # fmt: skip
+    other = here / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (spec, *_) = experiment("trial").specs()
+    for llm, times in ((None, (2, 3)), ("b", (3,))):
+        workload = spec.workload.model_copy(update={"judged": str(other), "llm": llm})
+        found = proxy_runs.predictions(spec.model_copy(update={"workload": workload}))
+        tested = [row for row in answered() if split_of(f"Say: {row['prompt']}") == "test"]
+        lengths = sorted(n * row["output_tokens"] for row in tested for n in times)
+        assert sorted(found["output_tokens"]) == lengths and "draw_1" not in found
+
+
+def test_an_llm_whose_answers_are_judged_is_not_trained_on_unless_alone(here, monkeypatch):
+    rows = [row | {"model": model} for row in answered() for model in "ab"]
+    both = here / "both.jsonl"
+    both.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (spec, *_) = experiment("trial").specs()
+    seen = []
+    monkeypatch.setattr(proxy_runs.train, "train", lambda _, __, ___, texts, ____: seen.append(
+        set(texts.model)))  # fmt: skip
+    for judged in (str(both), None):
+        update = {"data": str(both), "judged": judged, "llm": "b"}
+        workload = spec.workload.model_copy(update=update)
+        with pytest.raises(InputError, match="is no proxy"):
+            proxy_runs.predictions(spec.model_copy(update={"workload": workload}))
+    assert seen == [{"a"}, {"b"}]
+
+
 def test_a_pool_has_a_column_per_series_and_the_other_answers(here):
     pool = pools.predicted(["trial"])
     light = grid.rows("trial").query("series == 'light'")

@@ -1,5 +1,6 @@
 """A refitted proxy: it mends an order, forgets, reads cut-off answers, and keeps no text."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from ssjf.proxy import refit
+from ssjf.errors import InputError
+from ssjf.experiments import train as training
+from ssjf.proxy import io, refit
 from ssjf.proxy.mixture import BUCKETS, FEWEST, Finished, Mixture, Reading
-from ssjf.proxy.refit import FIRST, Refit, prequential
+from ssjf.proxy.refit import FIRST, Refit, as_served, prequential
+from ssjf.workload.texts import Texts
 
 ASKS = {"list": 20, "explain": 80, "describe": 160, "tell": 400}
 THINGS = ["sea", "moon", "code", "python", "poem", "city", "river", "law"]
@@ -259,3 +263,60 @@ def test_a_server_needs_no_scikit_learn_for_it():
             "import test_refit; test_refit.taught(60)")  # fmt: skip
     tests = str(refit.__file__).rpartition("/ssjf/")[0] + "/tests"
     subprocess.run([sys.executable, "-c", code], cwd=tests, check=True)
+
+
+# From a log to a folder
+
+
+def test_a_log_is_learnt_into_a_folder_that_predicts_better(tmp_path):
+    prompts, tokens = traffic(900)
+    prompts = [f"{prompt} {i}" for i, prompt in enumerate(prompts)]
+    texts, out = Texts(prompts, tokens), tmp_path / "out"
+    card = training.train(io.read_spec("refit"), "log", out, texts)
+    test = np.flatnonzero(texts.splits() == "test")
+    asked, refitted = [prompts[i] for i in test], io.load(out)
+    shipped, found = (each.predict(asked) for each in (io.load("builtin"), refitted))
+    orders = [spearmanr(each.tokens, tokens[test])[0] for each in (shipped, found)]
+    assert orders[1] > 0.85 and orders[1] > orders[0] + 0.1
+    assert card["test"]["spearman"][0] == pytest.approx(orders[1], abs=1e-3)
+    assert 0.6 <= card["test"]["coverage_80"][0] <= 0.95
+    assert refitted.predict([]).tokens.size == 0
+
+
+def test_answers_that_were_cut_off_count_as_longer_in_a_log(tmp_path):
+    prompts, tokens = traffic(900)
+    prompts = [f"{prompt} {i}" for i, prompt in enumerate(prompts)]
+    cut = (tokens > 150) & (np.arange(900) % 2 == 0)
+    found = []
+    for name, extra in (("with", {"cut_off": cut.astype(float)}), ("without", {})):
+        texts = Texts(prompts, np.where(cut, 20, tokens), extra=extra)
+        training.train(io.read_spec("refit"), "log", tmp_path / name, texts)
+        found.append(io.load(tmp_path / name).predict(["tell me the sea moon"]).tokens[0])
+    assert found[0] > 1.5 * found[1]
+
+
+def test_a_refitted_folder_of_another_shipped_proxy_is_refused(tmp_path):
+    prompts, tokens = traffic(300)
+    texts = Texts([f"{prompt} {i}" for i, prompt in enumerate(prompts)], tokens)
+    training.train(io.read_spec("refit"), "log", tmp_path / "out", texts)
+    path = tmp_path / "out" / io.CARD
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"shipped": "another"}))
+    with pytest.raises(InputError, match="another version's shipped proxy; train it again"):
+        io.load(tmp_path / "out")
+
+
+def test_as_served_learns_what_finished_before_the_arrival_and_nothing_else():
+    prompts, tokens = traffic(200)
+    shipped, at = Fixed(5e3 / tokens), np.arange(200.0)
+    in_turn = as_served(prompts, tokens, shipped, at, at + 0.5)
+    assert np.array_equal(in_turn, prequential(prompts, tokens, shipped))
+    assert np.array_equal(
+        as_served(prompts, tokens, shipped, at, at + 7.5), prequential(prompts, tokens, shipped, 7)
+    )
+    assert np.array_equal(as_served(prompts, tokens, shipped, at, at + 1e3), shipped.tokens)
+    late = at + 1e3
+    late[50] = 60.5  # finishes before the 50 ahead of it
+    found = as_served(prompts, tokens, shipped, at, late)
+    changed = np.flatnonzero(found != shipped.tokens)
+    assert changed[0] == 61

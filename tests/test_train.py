@@ -275,3 +275,63 @@ def test_a_kill_at_the_worst_moment_leaves_no_folder(tmp_path):
     assert ssjf(*arguments).exit_code == 0
     assert load(out).predict(["Write 9 words"]).tokens[0] >= 1
     assert os.listdir(out.parent) == ["out"]
+
+
+# Mixtures of data sets
+
+POEMS = ("haiku", "ballad", "epic")  # from short to long
+OF_LABEL = 'labels = ["label"]\nelsewhere = true'
+
+
+def labelled():
+    """Distinct prompts with labels."""
+    rows = {row["prompt"]: row | {"label": row["output_tokens"]} for row in answered()}
+    return [*rows.values()]
+
+
+def mixture(folder):
+    """``A+B``: as many words as asked for, with labels; and poems of three kinds, one model's
+    answers a hundred times as long as the other's."""
+    poems = [
+        {"prompt": f"Matter {i}: a {POEMS[i % 3]}", "model": f"{times}",
+         "output_tokens": times * (i % 3 + 1) ** 2}
+        for i in range(300)
+        for times in (10, 1000)
+    ]  # fmt: skip
+    return f"{data(folder, labelled(), 'a.jsonl')}+{data(folder, poems, 'b.jsonl')}"
+
+
+def test_a_mixture_has_each_prompt_once_on_the_scale_of_the_first_sets_labels(tmp_path):
+    name = mixture(tmp_path)
+    texts = training.load(read_spec(str(spec(tmp_path, OF_LABEL))), name)
+    second = np.array(texts.model) == name.split("+")[1]
+    assert second.sum() == 300 and len(texts) == 300 + len(labelled())
+    label = training.lengths(texts, "label")
+    assert np.array_equal(np.isnan(label), second)
+    train, logs = texts.splits() == "train", np.log(texts.output_tokens)
+    scale = np.log(label[train & ~second])
+    for part in (logs[second & train], logs[~second & train]):
+        assert np.allclose([part.mean(), part.std()], [scale.mean(), scale.std()], atol=0.02)
+    kinds = [POEMS.index(prompt.split()[-1]) for prompt in np.array(texts.prompts)[second]]
+    assert spearmanr(kinds, texts.output_tokens[second])[0] > 0.999
+
+
+def test_a_mixture_teaches_what_only_the_set_without_labels_has(tmp_path):
+    name, spreads = mixture(tmp_path), []
+    asked = [f"Matter 7: a {poem}" for poem in POEMS]
+    for i, keys in enumerate((OF_LABEL, OF_LABEL.replace("true", "false"))):
+        out = tmp_path / str(i)
+        done = training.train(read_spec(str(spec(tmp_path, keys))), name, out)
+        tested = sum(split_of(row["prompt"]) == "test" for row in labelled())
+        assert done["rows"]["test"] == tested, "judged by labels alone"
+        spreads.append(np.diff(np.log(load(out).predict(asked).tokens)))
+    assert spreads[0].min() > 3 * np.abs(spreads[1]).max()
+
+
+def test_a_mixture_that_cannot_be_is_refused_in_one_sentence(tmp_path):
+    constant = f'kind = "constant"\n{OF_LABEL}\n'
+    assert "elsewhere is for light proxies alone" in refuses(tmp_path, text=constant)
+    name = f"{mixture(tmp_path)}+none.jsonl"
+    message = refused("train", "--proxy", spec(tmp_path, OF_LABEL), "--data", name,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert "none.jsonl: there is no such file" in message

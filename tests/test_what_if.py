@@ -1,14 +1,18 @@
 """What to do with a trace: switch it on, with a contract, or leave it off; and the numbers."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from commands import refused, ssjf
+from ssjf.cli.proxy import read_prompts
 from ssjf.errors import InputError
 from ssjf.experiments import what_if
 from ssjf.experiments.what_if import recommend
+from ssjf.proxy.io import load
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.scheduler.orderings import fcfs
@@ -16,6 +20,7 @@ from ssjf.simulator.contract import Contract
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.workload import synthetic
+from ssjf.workload.traces import load_trace
 
 PAPER = profile("ssjf-paper")
 ONE = Server(slots=1)
@@ -226,3 +231,44 @@ def test_the_oracle_is_advised_only_where_nothing_else_was_asked():
     """Nobody has its knowledge: it bounds what the others can gain."""
     assert "ssjf lowers" in advised(workload(0.43), "sjf", "ssjf", predictor="noise:1.0").sentence
     assert "sjf lowers" in advised(workload(0.43), "sjf").sentence
+
+
+# Predictions learnt from the trace itself
+
+
+def prompted(tmp_path, n=400):
+    """A trace of two kinds of prompts whose lengths no proxy knows."""
+    rng = np.random.default_rng(0)
+    long = rng.integers(0, 2, n) > 0
+    rows = [
+        {"arrived_at": 3.0 * i, "prompt_tokens": 5, "output_tokens": 300 if each else 10,
+         "prompt": f"{'zu' if each else 'pa'} {i % 7}"}
+        for i, each in enumerate(long.tolist())
+    ]  # fmt: skip
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path, long
+
+
+def test_learning_orders_a_trace_better_the_longer_it_lasts(tmp_path):
+    path, long = prompted(tmp_path)
+    prompts = read_prompts(str(path))
+    found = what_if.learning(load_trace(path), prompts, PAPER, ONE).predictions["predicted_tokens"]
+    assert np.array_equal(found[:1], load("builtin").predict(prompts[:1]).tokens)
+    late = np.arange(len(long)) >= 200
+    assert found[late & long].min() > 3 * found[late & ~long].max()
+
+
+def test_simulate_learns_by_its_column_and_says_so(tmp_path):
+    path, _ = prompted(tmp_path)
+    options = (path, "--learn", "--slots", "1", "--policies", "ssjf")
+    done = ssjf("simulate", *options, "--json")
+    assert json.loads(done.stdout)["predictor"] == "column:predicted_tokens"
+    assert "leave out --predictor oracle" in refused("simulate", *options, "--predictor", "oracle")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({**row, "prompt": None}) + "\n" for row in rows))
+    assert "column prompt: None is not text" in refused("simulate", bare, "--learn")
+    kept = ("arrived_at", "prompt_tokens", "output_tokens")
+    bare.write_text("".join(json.dumps({key: row[key] for key in kept}) + "\n" for row in rows))
+    assert "column 'prompt' is missing" in refused("simulate", bare, "--learn")

@@ -22,17 +22,24 @@ from ssjf.cli.common import print_json, print_table
 )  # fmt: skip
 @click.option("--scale", default=1.0, show_default=True, help="Arrivals so many times as fast.")
 @click.option("--predictor", help="oracle, noise:0.5, …, or `column` for the trace's own.")
+@click.option(
+    "--learn", is_flag=True,
+    help="Predict from the column prompt, by the shipped proxy refitted to what finished before.",
+)  # fmt: skip
 @click.option("--predictor-seconds", default=0.0, help="Charged before a request may start.")
 @click.option("--contract", "contract_text", default="p99=1.05,p999=1.10", show_default=True,
               help="So many times FCFS's the tail of an advised order may be.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True)
 def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale, predictor,
-             predictor_seconds, contract_text, seed, as_json) -> None:  # fmt: skip
+             learn, predictor_seconds, contract_text, seed, as_json) -> None:  # fmt: skip
     """What would length-aware order do to TRACE (csv, jsonl or parquet)?
 
-    Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens.
+    Columns: arrived_at (s), prompt_tokens, output_tokens and, if there, predicted_tokens or, for
+    --learn, prompt. A request is learnt from when it has finished under FCFS.
     """
+    from ssjf.cli.proxy import read_prompts
+    from ssjf.errors import InputError
     from ssjf.experiments import what_if
     from ssjf.scheduler import policy
     from ssjf.simulator.contract import Contract
@@ -46,6 +53,10 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     model = profile(profile_name)
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
     requests = what_if.rescaled(load_trace(trace), scale)
+    if learn and predictor:
+        raise InputError(f"--learn predicts the lengths itself; leave out --predictor {predictor}")
+    if learn:
+        requests = what_if.learning(requests, read_prompts(str(trace)), model, server)
     predictor = what_if.predictor_for(requests, predictor)
     memory = memory_of(memory_text) if memory_text else None
     served = what_if.WhatIf(requests, model, server, predictor, seed, predictor_seconds, memory)

@@ -3,7 +3,8 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,16 @@ from ssjf.proxy import io as proxy_folder
 from ssjf.proxy.base import Prediction, Proxy, TrainingRows
 from ssjf.proxy.io import KINDS, ProxySpec
 from ssjf.request import FloatArray
-from ssjf.workload.texts import Texts, check_trainable, load_texts, prompt_hash
+from ssjf.workload.texts import (
+    Texts,
+    check_trainable,
+    joined,
+    load_texts,
+    normalised,
+    prompt_hash,
+)
 
+LEAST_SPREAD = 1e-3  # of logarithms that are standardised
 LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
 
 
@@ -30,12 +39,12 @@ def train(
     """Train, judge on the test split, save to ``out``; returns the proxy's card.
 
     What a killed training has done lies in a folder beside ``out`` and is gone on with. ``texts``
-    are those of ``data`` if they are read already; ``split`` (n,) overrides their splits.
-    ``tokenizer`` counts the answers where the data have no lengths.
+    are those of ``data`` (see ``load``) if they are read already; ``split`` (n,) overrides their
+    splits. ``tokenizer`` counts the answers where the data have no lengths.
     """
     proxy_folder.check_new(out)
     if texts is None:
-        texts = load_texts(data, tokenizer=tokenizer, label=label_to_load(spec))
+        texts = load(spec, data, tokenizer)
     split = texts.splits() if split is None else split
     keep = out.with_name(f"{out.name}.training")
     proxy, card = fit(spec, data, texts, split, keep)
@@ -45,6 +54,62 @@ def train(
     return card
 
 
+def load(
+    spec: ProxySpec, data: str, tokenizer: str | None = None,
+    keep: Callable[[Texts], Texts] = lambda texts: texts,
+) -> Texts:  # fmt: skip
+    """The texts of a name or file, or of several joined by ``+``: then see ``_mixed``.
+
+    ``keep`` leaves out rows of each.
+    """
+    names = data.split("+")
+    if len(names) == 1 or Path(data).exists():
+        return keep(load_texts(data, tokenizer=tokenizer, label=label_to_load(spec)))
+    sets = {name: keep(load_texts(name, tokenizer=tokenizer)) for name in names}
+    return _mixed(sets, spec.labels[0])
+
+
+def _mixed(sets: Mapping[str, Texts], label: str) -> Texts:
+    """One row per prompt of each set, which ``model`` names.
+
+    Its length is what the set's models agree on, so that order is learnt and not level: the mean
+    of logarithms, each standardised by its model's, on the scale of the first set's ``label``.
+    """
+    first = next(iter(sets.values()))
+    scale = np.log(lengths(first, label)[first.splits() == "train"])
+    low, spread = np.nanmean(scale), np.nanstd(scale)
+    parts = []
+    for name, texts in sets.items():
+        kept, of = np.unique(_rows_by_prompt(texts), return_inverse=True)
+        mean = np.bincount(of, _standardised(name, texts)) / np.bincount(of)
+        tokens = np.rint(np.exp(low + spread * mean)).clip(1)
+        extra = {key: texts.extra[key][kept] if texts is first else np.full(len(kept), np.nan)
+                 for key in first.extra}  # fmt: skip
+        part = replace(texts.take(kept), output_tokens=tokens, model=[name] * len(kept))
+        parts.append(replace(part, extra=extra))
+    return joined(parts)
+
+
+def _rows_by_prompt(texts: Texts) -> list[int]:
+    """For each row the first one of the same prompt and history."""
+    first: dict[str, int] = {}
+    keys = map(normalised, texts.text(turn_only=False))
+    return [first.setdefault(key, i) for i, key in enumerate(keys)]
+
+
+def _standardised(name: str, texts: Texts) -> FloatArray:
+    """Logarithms of lengths, of each model with mean 0 and spread 1 in the training split."""
+    check_trainable(texts)
+    logs, train = np.log(texts.output_tokens), texts.splits() == "train"
+    models = np.array(texts.model or [""] * len(texts))
+    for model in np.unique(models):
+        of = models == model
+        _check_count(name, int((of & train).sum()), f"rows of {model or 'its model'}", "train", 2)
+        known = logs[of & train]
+        logs[of] = (logs[of] - known.mean()) / max(known.std(), LEAST_SPREAD)
+    return logs
+
+
 def fit(
     spec: ProxySpec, data: str, texts: Texts, split: NDArray[np.str_], keep: Path
 ) -> tuple[Proxy, dict[str, Any]]:
@@ -52,14 +117,19 @@ def fit(
     check_trainable(texts)
     draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
     main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
+    labelled = ~np.isnan(main)
+    if spec.elsewhere:
+        main = np.where(_in_labelled_sets(texts, labelled), main, _logs(texts, "output_tokens"))
     targets = np.stack([main, *(_logs(texts, name) for name in spec.also)], axis=1)
     masks = {name: split == name for name in ("train", "val", "test")}
     prompts = texts.text(turn_only=spec.text == "turn")
-    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"])
-    counts = {name: len(rows.known(mask)) for name, mask in masks.items()}
-    for name, count in counts.items():
+    cut_off = np.nan_to_num(texts.extra["cut_off"]) > 0 if "cut_off" in texts.extra else None
+    rows = TrainingRows(prompts, targets, draws, masks["train"], masks["val"], cut_off)
+    test = rows.known(masks["test"] & labelled)
+    counts = {name: len(rows.known(mask)) for name, mask in masks.items()} | {"test": len(test)}
+    for name, mask in masks.items():
         least = LEAST_ROWS if name == "train" else LEAST_ROWS // 5
-        _check_count(data, count, "labelled rows", name, least)
+        _check_count(data, int((mask & labelled).sum()), "labelled rows", name, least)
     _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
     data_hash = _data_hash(texts, [*draws.T, *targets[:, 1:].T], split)
     # the same spec on the same rows is the same training
@@ -67,7 +137,6 @@ def fit(
     started = time.perf_counter()
     proxy = KINDS[spec.kind].train(rows, spec.config, checkpoints)
     seconds = time.perf_counter() - started
-    test = rows.known(masks["test"])
     card = {
         "data": data,
         "data_hash": data_hash,
@@ -82,6 +151,12 @@ def fit(
     }
     card |= proxy.metadata() if hasattr(proxy, "metadata") else {}
     return proxy, card
+
+
+def _in_labelled_sets(texts: Texts, labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows of a mixture are of a set that has labels."""
+    names = np.array(texts.model or [""] * len(texts))
+    return np.isin(names, names[labelled])
 
 
 def label_to_load(spec: ProxySpec) -> str | None:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ssjf.analysis import bootstrap, metrics
 from ssjf.errors import InputError
-from ssjf.proxy import predict
+from ssjf.proxy import io, predict
+from ssjf.proxy.refit import as_served
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
 from ssjf.simulator.contract import HEADSTARTS, Contract, Shadow
@@ -52,6 +53,17 @@ def predictor_for(requests: Requests, name: str | None) -> str:
             "predictor `column` needs a column predicted_tokens, and the trace has none"
         )
     return own if name == "column" else name
+
+
+def learning(
+    requests: Requests, prompts: Sequence[str], model: Profile, server: Server
+) -> Requests:
+    """The requests, each with what the shipped proxy, refitted to the requests that had finished
+    under FCFS, predicts of it when it arrives."""
+    finished_at = simulate(requests, policy("fcfs"), model, server).finished_at
+    tokens = as_served(prompts, requests.output_tokens, io.load(io.BUILTIN),
+                       requests.arrived_at, finished_at)  # fmt: skip
+    return replace(requests, predictions={"predicted_tokens": tokens})
 
 
 @dataclass(frozen=True)

@@ -145,11 +145,16 @@ class Texts(Workload):
     """A text data set to train on, or the proxies ``of`` an experiment that did.
 
     answers: an experiment whose answers' lengths stand in for those of the data set.
+    judged: another data set, whose test split is predicted, and by whose lengths.
+    llm: the one LLM whose answers are judged; it is trained on alone, or not at all if ``judged``
+    is another data set.
     """
 
     draw: Literal["texts"]
     data: str
     answers: str | None = None
+    judged: str | None = None
+    llm: str | None = None
     folds: Count | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     of: str | None = None

@@ -61,6 +61,7 @@ class TrainingRows:
     draws: shape (n, m), logarithms of the lengths of single answers.
     train, validation: masks of shape (n,). Validation rows choose when to stop and calibrate
         the distribution; nothing else sees them.
+    cut_off: which answers ended at a limit, a mask of shape (n,), where that is known.
     """
 
     prompts: Sequence[str]
@@ -68,6 +69,7 @@ class TrainingRows:
     draws: FloatArray
     train: np.ndarray
     validation: np.ndarray
+    cut_off: np.ndarray | None = None
 
     def known(self, mask: np.ndarray) -> np.ndarray:
         """The indices of the rows of a mask whose first target is known."""

@@ -50,8 +50,8 @@ def _import(place: str) -> Any:
     return getattr(import_module(f"ssjf.proxy.{module}"), name)
 
 
-def _baseline(proxy: str, train: str) -> Kind:
-    return Kind("baselines:NoOptions", f"baselines:{proxy}", f"baselines:{train}")
+def _baseline(proxy: str, train: str, module: str = "baselines") -> Kind:
+    return Kind("baselines:NoOptions", f"{module}:{proxy}", f"{module}:{train}")
 
 
 KINDS = {
@@ -60,6 +60,7 @@ KINDS = {
         "encoder.heads:EncoderConfig", "encoder.proxy:EncoderProxy", "encoder.training:train"
     ),
     "retrieval": Kind("retrieval:RetrievalConfig", "retrieval:RetrievalProxy", "retrieval:train"),
+    "refit": _baseline("RefitProxy", "train", "refit"),
     "tfidf-ridge": _baseline("TfidfRidgeProxy", "train_tfidf_ridge"),
     "prompt-length": _baseline("PromptLengthProxy", "train_prompt_length"),
     "constant": _baseline("PromptLengthProxy", "train_constant"),
@@ -71,6 +72,8 @@ class ProxySpec(BaseModel):
 
     labels: columns of lengths of one model's answers, several draws of the same. also: lengths
     of other models' answers, which only help to learn. ``output_tokens`` is a column like others.
+    elsewhere: whether the sets of a mixture that lack the labels are learnt too (light proxies
+    only), by their ``output_tokens``, which are on the labels' scale.
     text: the ``turn`` alone, or the ``history`` of the conversation too. config: of its kind.
     """
 
@@ -79,6 +82,7 @@ class ProxySpec(BaseModel):
     kind: str
     labels: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("output_tokens",)
     also: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    elsewhere: bool = False
     text: Literal["turn", "history"] = "turn"
     config: Any = None
 
@@ -102,6 +106,8 @@ def spec_of(table: dict[str, Any], path: str | Path) -> ProxySpec:
     if not isinstance(config, dict):
         raise InputError(f"{path}: config is {config!r}; it must be a table")
     spec = validated(ProxySpec, table, path)
+    if spec.elsewhere and kind != "light":
+        raise InputError(f"{path}: elsewhere is for light proxies alone, and its kind is {kind}")
     options = validated(KINDS[kind].config, config, f"config in {path}")
     return spec.model_copy(update={"config": options})
 

@@ -1,17 +1,29 @@
-"""A proxy that learns the traffic that it predicts, beside the one that was trained before.
+"""A proxy that learns the traffic that it predicts, beside the one that was trained before: on a
+server as requests finish (``Refit``), or from a log (``train``).
 
 Of prompts only hashed n-grams and plain counts are kept, no text.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssjf.proxy.base import LONGEST_TOKENS, Arrays, Proxy
+from ssjf.proxy import io
+from ssjf.proxy.base import (
+    LONGEST_TOKENS,
+    NO_RESIDUALS,
+    Arrays,
+    LogProxy,
+    Proxy,
+    TrainingRows,
+    fit_residuals,
+)
 from ssjf.proxy.light import features
 from ssjf.proxy.mixture import BUCKETS, Finished, Mixture, Reading, Ridge
 from ssjf.request import FloatArray
@@ -20,6 +32,8 @@ MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered: requests, and n-grams of al
 HALF_LIFE = 2000.0  # requests after which a finished one weighs half
 FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests from one refit to the next
 LONGEST = np.log(LONGEST_TOKENS)
+PREFIX = "learnt."  # of what was learnt, in a proxy's folder
+BANDS = 5  # of predicted length, each with residuals of its own
 RECENT, OFTEN = 500, 10  # requests that the mixture is of, and after which it is made anew
 
 
@@ -130,13 +144,95 @@ def prequential(
     """
     lengths = np.asarray(output_tokens, np.float64)
     cut = np.zeros(len(lengths), bool) if cut_off is None else np.asarray(cut_off, bool)
+    order = np.arange(len(lengths))
+    return _replayed(prompts, lengths, cut, proxy, order, order - lag, half_life)
+
+
+def as_served(
+    prompts: Sequence[str], output_tokens: ArrayLike, proxy: Proxy, arrived_at: FloatArray,
+    finished_at: FloatArray,
+) -> FloatArray:  # fmt: skip
+    """As ``prequential``, of requests in the order of their arrival: each is predicted when it
+    arrives, by what has finished before."""
+    lengths, order = np.asarray(output_tokens, np.float64), np.argsort(finished_at, kind="stable")
+    known, cut = np.searchsorted(finished_at[order], arrived_at), np.zeros(len(lengths), bool)
+    return _replayed(prompts, lengths, cut, proxy, order, known, HALF_LIFE)
+
+
+def _replayed(prompts, lengths, cut, proxy, order, known, half_life) -> FloatArray:
+    """Request i is predicted when the first ``known[i]`` of ``order`` have finished."""
     learner, predicted = Refit(half_life), np.zeros(len(lengths))
     readings: list[Reading] = []
+    learnt = 0
     for i, shipped in enumerate(proxy.predict(prompts).tokens):
-        if (done := i - lag - 1) >= 0:
-            learner.learn(readings[done], lengths[done], cut[done])
-            if learner.due:
-                learner.refit()
+        for done in order[learnt : max(known[i], 0)]:
+            _learn(learner, readings[done], lengths[done], cut[done])
+        learnt = max(known[i], 0)
         predicted[i], reading = learner.predict(prompts[i], float(shipped))
         readings.append(reading)
     return predicted
+
+
+def _learn(learner: Refit, reading: Reading, tokens: float, cut_off: bool) -> None:
+    learner.learn(reading, tokens, cut_off)
+    if learner.due:
+        learner.refit()
+
+
+@dataclass(frozen=True)
+class RefitProxy(LogProxy):
+    """The shipped proxy with a learner that has read a log; ``learnt`` is its ``arrays``."""
+
+    learnt: Arrays
+    learner: Refit
+    shipped: Proxy
+
+    @classmethod
+    def of(cls, learnt: Arrays, residuals: Arrays) -> Self:
+        """Refitted to what was learnt, beside the proxy that is shipped now."""
+        return cls(
+            **residuals, learnt=learnt, learner=Refit.from_arrays(learnt),
+            shipped=io.load(io.BUILTIN),
+        )  # fmt: skip
+
+    def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:
+        tokens = self.shipped.predict(prompts).tokens.tolist()
+        pairs = zip(prompts, tokens, strict=True)
+        return np.log([self.learner.predict(prompt, shipped)[0] for prompt, shipped in pairs])
+
+    def arrays(self) -> Arrays:
+        return super().arrays() | {f"{PREFIX}{name}": a for name, a in self.learnt.items()}
+
+    def metadata(self) -> dict[str, Any]:
+        """For its card: the shipped proxy that it goes with."""
+        return {"shipped": _shipped()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, card: dict[str, Any]) -> Self:
+        if card["shipped"] != _shipped():
+            raise ValueError("it goes with another version's shipped proxy; train it again")
+        learnt = {name: a for name, a in arrays.items() if name.startswith(PREFIX)}
+        own = {name: a for name, a in arrays.items() if name not in learnt}
+        return cls.of({name.removeprefix(PREFIX): a for name, a in learnt.items()}, own)
+
+
+def _shipped() -> str:
+    return io.card(io.BUILTIN)["sha256"]
+
+
+def train(rows: TrainingRows, _: Any, keep: Path | None = None) -> RefitProxy:
+    """Learn the last ``MOST_ROWS`` rows for training in their order, as a server would have.
+
+    It takes seconds, so nothing is kept for a killed training.
+    """
+    at = rows.known(rows.train)[-MOST_ROWS:]
+    prompts, lengths = rows.prompts_of(at), np.exp(rows.targets[at, 0]).tolist()
+    cut = np.zeros(len(at)) if rows.cut_off is None else rows.cut_off[at]
+    shipped = io.load(io.BUILTIN).predict(prompts).tokens.tolist()
+    learner = Refit()
+    for prompt, tokens, cut_off, predicted in zip(prompts, lengths, cut, shipped, strict=True):
+        _learn(learner, learner.predict(prompt, predicted)[1], tokens, cut_off)
+    proxy = RefitProxy.of(learner.arrays(), vars(NO_RESIDUALS))
+    held = rows.known(rows.validation)
+    logs = proxy.predicted_logs(rows.prompts_of(held))
+    return replace(proxy, **vars(fit_residuals(logs, rows.draws[held], BANDS)))

@@ -80,7 +80,7 @@ _PROXIES = {
     "encoder": ("#AA4499", "D", "MiniLM, tuned"),
     "retrieval": ("#999933", "P", "retrieval, MiniLM"),
     "retrieval-tuned": ("#6B4C1E", "X", "retrieval, tuned MiniLM"),
-    "shipped": ("#CC3311", "h", "the shipped proxy (Vicuna's lengths)"),
+    "shipped": ("#CC3311", "h", "light proxy trained on Vicuna's lengths"),
     "vicuna-length": ("#CC6677", "<", "Vicuna's answer to the same prompt"),
     "greedy-answer": ("#DDCC77", ">", "its greedy answer"),
     "second-draw": ("#777777", "d", "a second answer"),

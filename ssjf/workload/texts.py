@@ -146,7 +146,7 @@ def load_texts(
     answers (see tokenizers), or the column ``label``. A row whose answer is empty is left out, as
     is one without the label. Raises InputError naming file, row and column.
     """
-    return _joined([_load(path, tokenizer, label, format) for path in _paths(path_or_name)])
+    return joined([_load(path, tokenizer, label, format) for path in _paths(path_or_name)])
 
 
 def check_trainable(texts: Texts) -> None:
@@ -222,7 +222,8 @@ def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray
     return output_tokens
 
 
-def _joined(parts: list[Texts]) -> Texts:
+def joined(parts: list[Texts]) -> Texts:
+    """The rows of all, with the columns that all have."""
     if len(parts) == 1:
         return parts[0]
     names = ["prompts", "output_tokens", "first_prompts", "turn", "history"]

@@ -39,24 +39,38 @@ def proxy_folder(spec: TrainingRun) -> Path:
 def predictions(spec: TrainingRun) -> pd.DataFrame:
     """Train (unless that was done) and predict the test split, or the fold that is given."""
     proxy, workload, out = _proxy_spec(spec), spec.workload, proxy_folder(spec)
-    texts = _texts(workload, train.label_to_load(proxy))
+    texts = _texts(workload, proxy)
     split, folds, fold = texts.splits(), workload.folds, workload.fold
     if folds is not None and fold is not None:
         split = np.array([fold_of(prompt, folds, fold) for prompt in texts.first_prompts], "U5")
-    if spec.predicts is not None:
-        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
-    if not out.is_dir():
+    if spec.predicts is None and not out.is_dir():
         with writable(out.parent):
             out.parent.mkdir(parents=True, exist_ok=True)
         train.train(proxy, workload.data, out, texts, split)
+    if workload.judged is not None:
+        proxy = proxy.model_copy(update={"labels": ("output_tokens",)})
+        texts = _of_llm(load_texts(workload.judged), workload.llm)
+        split = texts.splits()
+    if spec.predicts is not None:
+        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
     predicted = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
     return predicted.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
 
 
-def _texts(workload: workloads.Texts, label: str | None) -> Texts:
+def _of_llm(texts: Texts, llm: str | None, without: bool = False) -> Texts:
+    """The rows of one LLM's answers, or those of all others; all rows if it is None."""
+    if llm is None:
+        return texts
+    names = np.array(texts.model or [""] * len(texts))
+    return texts.take((names == llm) != without)
+
+
+def _texts(workload: workloads.Texts, proxy: ProxySpec) -> Texts:
     """The texts of a workload, a model's own lengths in place of the data set's if it says so."""
     if workload.answers is None:
-        return load_texts(workload.data, label=label)
+        without = workload.judged is not None
+        return train.load(proxy, workload.data,
+                          keep=lambda texts: _of_llm(texts, workload.llm, without))  # fmt: skip
     answers = rows(workload.answers)
     own = answers[answers["sample"] == 0].set_index("prompt_hash")["output_tokens"]
     texts = load_texts(workload.data)

@@ -17,7 +17,9 @@ MOST_WORDS = 400
 MOST_SPELLED = 160
 LONGEST_REMEMBERED = 32
 
-_WORDS = re.compile(r"\w+|[^\w\s]")
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese, Korean
+_WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_SIGN = re.compile(f"[{_UNSPACED}]")
 _NUMBER = re.compile(r"\d{1,4}")
 _CUES = (
     "list", "write", "story", "essay", "explain", "describe", r"summar\w*", "translate",
@@ -41,7 +43,10 @@ def _ends(sequence: Any, most: int) -> Any:
 
 
 def words_of(prompt: str) -> list[str]:
-    """The words and signs of a prompt in lower case; a long one is read at both ends."""
+    """The words and signs of a prompt in lower case; a long one is read at both ends.
+
+    Of scripts without spaces between words every sign is one.
+    """
     return _WORDS.findall(clipped(prompt).lower())
 
 
@@ -109,8 +114,9 @@ def counts(prompt: str) -> FloatArray:
     number = _NUMBER.search(lower)
     distinct = set(words)
     sizes = [
-        len(prompt), len(words), len(instruction), len(rest), text.count("\n"), text.count("?"),
-        text.count(","), text.count('"'), sum(map(str.isdigit, text)),
+        len(prompt) - len(text) + _letters(text), len(words), _letters(instruction),
+        _letters(rest), text.count("\n"), text.count("?"), text.count(","), text.count('"'),
+        sum(map(str.isdigit, text)),
         sum(map(str.isupper, text)), len(text) - len(text.encode("ascii", "ignore")),
         len(distinct), int(number[0]) if number else 0,
     ]  # fmt: skip
@@ -119,6 +125,11 @@ def counts(prompt: str) -> FloatArray:
     if _HYPHENED.search(lower):
         cues[_MAIL] = 1
     return np.concatenate([np.log1p(np.array(sizes, np.float64)), cues])
+
+
+def _letters(text: str) -> int:
+    """The length of a text in letters; a sign of a script without spaces says as much as four."""
+    return len(text) + (0 if text.isascii() else 3 * len(_SIGN.findall(text)))
 
 
 @_remembered

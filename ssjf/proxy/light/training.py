@@ -46,7 +46,8 @@ class LightConfig(BaseModel):
 
 def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
     """Fit a light proxy; it takes seconds, so nothing is kept for a killed training."""
-    used = np.flatnonzero(rows.train | rows.validation)
+    known = ~np.isnan(rows.targets).all(axis=1)
+    used = np.flatnonzero((rows.train | rows.validation) & known)
     prompts = rows.prompts_of(used)
     targets, train, held = rows.targets[used], rows.train[used], rows.validation[used]
     ids = [features.grams(prompt, config.buckets) for prompt in prompts]
@@ -59,8 +60,9 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
     known = ~np.isnan(targets[:, 0])
     booster, base = _boost(columns, targets[:, 0], train & known, held & known, config)
     trees = trees_of(booster)
-    logs = base + trees.sums(columns[held & known])
-    around = fit_residuals(logs, rows.draws[used][held & known], config.bands)
+    drawn = held & ~np.isnan(rows.draws[used]).any(axis=1)
+    logs = base + trees.sums(columns[drawn])
+    around = fit_residuals(logs, rows.draws[used][drawn], config.bands)
     return LightProxy(
         **vars(around), idf=idf, linear=linear, offset=offset, projection=projection, scale=scale,
         base=np.array([base]), trees=trees,
