@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from commands import contents, refused, ssjf
 from ssjf.errors import InputError
+from ssjf.experiments import grid
 from ssjf.experiments import train as training
 from ssjf.proxy.io import card, load, read_spec
 from ssjf.workload.texts import split_of
@@ -335,3 +336,17 @@ def test_a_mixture_that_cannot_be_is_refused_in_one_sentence(tmp_path):
     message = refused("train", "--proxy", spec(tmp_path, OF_LABEL), "--data", name,
                       "--out", tmp_path / "out")  # fmt: skip
     assert "none.jsonl: there is no such file" in message
+
+
+# What a mixture was worth, by the committed runs
+
+
+def test_what_is_shipped_orders_every_data_set_and_on_average_as_well_as_its_own_proxy():
+    logs = grid.rows("mixtures").assign(log=lambda each: np.log(each["output_tokens"]))
+    prompts = logs.groupby(["series", "workload", "prompt_hash", "conversation", "turn"])
+    means = prompts[["log", "predicted_tokens"]].mean().groupby(["series", "workload"])
+    orders = means.apply(lambda each: spearmanr(*each.to_numpy().T)[0]).unstack("series")
+    assert len(orders) == 6 and orders["shipped-mixture"].min() > 0.3
+    assert orders["shipped-mixture"].mean() > orders["own"].mean()
+    unseen = orders["left-out"] > 0
+    assert unseen.index[~unseen].tolist() == ["moss"], "half Chinese, as no other set is"
