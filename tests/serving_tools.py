@@ -57,7 +57,7 @@ def wrapped(
     """The middleware around an application, with a fake proxy that takes so many seconds."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
-    learner = OnlineLearner(forecaster, state, chosen.save_seconds, int(1e6 * chosen.max_state_mb))
+    learner = OnlineLearner(forecaster, state, chosen.save_seconds)
     given = None if chosen.deadline_ms is None else chosen.deadline_ms / 1000
     return Middleware(app, chosen, Predictor(forecaster, learner, takes, given))
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from commands import ssjf
 from serving_tools import COMPLETIONS, HEADER, FakeProxy, counted, read, reply, wrapped
 from ssjf.serving.watch import Watch
 
@@ -81,7 +79,7 @@ def test_with_a_deadline_that_is_too_short_the_operator_is_told_once(caplog):
     assert counted("unpredicted_share") == pytest.approx(missed, abs=0.05) and missed > 0.9
     (told,) = warnings(caplog)
     assert "100 % of the last 6 requests were not predicted (mostly: deadline)" in told
-    assert "--deadline-ms" in told and "--check" in told
+    assert "--deadline-ms" in told
 
 
 def test_what_nobody_waits_for_is_not_predicted():
@@ -124,19 +122,6 @@ def test_requests_without_text_are_no_sign_of_trouble(caplog):
     burst(wrapped(answers, FakeProxy()), 20, b'{"prompt": null}')
     assert counted("unpredicted_total", reason="no_text") == before + 20
     assert not warnings(caplog)
-
-
-# What this machine can do
-
-
-def test_what_this_machine_can_predict_is_told_and_nothing_is_started():
-    done = ssjf("serve", "m", "--check")
-    assert done.exit_code == 0, done.stderr
-    assert re.search(r"one at a time: [\d,]+ predictions a second, \d+ of 40 in time", done.output)
-    assert re.search(r"a burst of 40: [\d,]+ predictions a second, \d+ of 40 in time", done.output)
-    assert re.search(r"waits up to [\d.e+]+ ms .* last of the burst up to [\d.e+]+ ms", done.output)
-    told = ssjf("serve", "m", "--check", "--deadline-ms", "7").output
-    assert "waits up to 7 ms for its prediction, the last of the burst up to 7 ms" in told
 
 
 # The end

@@ -77,7 +77,7 @@ VALID = {
     "deadline_ms": st.none() | st.floats(0.1, 60_000),
     "overtake_seconds": st.none() | st.just(0) | BOUNDS,
     "longest_tokens": LONGEST,
-    "save_seconds": st.floats(0.1, 86_400), "max_state_mb": st.floats(0.0001, 10_000),
+    "save_seconds": st.floats(0.1, 86_400),
     "max_body_mb": st.floats(0.001, 1000),
     "proxy": st.text("ab/.", min_size=1), "state": st.text("ab/."),
 }  # fmt: skip

@@ -208,13 +208,6 @@ def test_a_server_saves_as_it_goes_on(tmp_path):
     next(running)
 
 
-def test_a_state_that_is_too_large_is_not_written(tmp_path, caplog):
-    with counting("state_saves_total", outcome="too_large"):
-        for _ in served(tmp_path, requests=20, max_state_mb=0.0001):
-            pass
-    assert names(tmp_path) == [] and "is not saved" in caplog.text
-
-
 def test_a_state_that_cannot_be_written_costs_no_request(tmp_path, caplog):
     nowhere = tmp_path / "file"
     nowhere.write_text("")

@@ -40,24 +40,18 @@ class ServeCommand(click.Command):
 @click.argument("model")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--dry-run", is_flag=True, help="Print the command instead of running it.")
-@click.option("--check", "check_only", is_flag=True,
-              help="Print what this machine can predict instead of running it.")  # fmt: skip
-def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: bool,
-          **own: str | None) -> None:  # fmt: skip
+def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, **own: str | None) -> None:
     """Serve MODEL with vLLM, shortest predicted answer first; clients change nothing.
 
     MODEL comes first; an option that is not below is one of `vllm serve`. A server that is started
     otherwise takes --scheduling-policy priority --middleware ssjf.serving.Middleware, and a
     variable SSJF_SERVE_NAME for each option below.
     """
-    from ssjf.serving import check, predictor
+    from ssjf.serving import predictor
     from ssjf.serving.options import ServeOptions, check_vllm, command
 
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options)
-    if check_only:
-        click.echo(check.capacity(chosen))
-        return
     if not dry_run:
         check_vllm()
     predictor.check(chosen)

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
@@ -82,7 +82,7 @@ def run(
     others = [spec for spec in missing if spec.engine not in ONE_BY_ONE]
     with tqdm(total=len(specs), desc=name, unit="run", disable=None) as bar:
         bar.update(len(specs) - len(missing))
-        for _ in chain(_each(_do, others, jobs), map(_do, alone)):
+        for _ in chain(each(_do, others, jobs), map(_do, alone)):
             bar.update()
     return [store.digest(spec) for spec in missing]
 
@@ -118,15 +118,15 @@ def _do(spec: Run) -> None:
     store.save(spec, rows, time.perf_counter() - started)
 
 
-def _each(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
-    return map(work, specs) if jobs == 1 else _in_parallel(work, specs, jobs)
+def each(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
+    """The results of the work on each item, in so many processes, in the order they come in."""
+    return map(work, items) if jobs == 1 else _in_parallel(work, items, jobs)
 
 
-def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
-    """The results of the work in the order in which they come."""
+def _in_parallel(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
-        futures = [pool.submit(work, spec) for spec in specs]
+        futures = [pool.submit(work, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -142,11 +142,6 @@ def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Ite
 def _live_by_the_parent() -> None:
     """A worker leaves interrupts to its parent, and ends when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_the_parent()
-
-
-def end_with_the_parent() -> None:
-    """Have this process end when its parent was killed."""
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
@@ -160,7 +155,7 @@ def _wait_for_the_end() -> None:
 def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:
     """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
     specs = _specs(name, seeds)
-    ids = _each(_differs, specs, jobs)
+    ids = each(_differs, specs, jobs)
     return sorted(filter(None, tqdm(ids, f"{name} again", len(specs), unit="run", disable=None)))
 
 

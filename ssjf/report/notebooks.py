@@ -9,12 +9,12 @@ import ast
 import os
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssjf.errors import InputError
 from ssjf.experiments import paths
+from ssjf.experiments.runner import each
 from ssjf.report import figures, notebookfile
 from ssjf.report.notebookfile import (
     NotebookError,
@@ -81,9 +81,7 @@ def parse(given: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def run_all(
-    names: Iterable[str | Path] | None = None, jobs: int = 2, timeout_seconds: int = 600
-) -> list[Result]:
+def run_all(names: Iterable[str | Path] | None = None, jobs: int = 2) -> list[Result]:
     """Run notebooks (all by default), ``jobs`` at a time, and all of them even if one fails.
 
     Raises InputError for an unknown name before anything runs, and one NotebookError naming
@@ -91,33 +89,34 @@ def run_all(
     """
     from tqdm import tqdm
 
-    from ssjf.report import kernels
-
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, not {jobs}")
     chosen = notebookfile.names() if names is None else names
     sources = [find(notebook) for notebook in chosen]
+    outcomes = tqdm(each(_outcome, sources, jobs), "notebooks", len(sources), unit="notebook")
     results, failures = {}, []
-    # A thread waits for its notebook, whose kernel is a process.
-    with ThreadPoolExecutor(jobs) as pool, kernels.ended_on_interrupt(pool):
-        futures = {pool.submit(run, source, None, timeout_seconds): source for source in sources}
-        for future in tqdm(as_completed(futures), "notebooks", len(futures), unit="notebook"):
-            try:
-                results[futures[future]] = future.result()
-            except InputError as error:
-                failures.append(str(error))
+    for outcome in outcomes:
+        if isinstance(outcome, Result):
+            results[outcome.name] = outcome
+        else:
+            failures.append(str(outcome))
     if failures:
         summary = f"{len(failures)} of {len(sources)} notebooks failed"
         raise NotebookError(f"{summary}: {'; '.join(sorted(failures))}")
-    return [results[source] for source in sources]
+    return [results[source.stem] for source in sources]
+
+
+def _outcome(source: Path) -> Result | InputError:
+    try:
+        return run(source)
+    except InputError as error:
+        return error
 
 
 def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> None:
     """Run every cell, writing to ``partial``; whatever goes wrong is a NotebookError."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    from ssjf.report.kernels import Kernels
 
     trouble: Exception | None = None
     try:
@@ -126,8 +125,8 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
             str(partial.resolve()),
             parameters=values,
             kernel_name=KERNEL,
-            kernel_manager_class=Kernels,
             language="python",
+            cwd=str(paths.root()),
             progress_bar=False,
             start_timeout=_START_TIMEOUT_SECONDS,
             execution_timeout=timeout_seconds,

@@ -81,11 +81,10 @@ class OnlineLearner:
     """Has a forecaster learn, and saves its state at most every ``save_seconds``."""
 
     def __init__(
-        self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int
+        self, forecaster: Forecaster, state: StateFile | None, save_seconds: float
     ) -> None:
-        self._forecaster, self._state = forecaster, state
-        self.save_seconds, self._max_bytes = save_seconds, max_bytes
-        self._changed, self._problem = False, ""
+        self._forecaster, self._state, self.save_seconds = forecaster, state, save_seconds
+        self._changed, self._failing = False, False
 
     def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
         """Learn from a predicted request's whole response, or count why not."""
@@ -107,17 +106,12 @@ class OnlineLearner:
         """Save the state if it has changed; a failure is counted, and logged the first time."""
         if self._state is None or not self._changed:
             return
-        outcome, problem = "saved", ""
+        problem = ""
         try:
-            state = self._forecaster.state()
-            if len(state) > self._max_bytes:
-                outcome = "too_large"
-                problem = f"{len(state)} bytes are more than {self._max_bytes}"
-            else:
-                self._state.write(state)
+            self._state.write(self._forecaster.state())
         except Exception as error:
-            outcome, problem = "failed", str(error)
-        if problem and outcome != self._problem:
+            problem = str(error) or type(error).__name__
+        if problem and not self._failing:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
-        metrics().saves.labels(outcome).inc()
-        self._changed, self._problem = False, outcome
+        metrics().saves.labels("failed" if problem else "saved").inc()
+        self._changed, self._failing = False, bool(problem)

@@ -50,9 +50,6 @@ class ServeOptions(BaseModel):
     save_seconds: float = Field(
         default=30.0, ge=0.1, le=86_400, description="How often at most it is written."
     )
-    max_state_mb: float = Field(
-        default=64.0, ge=0.0001, le=10_000, description="It is written no larger."
-    )
     max_body_mb: float = Field(
         default=4.0, ge=0.001, le=1000, description="A larger request is not read."
     )

@@ -170,8 +170,7 @@ def load(options: ServeOptions) -> Predictor:
         ) from None
     if state is not None:
         _restore(forecaster, state)
-    max_bytes = int(1e6 * options.max_state_mb)
-    learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes)
+    learner = OnlineLearner(forecaster, state, options.save_seconds)
     given = None if options.deadline_ms is None else options.deadline_ms / 1e3
     predictor = Predictor(forecaster, learner, seconds, given)
     LOG.info(

@@ -40,7 +40,4 @@ class Watch:
 def _advice(reason: str) -> str:
     if reason not in ("deadline", "queue_full"):
         return "the proxy fails, as logged before: choose another --proxy"
-    return (
-        "raise --deadline-ms or leave it out, or give the server another core; "
-        "ssjf serve MODEL --check says what this machine can predict"
-    )
+    return "raise --deadline-ms or leave it out, or give the server another core"
