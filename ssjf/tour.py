@@ -35,6 +35,19 @@ SHOWN = {
 }
 
 
+CONTROLS: dict[str, tuple[Any, ...]] = {  # text, and lowest, highest, step, or the choices
+    "process": ("arrivals", synthetic.PROCESSES),
+    "cv": ("CV of gaps", 0.5, 6.0, 0.5),
+    "rho": ("load ρ", 0.1, 1.5, 0.05),
+    "slots": ("slots", 1, 16, 1),
+    "policy": ("policy", policies.known_policies()),
+    "noise": ("noise σ", 0.0, 3.0, 0.1),
+    "seed": ("seed", 0, 50, 1),
+    "requests": ("requests", 10, MOST_REQUESTS, 10),
+    "follow": ("follow", 0, MOST_REQUESTS - 1, 1),
+}
+
+
 class Played(NamedTuple):
     """One workload served twice, by FCFS and by the policy chosen; metrics, and whom to follow."""
 
@@ -152,7 +165,16 @@ def explore(**scene: Any) -> Any:
 
     start = inspect.signature(play).bind(**scene)
     start.apply_defaults()
-    controls = _controls(widgets, start.arguments)
+    controls: dict[str, Any] = {}
+    for name, value in start.arguments.items():
+        text, *limits = CONTROLS[name]
+        given = {"value": value, "description": text}
+        if isinstance(limits[0], tuple):
+            controls[name] = widgets.Dropdown(options=limits[0], **given)
+        else:
+            kind = widgets.IntSlider if isinstance(limits[2], int) else widgets.FloatSlider
+            span = dict(zip(("min", "max", "step"), limits, strict=True))
+            controls[name] = kind(**given, **span, continuous_update=False)
     shown = widgets.interactive_output(_show, controls)
     layout = widgets.Layout(grid_template_columns="repeat(2, 340px)")
     return widgets.VBox([widgets.GridBox(list(controls.values()), layout=layout), shown])
@@ -164,30 +186,3 @@ def _show(**scene: Any) -> None:
     played = play(**scene)
     print(summary(played))
     display(_picture(played))
-
-
-def _controls(widgets: Any, start: dict[str, Any]) -> dict[str, Any]:
-    sliders = {  # lowest, highest, step, text
-        "cv": (0.5, 6.0, 0.5, "CV of gaps"),
-        "rho": (0.1, 1.5, 0.05, "load ρ"),
-        "slots": (1, 16, 1, "slots"),
-        "noise": (0.0, 3.0, 0.1, "noise σ"),
-        "seed": (0, 50, 1, "seed"),
-        "requests": (10, MOST_REQUESTS, 10, "requests"),
-        "follow": (0, MOST_REQUESTS - 1, 1, "follow"),
-    }
-    choices = {
-        "process": (synthetic.PROCESSES, "arrivals"),
-        "policy": (policies.known_policies(), "policy"),
-    }
-    made = {name: _slider(widgets, start[name], *slider) for name, slider in sliders.items()}
-    for name, (options, text) in choices.items():
-        made[name] = widgets.Dropdown(options=options, value=start[name], description=text)
-    return {name: made[name] for name in start}
-
-
-def _slider(widgets: Any, value: float, low: float, high: float, step: float, text: str) -> Any:
-    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    return kind(
-        value=value, min=low, max=high, step=step, description=text, continuous_update=False
-    )

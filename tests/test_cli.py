@@ -251,7 +251,7 @@ def test_notebook_refuses_what_it_does_not_know(project):
     message = refused("notebook", "nb", "-p", "laod=0.5", *out)
     assert message == "unknown parameter of nb.ipynb 'laod'; known: load"
     assert refused("notebook", "figure9") == "unknown notebook 'figure9'; known: nb"
-    assert "must be a number like 0.9" in refused("notebook", "nb", "-p", "load=high", *out)
+    assert "must be of the type of 0.9" in refused("notebook", "nb", "-p", "load=high", *out)
     assert "'load' is not KEY=VALUE" in refused("notebook", "nb", "-p", "load", *out)
     assert not (project / "out").exists()
 

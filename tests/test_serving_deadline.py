@@ -111,7 +111,7 @@ def test_a_warning_comes_again_once_it_was_well_in_between(caplog):
         for _ in range(n):
             watch.note(reason)
     assert not warnings(caplog)
-    for reason, n in (("predictor_paused", 50), ("", 100), ("queue_full", 6), ("deadline", 5)):
+    for reason, n in (("predictor_error", 50), ("", 100), ("queue_full", 6), ("deadline", 5)):
         for _ in range(n):
             watch.note(reason)
     first, second = warnings(caplog)

@@ -115,9 +115,7 @@ def read(path: Path) -> list[Experiment]:
 def experiment(name: str) -> Experiment:
     """An experiment by name; unknown names raise, listing the known ones."""
     if name not in experiments():
-        raise unknown(
-            "experiment", name, [*experiments(), "all", "trainings", "measurements", "answers"]
-        )
+        raise unknown("experiment", name, [*experiments(), *NAMED_BY_ENGINE])
     return experiments()[name]
 
 

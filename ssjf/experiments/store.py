@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from ssjf.experiments.tables import Table
 from ssjf.files import sha256, whole_file, whole_folder
 
 Spec = Mapping[str, Any]
+STAMPS = ("scheduled_at", "first_token_at", "finished_at")
 
 
 def canonical(spec: Spec | Table) -> str:
@@ -123,59 +124,34 @@ def write_parquet(rows: pd.DataFrame, path: Path) -> None:
         )
 
 
-class Column(NamedTuple):
-    """What a column holds: finite numbers of at least ``low``."""
-
-    low: float = 0
-    whole: bool = False
-    may_be_missing: bool = False
-
-    def fits(self, values: pd.Series) -> pd.Series:
-        """Which values are allowed."""
-        if not pd.api.types.is_numeric_dtype(values):
-            return pd.Series(False, index=values.index)
-        fits = (values >= self.low) & np.isfinite(values) & (not self.whole or values % 1 == 0)
-        return fits | (values.isna() & self.may_be_missing)
-
-    def words(self) -> str:
-        """What is allowed, in words."""
-        kind, end = "whole" if self.whole else "finite", " or missing" * self.may_be_missing
-        return f"{kind} numbers of at least {self.low:g}{end}"
+NEEDED = {
+    "requests": ("output_tokens", "arrived_at", *STAMPS),
+    "predictions": ("output_tokens", "predicted_tokens"),
+    "runs": ("jct_mean",),
+    "measurements": (),
+}
+"""The columns of each detail beside x, seed and run."""
 
 
 def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
-    """Raise InputError, naming the column, where rows are not what the detail promises."""
-    columns = _columns(rows, detail)
-    for name in columns:
+    """Raise InputError, naming the column, where rows are not what the detail promises.
+
+    The stamps of a job that was lost may be missing, and so may a metric that is not defined.
+    """
+    needed = ("x", "seed", "run", *NEEDED[detail])
+    for name in needed:
         if name not in rows:
             raise InputError(f"rows of {where}: column {name} is missing")
     if rows.empty:
         raise InputError(f"rows of {where}: there are none; at least one is needed")
-    for name, allowed in columns.items():
-        wrong = rows[name][~allowed.fits(rows[name])]
-        if len(wrong):
-            raise InputError(
-                f"rows of {where}: column {name}: {wrong.iloc[0]} is not allowed; "
-                f"values must be {allowed.words()}"
-            )
-
-
-def _columns(rows: pd.DataFrame, detail: str) -> dict[str, Column]:
-    """What each column holds: of a request, a prompt, a repetition or a measurement a row.
-
-    The stamps of a job that was lost are missing, and so is a metric that is not defined.
-    """
-    keys = {"x": Column(), "seed": Column(whole=True), "run": Column(whole=True)}
-    tokens = {"output_tokens": Column(low=1, whole=True)}
-    stamps = ("scheduled_at", "first_token_at", "finished_at")
-    if detail == "requests":
-        times = dict.fromkeys(stamps, Column(may_be_missing=True))
-        return keys | tokens | times | {"arrived_at": Column()}
-    if detail == "predictions":
-        predicted = ["predicted_tokens", *(name for name in rows if name.startswith("q0."))]
-        return keys | tokens | dict.fromkeys(predicted, Column(low=1))
-    if detail == "runs":
-        metrics = rows.columns.difference([*keys])
-        return keys | dict.fromkeys(metrics, Column(may_be_missing=True)) | {"jct_mean": Column()}
-    numbers = rows.select_dtypes("number").columns
-    return keys | dict.fromkeys(numbers, Column(low=-np.inf, may_be_missing=True))
+    for name in rows.columns if detail == "runs" else needed:
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        least = 1 if name in ("output_tokens", "predicted_tokens") else 0
+        fits = np.isfinite(numbers) & (numbers >= least)
+        if name in ("seed", "run", "output_tokens"):
+            fits &= numbers % 1 == 0
+        if name in STAMPS or name not in needed:
+            fits |= rows[name].isna()
+        if not fits.all():
+            wrong = rows[name][~fits].iloc[0]
+            raise InputError(f"rows of {where}: column {name}: {wrong} is not allowed")

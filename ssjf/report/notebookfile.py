@@ -93,7 +93,7 @@ def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, An
         if name not in known:
             raise unknown(f"parameter of {find(path).name}", name, known)
         if not _fits(value, known[name]):
-            wanted = f"{_type_name(known[name])} like {known[name]!r}, not {value!r}"
+            wanted = f"of the type of {known[name]!r}, not {value!r}"
             raise InputError(f"parameter {name!r} of {find(path).name} must be {wanted}")
     floats = {name for name, default in known.items() if isinstance(default, float)}
     return {name: float(value) if name in floats else value for name, value in given.items()}
@@ -142,9 +142,3 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, list) and default and isinstance(value, list):
         return all(_fits(item, default[0]) for item in value)
     return type(value) is type(default)
-
-
-def _type_name(default: Any) -> str:
-    return {"str": "text", "int": "a whole number", "float": "a number"}.get(
-        type(default).__name__, f"a {type(default).__name__}"
-    )

@@ -26,38 +26,10 @@ from ssjf.serving.tuner import Tuner
 from ssjf.serving.watch import Watch
 from ssjf.serving.worker import Worker
 
-FAILURES_IN_A_ROW = 3
-FIRST_SECONDS, LONGEST_SECONDS = 0.1, 30.0
 MARGIN, TIMED = 4, 21  # times what the last so many predictions took, by their median
 LEAST_DEADLINE, LONGEST_DEADLINE = 0.05, 2.0  # seconds, where none is given
 STOP_SECONDS = 10.0  # that learning has to finish when the server stops
 LOG = logging.getLogger(__name__)
-
-
-class CircuitBreaker:
-    """Opens for 0.1 s at three failures in a row, twice as long at each more, up to 30 s."""
-
-    def __init__(self) -> None:
-        self._failures, self._until = 0, 0.0
-
-    @property
-    def open(self) -> bool:
-        """Whether nothing is to be tried now."""
-        return time.monotonic() < self._until
-
-    def failed(self) -> float:
-        """Count a failure; the seconds that the circuit opens for."""
-        self._failures += 1
-        more = self._failures - FAILURES_IN_A_ROW
-        if more < 0:
-            return 0.0
-        seconds = min(FIRST_SECONDS * 2.0 ** min(more, 30), LONGEST_SECONDS)
-        self._until = time.monotonic() + seconds
-        return seconds
-
-    def succeeded(self) -> None:
-        """Count failures anew."""
-        self._failures = 0
 
 
 class Predictor:
@@ -78,8 +50,7 @@ class Predictor:
         self._deadline, self._typical = deadline_seconds, prediction_seconds
         self._seconds = deque([prediction_seconds], TIMED)
         self._predicting, self._learning = Worker("ssjf-predictor"), Worker("ssjf-learner")
-        self._waiting = 0
-        self._breaker = CircuitBreaker()
+        self._waiting, self._failing = 0, False
         self._saving: asyncio.TimerHandle | None = None
 
     def deadline_seconds(self, before: int) -> float:
@@ -105,8 +76,6 @@ class Predictor:
         return arrived_at + self.deadline_seconds(before) - time.monotonic()
 
     async def _in_time(self, request: CompletionRequest, arrived_at: float) -> Forecast:
-        if self._breaker.open:
-            raise NotPredicted("predictor_paused")
         call = self._predicting.submit(partial(self._forecast, request))
         if call is None:
             raise NotPredicted("queue_full")
@@ -142,21 +111,18 @@ class Predictor:
         self._learning.submit(self.learner.save)
 
     def _forecast(self, request: CompletionRequest) -> Forecast:
-        if self._breaker.open:
-            raise NotPredicted("predictor_paused")
         started = time.perf_counter()
         try:
             forecast = self.forecaster.forecast(request)
         except BaseException as error:  # even SystemExit of a library
             metrics().failures.inc()
-            if seconds := self._breaker.failed():
-                # An error's message may quote a prompt.
-                LOG.warning("the predictor fails (%s), paused for %g s", type(error).__name__,
-                            seconds)  # fmt: skip
+            if not self._failing:  # an error's message may quote a prompt
+                LOG.warning("the predictor fails (%s)", type(error).__name__)
+            self._failing = True
             raise NotPredicted("predictor_error") from None
         self._seconds.append(time.perf_counter() - started)
         self._typical = statistics.median(self._seconds)
-        self._breaker.succeeded()
+        self._failing = False
         return forecast
 
 
