@@ -50,8 +50,8 @@ def _import(place: str) -> Any:
     return getattr(import_module(f"ssjf.proxy.{module}"), name)
 
 
-def _baseline(proxy: str, train: str, module: str = "baselines") -> Kind:
-    return Kind("baselines:NoOptions", f"{module}:{proxy}", f"{module}:{train}")
+def _baseline(proxy: str, train: str) -> Kind:
+    return Kind("baselines:NoOptions", f"baselines:{proxy}", f"baselines:{train}")
 
 
 KINDS = {
@@ -60,7 +60,7 @@ KINDS = {
         "encoder.heads:EncoderConfig", "encoder.proxy:EncoderProxy", "encoder.training:train"
     ),
     "retrieval": Kind("retrieval:RetrievalConfig", "retrieval:RetrievalProxy", "retrieval:train"),
-    "refit": _baseline("RefitProxy", "train", "refit"),
+    "refit": Kind("refit:RefitConfig", "refit:RefitProxy", "refit:train"),
     "tfidf-ridge": _baseline("TfidfRidgeProxy", "train_tfidf_ridge"),
     "prompt-length": _baseline("PromptLengthProxy", "train_prompt_length"),
     "constant": _baseline("PromptLengthProxy", "train_constant"),

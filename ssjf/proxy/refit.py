@@ -13,7 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, Field
 
+from ssjf.config import STRICT
 from ssjf.proxy import io
 from ssjf.proxy.base import (
     LONGEST_TOKENS,
@@ -220,12 +222,20 @@ def _shipped() -> str:
     return io.card(io.BUILTIN)["sha256"]
 
 
-def train(rows: TrainingRows, _: Any, keep: Path | None = None) -> RefitProxy:
-    """Learn the last ``MOST_ROWS`` rows for training in their order, as a server would have.
+class RefitConfig(BaseModel):
+    """How many training rows, the last, are learnt."""
+
+    model_config = STRICT
+
+    rows: int = Field(MOST_ROWS, ge=1, le=MOST_ROWS)
+
+
+def train(rows: TrainingRows, config: RefitConfig, keep: Path | None = None) -> RefitProxy:
+    """Learn the last rows for training in their order, as a server would have.
 
     It takes seconds, so nothing is kept for a killed training.
     """
-    at = rows.known(rows.train)[-MOST_ROWS:]
+    at = rows.known(rows.train)[-config.rows :]
     prompts, lengths = rows.prompts_of(at), np.exp(rows.targets[at, 0]).tolist()
     cut = np.zeros(len(at)) if rows.cut_off is None else rows.cut_off[at]
     shipped = io.load(io.BUILTIN).predict(prompts).tokens.tolist()

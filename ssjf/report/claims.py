@@ -40,7 +40,7 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows per request as rows per run, with the metrics that the replay is judged by."""
     if "jct_mean" in frame:
         return frame
-    keys = ("mode", "engine", "rho", "series", "protocol", "run_id", "x", "seed", "run")
+    keys = ("mode", "engine", "slots", "rho", "series", "protocol", "run_id", "x", "seed", "run")
     groups = frame.groupby([key for key in keys if key in frame], sort=False)
     return groups[["arrived_at", "finished_at"]].apply(run_metrics).reset_index()
 
