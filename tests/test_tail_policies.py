@@ -124,6 +124,14 @@ def test_numbers_of_a_policy_are_checked():
         Moving(math.pow, (1.0,) * 6)
 
 
+def test_a_score_that_cannot_be_compiled_is_one_sentence():
+    requests, predicted = traffic(20)
+    for function, given in ((lambda a, p, g, now: str(p), ()), (lambda a, p, g, now: p, (1.0,))):
+        chosen = Policy("odd", Moving(function, given))
+        with pytest.raises(InputError, match=r"score <lambda> cannot be compiled with . param"):
+            simulate(requests, chosen, PAPER, Server(slots=1), predicted)
+
+
 def test_a_contract_is_read_and_refused():
     assert Contract.of("p99=1.2") == Contract(1.2, 1.10)
     for text, words in (("p95=1", "unknown quantile 'p95'; known: p99, p999"),

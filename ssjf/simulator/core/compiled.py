@@ -13,8 +13,11 @@ from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from ssjf.errors import InputError
 
 # Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
 # counting at every call costs ten times what the simulation does. Division by zero cannot
@@ -122,8 +125,15 @@ def native(function: Callable[..., float], parameters: int):
         rest = to_fixed_tuple(carray(given, (parameters,)), parameters)
         return inner(arrived, predicted, generated, now, *rest)
 
-    pointer = types.CPointer(types.float64)
-    return cfunc(types.float64(*[types.float64] * 4, pointer))(outer)
+    kind = types.float64(*[types.float64] * 4, types.CPointer(types.float64))
+    try:
+        return cfunc(kind)(outer)
+    except NumbaError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = next((line for line in lines if not line.startswith("Failed in")), lines[0])
+        raise InputError(
+            f"the score {function.__name__} cannot be compiled with {parameters} parameters: {why}"
+        ) from None
 
 
 class _Announcement(event.Listener):
