@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from ssjf.config import validated
 from ssjf.errors import unknown
-from ssjf.experiments.tables import Count, Number, Positive, Table
+from ssjf.experiments.tables import Count, Decoding, Number, Positive, Table
 from ssjf.experiments.workloads import (
     ArenaLoop,
     Asked,
@@ -185,14 +185,6 @@ class CostRun(Run):
 
     engine: Literal["cost", "latency"]
     workload: Texts
-
-
-class Decoding(Table):
-    """How a model answers: vLLM's sampling parameters, and the cap in tokens."""
-
-    most_tokens: Count
-    temperature: Annotated[float, Field(ge=0)]
-    repetition_penalty: Annotated[float, Field(ge=1)]
 
 
 class AnswersRun(Run):

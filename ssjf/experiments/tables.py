@@ -26,6 +26,14 @@ class Table(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+class Decoding(Table):
+    """How a model answers: vLLM's sampling parameters, and the cap in tokens."""
+
+    most_tokens: Count
+    temperature: Annotated[float, Field(ge=0)]
+    repetition_penalty: Annotated[float, Field(ge=1)]
+
+
 class LengthPool(Table):
     """Lengths and predictions of the SSJF authors' test rows, drawn with replacement."""
 

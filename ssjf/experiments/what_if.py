@@ -127,10 +127,7 @@ class WhatIf:
 
     def headstarts(self) -> pd.DataFrame:
         """Rows as of ``compare`` for the head starts that the server's contract may choose, and
-        ``headstart_seconds``: what e times shorter is worth.
-
-        Predictions must be tokens; there are no rows where they are classes or ranks that reach 0,
-        or where nobody waits.
+        ``headstart_seconds``; none where predictions reach 0 (they are no tokens) or nobody waits.
         """
         rows, wait = [], Shadow.of(self.fcfs).wait
         for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
@@ -228,9 +225,8 @@ def recommend(
 
 def _keeps(row, fcfs: pd.Series, contract: Contract):
     """Is the tail within the contract?"""
-    limits = {"jct_p99": contract.p99, "jct_p99.9": contract.p999}
-    return np.logical_and.reduce([row[name] <= limit * fcfs[name]
-                                  for name, limit in limits.items()])  # fmt: skip
+    high = row["jct_p99"] <= contract.p99 * fcfs["jct_p99"]
+    return high & (row["jct_p99.9"] <= contract.p999 * fcfs["jct_p99.9"])
 
 
 def _effect(row: pd.Series, fcfs: pd.Series) -> str:

@@ -76,7 +76,7 @@ def simulate(
     with announced():
         while True:
             if tune is not None:
-                setting.tune(machine, tune, tune_every)
+                _tune(machine, tune, tune_every)
             while (ended := run(*machine)) == state.NEEDS_SCORES:
                 ask()
             if ended != state.FINISHED or machine[0][0]["done"] == len(requests):
@@ -89,6 +89,16 @@ def simulate(
     if ended != state.FINISHED:
         raise AssertionError("the simulated server waits for nothing")
     return _completions(machine, requests)
+
+
+def _tune(machine, ask: Callable[[IntArray, float], tuple[float, ...]], every: int) -> None:
+    """Ask for the parameters of the score, and run until so many more are done."""
+    from ssjf.simulator.core import setting, state
+
+    m, finished_at = machine[0][0], machine[4][state.FINISHED_AT]
+    finished = np.flatnonzero(finished_at)
+    setting.set_parameters(m, ask(finished, m["now"] / PICOSECONDS))
+    m["until"] = min(len(finished) + every, len(finished_at))
 
 
 def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:

@@ -1,6 +1,6 @@
 """What the machine starts with: checks of what was given, constants, and the policy's order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ssjf.simulator.server import Server
 from ssjf.errors import InputError
 from ssjf.scheduler import Moving, OraclePolicy, Policy, Queue
 from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
-from ssjf.request import FloatArray, IntArray, Requests
+from ssjf.request import FloatArray, Requests
 
 TIME_LIMIT = 2**62  # picoseconds: 53 days
 JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
@@ -227,21 +227,14 @@ def _set_function(record: np.ndarray, moving: Moving) -> None:
     m = record[0]
     m["kind"] = state.MOVING
     m["function"] = native(moving.function, len(moving.parameters)).address
-    _set_parameters(m, moving.parameters)
+    set_parameters(m, moving.parameters)
     m["parameters"] = record.ctypes.data + state.MACHINE.fields[state.PARAMETERS[0]][1]
 
 
-def _set_parameters(m, values: Sequence[float]) -> None:
+def set_parameters(m, values: Sequence[float]) -> None:
+    """Those of a MOVING score, from now on."""
     for name, value in zip(state.PARAMETERS, values, strict=False):
         m[name] = value
-
-
-def tune(machine, ask: Callable[[IntArray, float], Sequence[float]], every: int) -> None:
-    """Ask for the parameters of a MOVING score, and run until so many more are done."""
-    m, finished_at = machine[0][0], machine[4][state.FINISHED_AT]
-    finished = np.flatnonzero(finished_at)
-    _set_parameters(m, ask(finished, m["now"] / PICOSECONDS))
-    m["until"] = min(len(finished) + every, len(finished_at))
 
 
 def _set_scores(records, extra, ready, policy: Policy, queue: Queue) -> None:
