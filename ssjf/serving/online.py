@@ -126,4 +126,4 @@ class OnlineLearner:
         if problem and outcome != self._problem:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
         metrics().saves.labels(outcome).inc()
-        self._changed, self._problem = False, outcome
+        self._changed, self._problem = outcome == "failed", outcome  # then it is tried again
