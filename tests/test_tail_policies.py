@@ -197,7 +197,7 @@ def test_the_tuner_sees_nothing_of_the_future(monkeypatch):
     requests, predicted = traffic(5000)
     shown = []
     monkeypatch.setattr(contract, "trials", lambda recent, *rest: shown.append(recent) or [
-        contract.Trial("fcfs", tuned().score.parameters, 0, 1, 1, True)])  # fmt: skip
+        contract.Trial("fcfs", contract.FCFS, 0, 1, 1, True)])  # fmt: skip
     tuner = Tuner(requests, predicted, PAPER, Server(slots=1), Contract())
     tuner(np.arange(1500), float(requests.arrived_at[2000]))
     (recent,) = shown

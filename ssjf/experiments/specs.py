@@ -113,18 +113,15 @@ class SteadyRun(Queued):
     slowdown_quantiles: bool = False
 
 
-class ArenaRun(Queued):
+class ArenaRun(SteadyRun):
     """One order at several numbers of slots and loads.
 
     times: its seconds in FCFS's mean waits (DUE's: its weight). contract: of the tuner, which is
     served instead; ``moves``: it may choose orders that no static key expresses.
     """
 
-    engine: Literal["arena"]
+    engine: Literal["arena"]  # type: ignore[assignment]
     workload: ArenaLoop
-    profile: str
-    server: ServerTable = ServerTable()
-    deployment: None = None
     batch_slots: list[Count]
     loads: list[Utilisation]
     arrivals: Literal["poisson", "bursts", "azure", "overload"]

@@ -6,7 +6,7 @@ counts is the difference to FCFS on the same requests, not the tail itself.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -91,7 +91,11 @@ class Trial(NamedTuple):
     keeps: bool
 
 
-def tuned(parameters: tuple[float, ...] = (0.0, -1.0, 1.0, 1.0, 1.0)) -> Policy:
+FCFS = (0.0, -1.0, 1.0, 1.0, 1.0)
+"""Parameters of ``tail.either``."""
+
+
+def tuned(parameters: tuple[float, ...] = FCFS) -> Policy:
     """The order of these parameters of ``tail.either`` (FCFS's by default)."""
     return Policy("tuned", Moving(either, parameters))
 
@@ -99,7 +103,9 @@ def tuned(parameters: tuple[float, ...] = (0.0, -1.0, 1.0, 1.0, 1.0)) -> Policy:
 def ladder(shadow: Shadow, moves: bool) -> dict[str, tuple[float, ...]]:
     """The orders that are tried, by name; ``moves``: those that no static key can express too."""
     rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token)
-    orders = {f"headstart {m:g}w": (m * shadow.wait, -1.0, *rest) for m in HEADSTARTS}
+    orders: dict[str, tuple[float, ...]] = {
+        f"headstart {m:g}w": (m * shadow.wait, -1.0, *rest) for m in HEADSTARTS
+    }
     if moves:
         orders |= {f"due {weight:g}": (0.0, weight, *rest) for weight in DUES}
         orders |= {"ssjf": (0.0, 0.0, *rest)}
@@ -131,7 +137,7 @@ def trials(
                   for each, level in LEVELS.items()}  # fmt: skip
         gain = 100 * (1 - float(after.mean() / before.mean()))
         tried.append(Trial(name, parameters, gain, **ratios, keeps=keeps))
-    first = Trial("fcfs", tuned().score.parameters, 0.0, 1.0, 1.0, True)
+    first = Trial("fcfs", FCFS, 0.0, 1.0, 1.0, True)
     return [first, *sorted(tried, key=lambda each: -each.gain_percent)]
 
 
@@ -166,15 +172,13 @@ class Tuner:
     moves: bool = True
     surely: float = 0.0
     window: int = WINDOW
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "chosen", [])
+    chosen: list[Trial] = field(default_factory=list)
 
     def __call__(self, finished: IntArray, now: float) -> tuple[float, ...]:
         end = int(np.searchsorted(self.requests.arrived_at, now))
         rows = np.arange(max(0, end - self.window), end)
         if len(rows) < FEWEST:
-            return tuned().score.parameters
+            return FCFS
         known = np.zeros(len(self.requests), bool)
         known[finished] = True
         recent = self.requests.take(rows)

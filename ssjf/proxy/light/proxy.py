@@ -33,7 +33,7 @@ class Trees(Part):
     right: np.ndarray
     value: np.ndarray
 
-    def sums(self, columns: FloatArray) -> FloatArray:
+    def sums(self, columns: np.ndarray) -> FloatArray:
         """The sum of the leaves reached, shape (n,), by rows of ``columns`` (n, features)."""
         return _leaf_sums(np.ascontiguousarray(columns, np.float32), *vars(self).values())
 

@@ -228,7 +228,7 @@ def _set_function(record: np.ndarray, moving: Moving) -> None:
     m["kind"] = state.MOVING
     m["function"] = native(moving.function, len(moving.parameters)).address
     set_parameters(m, moving.parameters)
-    m["parameters"] = record.ctypes.data + state.MACHINE.fields[state.PARAMETERS[0]][1]
+    m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others lie behind it
 
 
 def set_parameters(m, values: Sequence[float]) -> None:
