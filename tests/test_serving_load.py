@@ -6,7 +6,6 @@ import json
 import httpx
 
 from serving_tools import COMPLETIONS, PATIENT, FakeProxy, counted, echo, serving, until, wrapped
-from ssjf.serving import predictor
 
 REQUESTS, CONNECTIONS = 10_000, 64
 TROUBLE = {2000: "fails", 3500: "exits", 5000: "slow", 6500: "well"}  # after so many answers
@@ -52,9 +51,7 @@ def asked(address, prompt):
     return int(found.headers["x-priority"])
 
 
-def test_none_of_ten_thousand_requests_is_lost_or_altered(monkeypatch):
-    monkeypatch.setattr(predictor, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(predictor, "LONGEST_SECONDS", 0.05)
+def test_none_of_ten_thousand_requests_is_lost_or_altered():
     proxy, options = FakeProxy(), PATIENT | {"deadline_ms": 40, "overtake_seconds": None}
     names = ("predictions_total", "predictor_failures_total")
     before = [counted(name) for name in names]

@@ -160,7 +160,7 @@ def refuses(tmp_path, rows=None, text=None, keys="", proxy=None, out="out"):
 SPECS = {
     "no kind": ("", "unknown kind of proxy in", "None; known: constant, encoder"),
     "kind": ('kind = "bert"', "unknown kind of proxy in", "'bert'; known: constant, encoder"),
-    "key": ('kind = "light"\nspeed = 3', "unknown key of", "'speed'; known: also, config, k"),
+    "key": ('kind = "light"\nspeed = 3', "unknown key of", "known: also, config, elsewhere, k"),
     "config key": ('kind = "light"\n[config]\ntrees = 3', "unknown key of config in", "most_trees"),
     "config": ('kind = "light"\nconfig = 3', "config is 3; it must be a table", ""),
     "negative": ('kind = "light"\n[config]\nleaves = -1', "leaves is -1; it must be at least", ""),

@@ -200,8 +200,8 @@ def test_fp8_kv_is_taken_by_the_engine_and_says_as_much():
 
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
-    [("swap_bits", 4, "unknown swap_bits 4; known: 0, 16, 8"),
-     ("kv_dtype", "int3", "unknown kv_dtype 'int3'; known: auto, fp8")],
+    [("swap_bits", 4, "swap_bits is 4; it must be 0, 8 or 16"),
+     ("kv_dtype", "int3", "kv_dtype is 'int3'; it must be 'auto' or 'fp8'")],
 )  # fmt: skip
 def test_an_unknown_width_is_one_sentence(field, value, sentence):
     with pytest.raises(InputError, match=sentence):
