@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from commands import contents, process, ssjf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,8 +20,11 @@ def finished(results):
     return [path for path in (results / "raw" / "cv-sweep").glob("[0-9a-f]*")]
 
 
-def killed_midway(results, kill=os.killpg, how=signal.SIGKILL):
-    """Start the experiment and kill its process group (or it alone) once a run has finished."""
+def killed_midway(results, kill=os.killpg, how=signal.SIGKILL, when=None):
+    """Start the experiment and kill its process group (or it alone) once a run has finished.
+
+    Or once ``when``, a function of the process's id, says so.
+    """
     child = subprocess.Popen(
         [sys.executable, "-m", "ssjf", *COMMAND],
         env=os.environ | {"SSJF_RESULTS": str(results)},
@@ -30,7 +35,7 @@ def killed_midway(results, kill=os.killpg, how=signal.SIGKILL):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        while not finished(results):
+        while not (when(child.pid) if when else finished(results)):
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.005)
     finally:
@@ -76,7 +81,9 @@ def test_a_killed_experiment_resumes_and_ends_as_if_it_had_not_been(tmp_path, mo
 
 def members(session):
     """The processes of a session."""
-    listed = subprocess.run(["ps", "-eo", "sid,args"], capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "sid,pid,args"], capture_output=True, text=True
+    ).stdout
     return [line for line in listed.splitlines()[1:] if line.split()[0] == str(session)]
 
 
@@ -86,6 +93,20 @@ def test_workers_end_when_their_parent_alone_is_killed(tmp_path):
     while members(child.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not members(child.pid)
+
+
+def importing(session):
+    """Whether a worker of the session is in the middle of its imports."""
+    workers = [line.split()[1] for line in members(session) if "spawn_main" in line]
+    maps = [Path("/proc", worker, "maps") for worker in workers]
+    return any("pandas" in each.read_text() for each in maps if each.exists())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, as Linux has it")
+def test_an_interrupt_while_workers_start_ends_without_a_traceback(tmp_path):
+    child, stderr = killed_midway(tmp_path, how=signal.SIGINT, when=importing)
+    assert child.returncode == 1 and "Traceback" not in stderr
+    assert not [*tmp_path.rglob(".*")]
 
 
 def test_an_interrupt_ends_it_without_a_traceback_and_keeps_what_is_done(tmp_path):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain
 from multiprocessing import get_context, parent_process
 from typing import Any
@@ -127,8 +128,9 @@ def _each(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[A
 def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
     """The results of the work in the order in which they come."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _live_by_the_parent) as pool:
-        futures = [pool.submit(work, spec) for spec in specs]
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_the_parent) as pool:
+        with _interrupts_held_back():  # workers start with the first of these, and inherit it
+            futures = [pool.submit(work, spec) for spec in specs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -141,10 +143,14 @@ def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Ite
             raise
 
 
-def _live_by_the_parent() -> None:
-    """A worker leaves interrupts to its parent, and ends when its parent was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_the_parent()
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see an interrupt, not even while they import."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_the_parent() -> None:
