@@ -14,7 +14,7 @@ from ssjf.analysis.metrics import run_metrics
 from ssjf.errors import InputError
 from ssjf.experiments import grid, runner, store
 from ssjf.experiments.grid import experiment
-from ssjf.experiments.runs.steady import open_loop
+from ssjf.experiments.runs.steady import open_loop, order_name
 from ssjf.experiments.specs import SteadyRun
 from ssjf.files import whole_file
 from ssjf.harness.deployment import deployment
@@ -135,10 +135,11 @@ def _twin(spec: SteadyRun) -> str:
 
 def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
     """Metrics of ``REDUCTIONS`` of one seed of a run, every step so many times as long."""
-    model = profile(spec.profile)
-    model = replace(model, **{name: getattr(model, name) * speed for name in COEFFICIENTS})
+    given = profile(spec.profile)
+    model = replace(given, **{name: getattr(given, name) * speed for name in COEFFICIENTS})
     requests, server, predicted = open_loop(spec, seed)
-    done = simulate(requests, policy(spec.policy), model, server, predicted, spec.predictor_seconds)
+    order = policy(order_name(spec, requests, given, server))
+    done = simulate(requests, order, model, server, predicted, spec.predictor_seconds)
     jct = done.finished_at - requests.arrived_at
     return {"jct_mean": float(jct.mean()), "jct_p99": float(np.quantile(jct, 0.99))}
 

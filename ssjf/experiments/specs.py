@@ -101,7 +101,10 @@ class ServerTable(Table):
 
 
 class SteadyRun(Queued):
-    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's."""
+    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's.
+
+    times: the policy's seconds in FCFS's mean waits (DUE's: its weight).
+    """
 
     engine: Literal["simulator"]
     workload: OpenLoop
@@ -110,14 +113,15 @@ class SteadyRun(Queued):
     rho: Utilisation
     server: ServerTable = ServerTable()
     deployment: str | None = None
+    times: Positive | None = None
     slowdown_quantiles: bool = False
 
 
 class ArenaRun(SteadyRun):
     """One order at several numbers of slots and loads.
 
-    times: its seconds in FCFS's mean waits (DUE's: its weight). contract: of the tuner, which is
-    served instead; ``moves``: it may choose orders that no static key expresses.
+    contract: of the tuner, which is served instead; ``moves``: it may choose orders that no static
+    key expresses.
     """
 
     engine: Literal["arena"]  # type: ignore[assignment]
@@ -125,7 +129,6 @@ class ArenaRun(SteadyRun):
     batch_slots: list[Count]
     loads: list[Utilisation]
     arrivals: Literal["poisson", "bursts", "azure", "overload"]
-    times: Positive | None = None
     contract: Annotated[str, _checked(Contract.of)] | None = None
     moves: bool = False
     slots: Count = 1
@@ -167,6 +170,7 @@ class TrainingRun(Run):
     """A proxy trained; ``config`` joins the configuration that ``proxy`` has.
 
     predicts: a proxy's name or ``column:NAME`` of the data set, which is judged as it is instead.
+    quantiles: keep those that it predicts as well.
     """
 
     engine: Literal["training"]
@@ -174,6 +178,7 @@ class TrainingRun(Run):
     proxy: dict[str, Any]
     config: dict[str, Any] = Field(default_factory=dict)
     predicts: str | None = None
+    quantiles: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -194,7 +199,10 @@ class AnswersRun(Run):
 
 
 class NaturalRun(Queued):
-    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated."""
+    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated.
+
+    times: as of ``SteadyRun``.
+    """
 
     engine: Literal["vllm-natural", "natural"]
     workload: NaturalLoop
@@ -202,6 +210,7 @@ class NaturalRun(Queued):
     decoding: Decoding
     slots: Count
     rho: Utilisation
+    times: Positive | None = None
 
 
 class ChatRun(Run):

@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from ssjf.analysis import metrics
-from ssjf.experiments.runs.steady import open_loop, typed
+from ssjf.experiments.runs.steady import open_loop, order_name, typed
 from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
 from ssjf.request import Completions, FloatArray, Requests
-from ssjf.scheduler import Policy, policy
-from ssjf.scheduler.tail import due
-from ssjf.simulator.contract import Contract, Shadow, Tuner, tuned
+from ssjf.scheduler import policy
+from ssjf.simulator.contract import Contract, Tuner, tuned
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
@@ -62,14 +61,5 @@ def _served(
         contract = Contract.of(spec.contract)
         tuner = Tuner(requests, predicted, model, server, contract, spec.moves)
         return simulate(requests, tuned(), model, server, predicted, tune=tuner)
-    order = policy(spec.policy)
-    if spec.times is not None:
-        fcfs = simulate(requests, policy("fcfs"), model, server)
-        order = _scaled(spec.policy, spec.times, Shadow.of(fcfs))
+    order = policy(order_name(spec, requests, model, server))
     return simulate(requests, order, model, server, predicted)
-
-
-def _scaled(name: str, times: float, shadow: Shadow) -> Policy:
-    """An order by FCFS's queue: its seconds are so many mean waits; DUE's weight is ``times``."""
-    wait = max(shadow.wait, 1e-6)
-    return due(times, wait, *shadow[1:]) if name == "due" else policy(f"{name}:{times * wait!r}")

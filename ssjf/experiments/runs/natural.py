@@ -15,7 +15,7 @@ from ssjf.analysis.answers import per_run
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw
 from ssjf.experiments.runs.answers import digest, first_messages
-from ssjf.experiments.runs.steady import STREAMS, server_on
+from ssjf.experiments.runs.steady import STREAMS, order_name, server_on
 from ssjf.experiments.runs.vllm import engine, with_hardware
 from ssjf.experiments.specs import NaturalRun
 from ssjf.harness.engine import Prompts
@@ -53,10 +53,11 @@ def _repetitions(spec: NaturalRun, on_vllm: bool) -> Iterator[pd.DataFrame]:
         predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
         keys = {"x": np.float32(spec.rho), "seed": np.int32(seed), "run": np.int32(0)}
         server = server_on(spec.deployment, spec.slots)
+        order = order_name(spec, requests, STEPS, server)
         if on_vllm:
-            done, more = _served(spec, chosen, requests, predicted)
+            done, more = _served(spec, order, chosen, requests, predicted)
         else:
-            done, more = simulate(requests, policy(spec.policy), STEPS, server, predicted), {}
+            done, more = simulate(requests, policy(order), STEPS, server, predicted), {}
         stamps = {name: getattr(done, name) for name in STAMPS}
         lengths = done.requests.output_tokens.astype(np.int32)
         given = {"output_tokens": lengths, "arrived_at": requests.arrived_at}
@@ -84,7 +85,11 @@ def arriving(spec: NaturalRun, seed: int) -> tuple[np.ndarray, Requests]:
 
 
 def _served(
-    spec: NaturalRun, chosen: np.ndarray, requests: Requests, predicted: FloatArray | None
+    spec: NaturalRun,
+    order: str,
+    chosen: np.ndarray,
+    requests: Requests,
+    predicted: FloatArray | None,
 ) -> tuple[Completions, dict[str, Any]]:
     """What vLLM made of one repetition, and the stamps in seconds beside those in steps."""
     workload = spec.workload
@@ -98,7 +103,7 @@ def _served(
     server = server_on(spec.deployment, spec.slots)
     live = engine(spec.deployment)
     done, steps, more = live.serve(
-        requests, spec.policy, server, predicted, clock="steps", prompts=prompts
+        requests, order, server, predicted, clock="steps", prompts=prompts
     )
     stamps = {"arrived_at": requests.arrived_at} | {name: getattr(done, name) for name in STAMPS}
     columns: dict[str, Any] = {}

@@ -13,12 +13,13 @@ import pandas as pd
 from ssjf.analysis import metrics
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw, to_requests
-from ssjf.experiments.specs import Queued, SteadyRun
+from ssjf.experiments.specs import NaturalRun, Queued, SteadyRun
 from ssjf.experiments.workloads import Arrivals, OpenLoop
 from ssjf.harness.deployment import deployment
 from ssjf.proxy import predict
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import policy
+from ssjf.simulator.contract import Shadow
 from ssjf.simulator.profile import Profile, profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
@@ -35,7 +36,20 @@ def simulated(
 ) -> Completions:
     """A run by the simulator."""
     model = profile(spec.profile)
-    return simulate(requests, policy(spec.policy), model, server, predicted, spec.predictor_seconds)
+    order = policy(order_name(spec, requests, model, server))
+    return simulate(requests, order, model, server, predicted, spec.predictor_seconds)
+
+
+def order_name(
+    spec: SteadyRun | NaturalRun, requests: Requests, model: Profile, server: Server
+) -> str:
+    """The policy's name; with ``times`` its numbers come from FCFS's queue of this traffic."""
+    if spec.times is None:
+        return spec.policy
+    shadow = Shadow.of(simulate(requests, policy("fcfs"), model, server))
+    wait = max(shadow.wait, 1e-6)
+    numbers = (spec.times, wait, *shadow[1:]) if spec.policy == "due" else (spec.times * wait,)
+    return f"{spec.policy}:{','.join(repr(float(each)) for each in numbers)}"
 
 
 def rows(spec: SteadyRun, serve: Serve = simulated) -> pd.DataFrame:

@@ -51,9 +51,12 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
         proxy = proxy.model_copy(update={"labels": ("output_tokens",)})
         texts = _of_llm(load_texts(workload.judged), workload.llm)
         split = texts.splits()
+    taken = proxies.load(out) if spec.predicts is None else _Taken(spec.predicts, texts)
+    predicted = rows_of(taken, proxy, texts, split, spec.seed)
+    if not spec.quantiles:
+        predicted = predicted.drop(columns=predicted.filter(regex=r"^q0\.").columns)
     if spec.predicts is not None:
-        return rows_of(_Taken(spec.predicts, texts), proxy, texts, split, spec.seed)
-    predicted = rows_of(proxies.load(out), proxy, texts, split, spec.seed)
+        return predicted
     return predicted.assign(train_seconds=np.float32(proxies.card(out)["train_seconds"]))
 
 

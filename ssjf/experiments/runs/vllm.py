@@ -51,9 +51,9 @@ def _warn_of_precision(spec: SteadyRun) -> None:
 def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
     """What ``Engine.serve`` gives of one run."""
     _warn_of_precision(spec)
-    seconds = spec.predictor_seconds
+    order = steady.order_name(spec, requests, profile(spec.profile), server)
     return engine(str(spec.deployment)).serve(
-        requests, spec.policy, server, predicted, seconds, seed=seed
+        requests, order, server, predicted, spec.predictor_seconds, seed=seed
     )
 
 
