@@ -58,7 +58,7 @@ def wrapped(
     """The middleware around an application, with a fake proxy that takes so many seconds."""
     chosen = ServeOptions(**options)
     forecaster = kind(proxy or FakeProxy(), history)
-    tuner = Tuner(chosen.contract, chosen.slots) if chosen.contract else None
+    tuner = None if chosen.policy else Tuner(chosen.contract)
     most = int(1e6 * chosen.max_state_mb)
     learner = OnlineLearner(forecaster, state, chosen.save_seconds, most, tuner)
     given = None if chosen.deadline_ms is None else chosen.deadline_ms / 1000

@@ -159,7 +159,7 @@ def test_a_goal_is_judged_by_the_whole_interval(found, word):
 
 
 def test_tables_name_every_server_and_every_goal():
-    shares = {"fcfs": 1.0, "served-fcfs": 1.001, "ssjf-light": 0.6, "ssjf-light-aged": 0.7}
+    shares = {"fcfs": 1.0, "served-fcfs": 1.001, "ssjf-light": 0.6, "headstart": 0.7}
     alone = rows({"fcfs": 1.0, "served-fcfs": 1.0}, "one at a time", n=60)
     both = pd.concat([alone, *(rows(shares, load) for load in ("below saturation", "all at once"))])
     table = load_summary.table(both, LABELS)
@@ -182,5 +182,5 @@ def test_every_server_of_an_experiment_gets_the_same_requests():
 def test_what_cannot_be_compared_is_one_sentence(tmp_path):
     missing = tmp_path / "nowhere"
     assert "nowhere is no proxy" in refused("bench", "serve", "m", "--proxy", missing)
-    assert "overtake_seconds is 'x'" in refused("bench", "serve", "m", "--overtake-seconds", "x")
+    assert "unknown policy 'x'" in refused("bench", "serve", "m", "--policy", "x")
     assert "300 requests need --data" in refused("bench", "serve", "m", "--requests", 300)

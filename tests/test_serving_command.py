@@ -44,11 +44,11 @@ def test_the_command_is_that_of_vllm_and_a_dry_run_prints_it():
 
 
 def test_own_options_become_variables_wherever_they_stand():
-    done = ssjf("serve", "m", "--port", "1", "--overtake-seconds", "none", "--dtype", "half",
+    done = ssjf("serve", "m", "--port", "1", "--policy", "ssjf", "--dtype", "half",
                 "--deadline-ms=7", "--dry-run")  # fmt: skip
     variables, _, rest = done.output.partition(sys.executable)
     assert set(variables.split()) == {
-        "SSJF_SERVE_OVERTAKE_SECONDS=none", "SSJF_SERVE_DEADLINE_MS=7.0",
+        "SSJF_SERVE_POLICY=ssjf", "SSJF_SERVE_DEADLINE_MS=7.0",
     }  # fmt: skip
     assert "serve m --port 1 --dtype half --scheduling" in rest
 

@@ -3,26 +3,31 @@
 import asyncio
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 import commands
 from serving_tools import COMPLETIONS, HEADER, PATIENT, read, reply, wrapped
-from ssjf.errors import InputError
 from ssjf.request import Requests
 from ssjf.scheduler import policy
 from ssjf.serving import tuner
 from ssjf.serving.forecaster import Forecaster
 from ssjf.serving.options import ServeOptions
+from ssjf.serving.priority import Keys
 from ssjf.serving.tuner import CAUTIOUS_SECONDS, Done, Tuner
-from ssjf.simulator.contract import tuned
+from ssjf.simulator.contract import Contract, tuned
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
 CONTRACT = "p99=1.05,p999=1.10"
 FAST = Profile("fast", step_seconds=0.02)
+CONFIG = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=32))
+OF_32_SLOTS = SimpleNamespace(state=SimpleNamespace(vllm_config=CONFIG))
+"""A web application as vLLM makes it."""
 
 
 def drifting(n=16_000, slots=4, seed=0):
@@ -62,6 +67,29 @@ def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
     assert max(courses) > CAUTIOUS_SECONDS  # a busy queue is worth more head start
 
 
+def orders():
+    """What the metrics say of the order in use."""
+    (metric,) = (each for each in REGISTRY.collect() if each.name == "ssjf_policy")
+    return [(each.labels["policy"], each.labels["why"]) for each in metric.samples if each.value]
+
+
+def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
+    monkeypatch.setattr(tuner, "EVERY", 4000)
+    kept = Tuner(CONTRACT, slots=4)
+    assert orders() == [("headstart", "fewer than 4000 requests have finished")]
+    requests, predicted = drifting(n=10_000)
+    done = simulate(requests, policy("fcfs"), FAST, Server(slots=4))
+    busy = np.arange(2600, 6600)
+    for i in busy[np.argsort(done.finished_at[busy])]:
+        row = requests.arrived_at[i], predicted[i], requests.output_tokens[i]
+        kept.finished(Done(*row, done.finished_at[i]))
+    kept_by = f"{Contract.of(CONTRACT)} is kept by the last 4000, best mean"
+    assert orders() == [("headstart", kept_by)]
+    assert REGISTRY.get_sample_value("ssjf_contract_tail_ratio", {"quantile": "p99"}) <= 1.06
+    Keys(ServeOptions(policy="ssjf-aged:9"))
+    assert orders() == [("ssjf-aged:9", "fixed")]
+
+
 def test_keys_by_hand():
     kept = Tuner(CONTRACT, 8)
     kept.seconds, kept.typical = 10.0, 100.0
@@ -77,6 +105,7 @@ def test_a_server_without_a_queue_is_left_alone(monkeypatch):
     for row in zip(requests.arrived_at, predicted, requests.output_tokens, strict=True):
         kept.finished(Done(*row, row[0] + 0.02 * row[2]))
     assert kept.seconds == 0  # FCFS
+    assert orders() == [("fcfs", tuner.NONE_KEEPS)]
     assert kept.typical == np.median(predicted)
 
 
@@ -93,11 +122,11 @@ def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
         answer = {"choices": [{"finish_reason": "stop"}], **usage}
         await reply(send, json.dumps(answer).encode())
 
-    served = wrapped(app, kind=Forecaster, contract=CONTRACT, slots=4, learn="none", **PATIENT)
+    served = wrapped(app, kind=Forecaster, learn="none", **PATIENT)
 
     async def ask(tokens):
         body = json.dumps({"prompt": str(tokens), "max_tokens": 1000}).encode()
-        scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
+        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "app": OF_32_SLOTS,
                  "headers": [(b"content-length", b"%d" % len(body))]}  # fmt: skip
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -115,6 +144,7 @@ def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
         await asyncio.to_thread(served._predictor.stop)
 
     asyncio.run(everything())
+    assert served._predictor.learner.tuner.slots == 32
     (rows,) = chosen
     assert [row.output_tokens for row in rows] == [10, 400, 10, 400, 10]
     assert all(row.finished_at > row.arrived_at for row in rows)
@@ -123,11 +153,7 @@ def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
 
 
 def test_options_of_a_contract():
-    with pytest.raises(InputError, match="unknown quantile 'p95'; known: p99, p999"):
-        ServeOptions.from_environment({"SSJF_SERVE_CONTRACT": "p95=1.1"})
-    found = commands.ssjf("serve", "MODEL", "--dry-run", "--contract", CONTRACT,
-                          "--max-num-seqs", "32")  # fmt: skip
+    found = commands.ssjf("serve", "MODEL", "--dry-run", "--contract", CONTRACT)
     assert f"SSJF_SERVE_CONTRACT={CONTRACT}" in found.stdout
-    assert "SSJF_SERVE_SLOTS=32" in found.stdout
     wrong = commands.ssjf("serve", "MODEL", "--dry-run", "--contract", "p99=0.5")
     assert wrong.exit_code == 2 and "p99=0.5; it must be a number of at least 1" in wrong.stderr

@@ -282,7 +282,7 @@ def test_an_answer_that_breaks_off_teaches_nothing():
 def test_lengths_that_were_learned_correct_the_next_keys():
     """A model that answers three times as long as predicted, and one that is not known."""
     script = Script()
-    with serving(wrapped(script, overtake_seconds=None, **PATIENT)) as address:
+    with serving(wrapped(script, policy="ssjf", **PATIENT)) as address:
         for tokens in np.linspace(50, 300, 40).astype(int):
             script.says(answer(3 * int(tokens)))
             with counting("learned_total"):
@@ -350,7 +350,7 @@ def test_a_refit_that_fails_costs_no_request(monkeypatch):
     script = Script()
     script.says(answer(5))
     with (
-        serving(wrapped(script, overtake_seconds=None, **PATIENT)) as address,
+        serving(wrapped(script, policy="ssjf", **PATIENT)) as address,
         counting("learned_total", by=39),
         counting("not_learned_total", reason="error"),
     ):

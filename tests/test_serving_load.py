@@ -52,7 +52,7 @@ def asked(address, prompt):
 
 
 def test_none_of_ten_thousand_requests_is_lost_or_altered():
-    proxy, options = FakeProxy(), PATIENT | {"deadline_ms": 40, "overtake_seconds": None}
+    proxy, options = FakeProxy(), PATIENT | {"deadline_ms": 40, "policy": "ssjf"}
     names = ("predictions_total", "predictor_failures_total")
     before = [counted(name) for name in names]
     middleware = wrapped(echo, proxy, client_limit="ignore", **options)

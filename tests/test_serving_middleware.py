@@ -32,7 +32,7 @@ from ssjf.errors import InputError
 from ssjf.serving.middleware import Middleware
 from ssjf.serving.options import ServeOptions
 
-PURE = {"overtake_seconds": None, **PATIENT}  # keys are thousandths of predicted tokens
+PURE = {"policy": "ssjf", **PATIENT}  # keys are thousandths of predicted tokens
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +93,17 @@ def test_only_a_proxy_that_was_trained_on_it_reads_the_history():
             assert key(address, CHAT, messages=messages) == tokens * 1000
 
 
-def test_with_a_bound_the_key_is_a_virtual_arrival():
-    """Two that arrive one after the other differ by their lengths' part of the bound, and more."""
-    with serving(wrapped(echo, overtake_seconds=1000, longest_tokens=1000, **PATIENT)) as address:
+def test_with_ageing_the_key_counts_the_arrival_too():
+    """Two that arrive one after the other differ by their lengths, and a little more."""
+    with serving(wrapped(echo, policy="ssjf-aged:1", **PATIENT)) as address:
         keys = [key(address, prompt=str(n), max_tokens=None) for n in (100, 900, 2000)]
-    assert keys[1] - keys[0] >= 800_000 and keys[2] - keys[1] >= 100_000
-    assert keys[2] - keys[0] < 1_000_000
+    assert keys[1] - keys[0] >= 800_000 and keys[2] - keys[1] >= 1_100_000
+    assert keys[2] - keys[0] < 2_500_000  # it took less than 600 s
 
 
 def test_the_median_of_recent_predictions_stands_in_for_a_missing_one():
-    with serving(wrapped(echo, longest_tokens=700, **PURE)) as address:
-        assert key(address, prompt=[1, 2], max_tokens=None) == 350_000  # nothing is known yet
+    with serving(wrapped(echo, **PURE)) as address:
+        assert key(address, prompt=[1, 2], max_tokens=None) == 128_000  # nothing is known yet
         for tokens in (10, 20, 90):
             key(address, prompt=str(tokens), max_tokens=None)
         assert key(address, prompt=[1, 2], max_tokens=None) == 20_000
@@ -275,10 +275,10 @@ def test_a_predictor_that_fails_on_and_on_is_told_once(troubled, caplog):
 def test_a_missed_deadline_holds_no_request_up():
     """The request is answered while the proxy still thinks about it."""
     proxy = FakeProxy()
-    with serving(wrapped(echo, proxy, overtake_seconds=None, deadline_ms=5)) as address:
+    with serving(wrapped(echo, proxy, policy="ssjf", deadline_ms=5)) as address:
         proxy.mode = "held"
         with counting("unpredicted_total", reason="deadline"):
-            assert key(address, prompt="7", max_tokens=None) == 512_000
+            assert key(address, prompt="7", max_tokens=None) == 128_000
         assert proxy.calls == 0
         proxy.mode = "well"
         proxy.go_on.set()
@@ -346,17 +346,19 @@ def served(**options):
     return [int(each) for each in engine.served], counted("requests_overtaking_total") - before
 
 
-@pytest.mark.parametrize("bound, expected", [(None, sorted), (3600, sorted), (0, list)])
-def test_an_engine_that_takes_the_smallest_priority_serves_by_length_within_the_bound(
-    bound, expected
+@pytest.mark.parametrize(
+    "name, expected", [("ssjf", sorted), ("headstart:100000", sorted), ("fcfs", list)]
+)
+def test_an_engine_that_takes_the_smallest_priority_serves_in_the_order_of_the_policy(
+    name, expected
 ):
-    order, overtaking = served(overtake_seconds=bound)
+    order, overtaking = served(policy=name)
     assert order == expected(LENGTHS)
     left, overtook = [*LENGTHS], 0
     for tokens in order:
         overtook += left[0] != tokens
         left.remove(tokens)
-    assert overtaking == overtook and (overtook > 0) == (bound != 0)
+    assert overtaking == overtook and (overtook > 0) == (name != "fcfs")
 
 
 # Start and end

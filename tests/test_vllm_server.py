@@ -78,7 +78,7 @@ def servers(model, state):
 
     Forced lengths are not told to the predictor.
     """
-    chosen = ServeOptions(overtake_seconds=None, client_limit="ignore", deadline_ms=60_000,
+    chosen = ServeOptions(policy="ssjf", client_limit="ignore", deadline_ms=60_000,
                           state=str(state), save_seconds=3600)  # fmt: skip
     live = {"ssjf": made(model, chosen), "plain": made(model)}
     try:

@@ -19,9 +19,9 @@ PLAIN = "fcfs"
 IN_ORDER = "served-fcfs"  # `ssjf serve` that keeps the order of arrival: it only costs
 LABELS = {
     PLAIN: "vllm serve",
-    IN_ORDER: "ssjf serve, overtake 0 s",
-    "ssjf-light": "ssjf serve, overtake none",
-    "ssjf-light-aged": "ssjf serve (30 s)",
+    IN_ORDER: "ssjf serve, policy fcfs",
+    "ssjf-light": "ssjf serve, policy ssjf",
+    "headstart": "ssjf serve (contract, cautious)",
 }
 ALONE, QUEUED, BURST = "one at a time", "below saturation", "all at once"
 GOAL_OVERHEAD_MS = 1.0

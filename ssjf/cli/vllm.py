@@ -44,16 +44,15 @@ class ServeCommand(click.Command):
               help="Print what this machine can predict instead of running it.")  # fmt: skip
 def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: bool,
           **own: str | None) -> None:  # fmt: skip
-    """Serve MODEL with vLLM, shortest predicted answer first; clients change nothing.
+    """Serve MODEL with vLLM, short predicted answers first; clients change nothing.
 
     MODEL comes first; an option that is not below is one of `vllm serve`. A server that is started
     otherwise takes --scheduling-policy priority --middleware ssjf.serving.Middleware, and a
     variable SSJF_SERVE_NAME for each option below.
     """
     from ssjf.serving import check, predictor
-    from ssjf.serving.options import ServeOptions, check_vllm, command, slots
+    from ssjf.serving.options import ServeOptions, check_vllm, command
 
-    own["slots"] = own["slots"] or slots(vllm_options)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options)
     if check_only:

@@ -118,11 +118,10 @@ class Engine:
         self.start()
         chosen = policy(policy_name)
         predicted = predictions(chosen, requests, predicted_tokens)
-        is_static = chosen.in_time == "constant" and chosen.promote_after is None
         # vLLM's own fcfs or priority, or a policy that its scheduler asks
-        inside = "fcfs" if chosen.name == "fcfs" else "priority" if is_static else policy_name
+        static = "fcfs" if chosen.name == "fcfs" else "priority"
         job = self._job(server) | {
-            "policy": inside,
+            "policy": static if chosen.is_static else policy_name,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -134,7 +133,7 @@ class Engine:
             arrived_at=requests.arrived_at,
             prompt_tokens=requests.prompt_tokens,
             output_tokens=requests.output_tokens,
-            priority=_ranks(chosen, requests, predicted) if is_static else predicted,
+            priority=_ranks(chosen, requests, predicted) if chosen.is_static else predicted,
             seeds=np.zeros(len(requests)) if prompts is None else np.asarray(prompts.seeds),
         )
         self._ask(job)

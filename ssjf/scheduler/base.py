@@ -92,6 +92,11 @@ class Policy:
         if self.promote_after is not None and self.in_time != "constant":
             raise InputError(f"policy {self.name}: promote_after needs in_time 'constant'")
 
+    @property
+    def is_static(self) -> bool:
+        """Is it a key that never changes, which a stock vLLM takes as ``priority``?"""
+        return self.in_time == "constant" and self.promote_after is None and not self.preempts
+
     def scores(self, queue: Queue, now: float) -> FloatArray:
         """The scores, checked: one finite number per request."""
         try:

@@ -29,6 +29,7 @@ class Metrics:
         self.log_ratio = Histogram("ssjf_prediction_log_ratio", ratio, buckets=LOG_RATIOS)
         overtaking = "Requests whose response began before that of one that had arrived earlier."
         self.overtaking = by("requests_overtaking", overtaking)
+        self._policy = Gauge("ssjf_policy", "1 for the order in use.", ["policy", "why"])
         self.headstart_seconds = Gauge(
             "ssjf_headstart_seconds", "What e times shorter is worth, under a contract."
         )
@@ -40,6 +41,11 @@ class Metrics:
         self.not_learned = by("not_learned", "Predicted requests not learned from.", "reason")
         self.failures = by("predictor_failures", "Calls of the predictor that failed.")
         self.saves = by("state_saves", "Saves of the state, by outcome.", "outcome")
+
+    def say_policy(self, name: str, why: str) -> None:
+        """The order in use from now on, and why it is."""
+        self._policy.clear()
+        self._policy.labels(name, why).set(1)
 
 
 @cache

@@ -80,6 +80,7 @@ class Middleware:
         await self._app(scope, received, send)
 
     async def _complete(self, request: IncomingRequest, send: Send) -> None:
+        self._see_slots(request.scope)
         predicted = await self._prioritise(request)
         place = self._overtaking.arrive()
         observer = ResponseObserver(request, send, lambda: self._overtaking.begin(place))
@@ -89,6 +90,13 @@ class Middleware:
             self._overtaking.leave(place)
             if predicted is not None:
                 self._learn(predicted, observer)
+
+    def _see_slots(self, scope: Scope) -> None:
+        """How many vLLM has, of which a contract's replay needs to know."""
+        config = getattr(getattr(scope.get("app"), "state", None), "vllm_config", None)
+        tuner = self._predictor.learner.tuner
+        if config is not None and tuner is not None:
+            tuner.slots = config.scheduler_config.max_num_seqs
 
     async def _prioritise(self, request: IncomingRequest) -> Predicted | None:
         try:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
+from ssjf.scheduler import OraclePolicy, policy
 from ssjf.simulator.contract import Contract
 
-OVERTAKE = "none, 0 or a number from 0.01 to 86400"
 MIDDLEWARE = "ssjf.serving.Middleware"
 POLICY, ADDED = "--scheduling-policy", "--middleware"
 
@@ -36,21 +36,14 @@ class ServeOptions(BaseModel):
         description="How long a request waits for its prediction; none is 4 times what it and "
         "those before it take, from 50 to 2000.",
     )  # fmt: skip
-    overtake_seconds: float | None = Field(
-        default=30.0, ge=0, le=86_400,
-        description="No request is overtaken by one that arrives more than so much later; "
-        "0 is FCFS, none is pure SSJF.",
-    )  # fmt: skip
     contract: str = Field(
-        default="", description="Instead: the best mean whose tail is at most so many times FCFS's "
-        "on recent requests, as p99=1.05,p999=1.10.",
+        default=str(Contract()),
+        description="The best mean whose tail is at most so many times FCFS's on recent requests.",
+    )
+    policy: str = Field(
+        default="", description="One order instead, as ssjf or fcfs: a policy whose scores do not "
+        "change while a request waits.",
     )  # fmt: skip
-    slots: int = Field(
-        default=256, ge=1, le=10**6, description="What vLLM's --max-num-seqs says, for a contract."
-    )
-    longest_tokens: int = Field(
-        default=1024, ge=1, le=10**6, description="A prediction of so many or more waits all of it."
-    )
     learn: Literal["none", "refit"] = Field(
         default="refit", description="How finished requests correct predictions."
     )
@@ -70,10 +63,11 @@ class ServeOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "ServeOptions":
-        if self.contract:
-            Contract.of(self.contract)
-        if self.overtake_seconds and self.overtake_seconds < 0.01:
-            raise ValueError(f"overtake_seconds is {self.overtake_seconds}; it must be {OVERTAKE}")
+        Contract.of(self.contract)
+        if self.policy:
+            _check_static(self.policy)
+            if "contract" in self.model_fields_set:
+                raise ValueError("a contract chooses the policy; leave contract or policy out")
         if self.state and self.learn == "none":
             raise ValueError("state keeps what was learned, but learn is 'none'; leave one out")
         return self
@@ -87,9 +81,8 @@ class ServeOptions(BaseModel):
             if name not in fields:
                 raise unknown("variable", name, fields)
         values: dict[str, str | None] = {fields[name]: text for name, text in given.items()}
-        for name in ("deadline_ms", "overtake_seconds"):
-            if values.get(name) == "none":
-                values[name] = None
+        if values.get("deadline_ms") == "none":
+            values["deadline_ms"] = None
         return validated(cls, values)
 
     def environment(self) -> dict[str, str]:
@@ -99,6 +92,19 @@ class ServeOptions(BaseModel):
             for name, value in self
             if value != type(self).model_fields[name].default
         }
+
+
+def _check_static(name: str) -> None:
+    """InputError unless a stock vLLM's priority can say it."""
+    chosen = policy(name)
+    if isinstance(chosen, OraclePolicy):
+        raise InputError(f"policy {name!r} knows true lengths, as no server does; take ssjf")
+    if not chosen.is_static:
+        does = "preempts running requests" if chosen.preempts else "changes while requests wait"
+        raise InputError(
+            f"policy {name!r} {does}, which no priority of vLLM says; start vllm serve with "
+            "--scheduler-cls ssjf.harness.scheduler.PolicyScheduler instead"
+        )
 
 
 def command(model: str, vllm_options: Sequence[str]) -> list[str]:
@@ -114,11 +120,6 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     if MIDDLEWARE not in _values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
-
-
-def slots(vllm_options: Sequence[str]) -> str | None:
-    """What ``--max-num-seqs`` says, if it is there."""
-    return next(iter(_values(vllm_options, "--max-num-seqs")[-1:]), None)
 
 
 def check_vllm() -> None:

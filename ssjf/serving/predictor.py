@@ -138,7 +138,7 @@ def load(options: ServeOptions) -> Predictor:
     if state is not None:
         _restore(forecaster, state)
     max_bytes = int(1e6 * options.max_state_mb)
-    tuner = Tuner(options.contract, options.slots) if options.contract else None
+    tuner = None if options.policy else Tuner(options.contract)
     learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes, tuner)
     given = None if options.deadline_ms is None else options.deadline_ms / 1e3
     predictor = Predictor(forecaster, learner, seconds, given)

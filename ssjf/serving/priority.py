@@ -17,52 +17,41 @@ from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
-from ssjf.serving.tuner import Tuner
+from ssjf.serving.tuner import TYPICAL_TOKENS, Tuner
 
 HEADER = b"x-vllm-priority"  # it goes before the body's priority
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
+LARGEST = 2**53 - 1  # a whole number that every reader keeps
 RECENT = 255  # predictions whose median stands in for a missing one
 
 Predicted = tuple[CompletionRequest, Forecast]
 
 
 class Keys:
-    """Priorities by one of the package's policies whose scores do not change as time goes by.
-
-    With ``overtake_seconds`` T it is ``ssjf-aged`` at ``longest_tokens`` / T tokens per second,
-    in milliseconds: arrival + T * predicted / longest. As ``predicted`` is cut to
-    1 … longest, a request is never overtaken by one that arrives more than T later (to the
-    millisecond; vLLM breaks ties by arrival). T = 0 is ``fcfs``; without T it is ``ssjf``, whose
-    keys are predictions alone. With a tuner it is ``headstart``, whose seconds change.
-    """
+    """Priorities: a tuner's keys, or else the scores of the policy of the options, which do not
+    change while a request waits. A policy is not told how long the prompt is (0)."""
 
     def __init__(self, options: ServeOptions, tuner: Tuner | None = None) -> None:
         self._tuner = tuner
-        overtake, self._longest = options.overtake_seconds, float(options.longest_tokens)
-        self._per_score = float(PER_UNIT)
-        if overtake is None:
-            self.policy, self._longest = policy("ssjf"), np.inf
-        elif overtake == 0:
-            self.policy = policy("fcfs")
-        else:
-            rate = self._longest / overtake
-            self.policy = policy(f"ssjf-aged:{rate!r}")
-            self._per_score /= rate
+        if tuner is None:
+            self._policy = policy(options.policy)
+            metrics().say_policy(options.policy, "fixed")
 
     def priority(self, arrived_at: float, predicted_tokens: float) -> int:
         """The key of a request that arrived at a monotonic clock's seconds."""
+        tokens = max(predicted_tokens, 1.0)
         if self._tuner is not None:
-            seconds = self._tuner.priority_seconds(arrived_at, max(predicted_tokens, 1.0))
-            return round(seconds * PER_UNIT)
-        tokens = min(max(predicted_tokens, 1.0), self._longest)
-        none = np.zeros(1, np.int64)
-        queue = Queue(np.array([arrived_at]), none, np.array([tokens]), none)
-        return round(float(self.policy.scores(queue, arrived_at)[0]) * self._per_score)
+            score = self._tuner.priority_seconds(arrived_at, tokens)
+        else:
+            none = np.zeros(1, np.int64)
+            queue = Queue(np.array([arrived_at]), none, np.array([tokens]), none)
+            score = float(self._policy.scores(queue, arrived_at)[0])
+        return round(min(max(score * PER_UNIT, 0), LARGEST))
 
 
 class Prioritiser:
-    """Sets priorities. A request without a prediction gets that of the recent median, or of half
-    of ``longest_tokens`` while there is none; never more than its client allows."""
+    """Sets priorities. A request without a prediction gets that of the recent median, or of
+    ``TYPICAL_TOKENS`` while there is none; never more than its client allows."""
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
         self._options, self._predictor = options, predictor
@@ -109,4 +98,4 @@ class Prioritiser:
         return request, replace(forecast, arrived_at=arrived_at)
 
     def _median(self) -> float:
-        return statistics.median(self._recent or [self._options.longest_tokens / 2])
+        return statistics.median(self._recent or [TYPICAL_TOKENS])

@@ -16,8 +16,11 @@ from ssjf.request import Requests
 from ssjf.serving.metrics import metrics
 
 CAUTIOUS_SECONDS = 1.0  # until enough has been seen
+TYPICAL_TOKENS = 128.0  # likewise
+SLOTS = 256  # where the server does not say them
 EVERY, WINDOW = 1000, 20_000  # finished requests
 ALONE = 0.1  # this quantile of seconds per token is that of a request which did not wait
+NONE_KEEPS = "no head start lowers the mean and keeps the contract"
 LOG = logging.getLogger(__name__)
 
 
@@ -33,17 +36,19 @@ class Done(NamedTuple):
 class Tuner:
     """HEADSTART's seconds, by ``simulator.contract``; one thread may read what another one sets.
 
-    seconds: what e times shorter is worth. typical: tokens that are worth none.
+    seconds: what e times shorter is worth. typical: tokens that are worth none. slots: vLLM's
+    max_num_seqs.
     """
 
-    def __init__(self, contract: str, slots: int) -> None:
+    def __init__(self, contract: str, slots: int = SLOTS) -> None:
         from ssjf.simulator.contract import Contract
 
-        self._contract, self._slots = Contract.of(contract), slots
+        self._contract, self.slots = Contract.of(contract), slots
         self._rows: deque[Done] = deque(maxlen=WINDOW)
         self._count = 0
-        self.seconds, self.typical = CAUTIOUS_SECONDS, 128.0
+        self.seconds, self.typical = CAUTIOUS_SECONDS, TYPICAL_TOKENS
         metrics().headstart_seconds.set(self.seconds)
+        metrics().say_policy("headstart", f"fewer than {EVERY} requests have finished")
 
     def finished(self, done: Done) -> None:
         """Note a finished request, and choose anew where ``EVERY`` more have."""
@@ -54,8 +59,7 @@ class Tuner:
 
     def priority_seconds(self, arrived_at: float, predicted_tokens: float) -> float:
         """The key of a request, the smallest first."""
-        key = arrived_at + self.seconds * math.log(predicted_tokens / self.typical)
-        return max(key, 0.0)
+        return arrived_at + self.seconds * math.log(predicted_tokens / self.typical)
 
     def _choose(self) -> None:
         # Only where it is asked for: numba takes its time to import
@@ -68,16 +72,18 @@ class Tuner:
         token_seconds = float(np.quantile((finished - arrived) / lengths, ALONE))
         seen = Profile("seen", step_seconds=max(token_seconds, 1e-6))
         recent = Requests(arrived - arrived[0], np.ones_like(lengths), lengths)
-        server = Server(slots=self._slots, token_budget=max(2 * self._slots, 2))
+        server = Server(slots=self.slots, token_budget=2 * self.slots)
         found = trials(recent, predicted, seen, server, self._contract, moves=False)
         chosen = best(found)
         self.typical, self.seconds = float(np.median(predicted)), chosen.parameters[0]
         metrics().headstart_seconds.set(self.seconds)
+        kept = f"{self._contract} is kept by the last {len(recent)}, best mean"
+        metrics().say_policy(*(("headstart", kept) if self.seconds else ("fcfs", NONE_KEEPS)))
         metrics().contract_gain.set(chosen.gain_percent)
         metrics().contract_tail.labels("p99").set(chosen.p99)
         metrics().contract_tail.labels("p999").set(chosen.p999)
         LOG.info(
-            "contract: %s of %d requests replayed (%.3g s a token): head start %.3g s, mean JCT "
-            "-%.0f %%, p99 %.2f and p99.9 %.2f times FCFS's", chosen.name, len(recent),
-            token_seconds, self.seconds, chosen.gain_percent, chosen.p99, chosen.p999,
+            "contract: %s of %d requests replayed on %d slots (%.3g s a token): head start %.3g s, "
+            "mean JCT -%.0f %%, p99 %.2f and p99.9 %.2f times FCFS's", chosen.name, len(recent),
+            self.slots, token_seconds, self.seconds, chosen.gain_percent, chosen.p99, chosen.p999,
         )  # fmt: skip

@@ -27,7 +27,7 @@ from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import prompt_hash
 
 WARMING = {"most_tokens": 16, "temperature": 0.0, "repetition_penalty": 1.0}
-PURE = ServeOptions(overtake_seconds=None, learn="none")
+PURE = ServeOptions(policy="ssjf", learn="none")
 """Options of `ssjf serve` for orders to compare: each by prediction alone."""
 
 
