@@ -1,11 +1,15 @@
 """The arena: its board from made-up cells, its arrivals, and one order against the simulator."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from commands import contents, refused, ssjf
 from ssjf.analysis.arena import board, cells
 from ssjf.errors import InputError
+from ssjf.experiments import paths
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.runner import execute
 from ssjf.experiments.runs.arena import ARRIVALS, rows
@@ -89,3 +93,60 @@ def test_bad_cells_are_refused():
         small("tuner-static", contract="p99=0.5")
     with pytest.raises(InputError, match="arrivals"):
         small("fcfs", arrivals="weekly")
+
+
+ENTRANT = """
+import numpy as np
+
+
+def entrant(queue, now):
+    return queue.arrived_at + {} * np.log(queue.predicted_tokens)
+
+
+entrant.in_time = "constant"
+"""
+
+
+def test_a_policy_in_a_file_of_its_own_gets_its_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSJF_ROOT", str(paths.root()))
+    monkeypatch.setenv("SSJF_RAW", str(paths.raw()))
+    monkeypatch.setenv("SSJF_RESULTS", str(tmp_path / "results"))
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "entering.py"
+    file.write_text(ENTRANT.format(5))
+    command = ["arena", "--policies", "entering:entrant,fcfs", "--workload", "lmsys",
+               "--arrivals", "overload", "--seeds", 1, "--jobs", 1, "--json"]  # fmt: skip
+    board = {each["series"]: each for each in json.loads(ssjf(*command).stdout)}
+    mine, stored = board["entering:entrant (entered)"], board["ssjf"]
+    assert mine["cells"] == stored["cells"] == 2 and 0 < mine["share"] < 100 == stored["share"]
+    assert mine["worst_p999"] < stored["worst_p999"]
+    again = board["fcfs (entered)"]  # the same requests as those of the stored runs
+    assert again["share"] == again["worst_p99"] == again["worst_max"] == 0
+
+    kept = contents(tmp_path / "results")
+    assert len(kept) == 2 and json.loads(ssjf(*command).stdout)
+    assert contents(tmp_path / "results") == kept
+    file.write_text(ENTRANT.format(6))
+    ssjf(*command)
+    assert len(contents(tmp_path / "results")) == 3
+
+
+def test_the_board_alone_is_that_of_what_is_stored():
+    found = ssjf("arena", "--arrivals", "azure").stdout
+    assert "tuner-static" in found and "due:1" not in found  # not there where the load changes
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["--workload", "novels"], "unknown workload 'novels'; known: Alpaca, light proxy, LMSYS"),
+        (
+            ["--arrivals", "sine"],
+            "unknown arrivals 'sine'; known: azure, bursts",
+        ),
+        (["--policies", "shortest"], "unknown policy 'shortest'; known: alise"),
+        (["--seeds", 9], "9 is not in the range 1<=x<=3"),
+    ],
+)
+def test_what_the_arena_does_not_know_is_one_sentence(options, says):
+    assert says in refused("arena", *options)

@@ -11,7 +11,7 @@ from ssjf.cli.data import data
 from ssjf.cli.demo import demo
 from ssjf.cli.proxy import predict, train
 from ssjf.cli.simulate import simulate
-from ssjf.cli.study import check, list_names, notebook, report, run
+from ssjf.cli.study import arena, check, list_names, notebook, report, run
 from ssjf.cli.vllm import calibrate, model, serve
 
 
@@ -22,6 +22,6 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-for command in (bench, calibrate, check, data, demo, list_names, model, notebook, predict, report,
-                run, serve, simulate, train):  # fmt: skip
+for command in (arena, bench, calibrate, check, data, demo, list_names, model, notebook, predict,
+                report, run, serve, simulate, train):  # fmt: skip
     main.add_command(command)

@@ -42,6 +42,41 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str
     click.echo(f"{experiment}: {len(done)} runs made, the others were there")
 
 
+@click.command()
+@click.option("--policies", default="", metavar="NAMES", help="To enter, yours as module:function.")
+@click.option("--workload", default="", help="Only this one (a part of its name).")
+@click.option("--arrivals", default="", help="Only poisson, bursts, azure or overload.")
+@click.option("--seeds", type=click.IntRange(1, 3), help="Only the first so many of 3.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1),
+              help="Worker processes.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True)
+def arena(policies: str, workload: str, arrivals: str, seeds: int | None, jobs: int,
+          as_json: bool) -> None:  # fmt: skip
+    """The board: every order on the same traffic, by the tail it keeps and the mean it gains.
+
+    Policies are entered (about two minutes each) and stand beside the orders whose runs are
+    stored. Percent, against FCFS; share is of SSJF's gain.
+    """
+    import pandas as pd
+
+    from ssjf.analysis.arena import board, cells
+    from ssjf.experiments import runner
+    from ssjf.experiments.runs.arena import entries, standing
+
+    names = [each.strip() for each in policies.split(",") if each.strip()]
+    runs = standing(workload, arrivals, seeds)
+    if names:
+        entered = runner.enter(entries(names, workload, arrivals, seeds), jobs)
+        runs = pd.concat([runs, entered], ignore_index=True)
+    table = board(cells(runs)).round(1)
+    if as_json:
+        print_json(json.loads(table.to_json(orient="records")))
+        return
+    print_table(table)
+    if names:
+        click.echo(f"their points: ssjf notebook 60_arena -p 'entered={json.dumps(names)}'")
+
+
 @click.command("list")
 @click.argument("what", required=False)
 def list_names(what: str | None) -> None:

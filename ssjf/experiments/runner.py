@@ -30,7 +30,7 @@ from ssjf.experiments.runs import (
     training,
     vllm,
 )
-from ssjf.experiments.specs import Run, TrainingRun
+from ssjf.experiments.specs import ArenaRun, Run, TrainingRun
 
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "published": published.rows,
@@ -163,6 +163,18 @@ def _wait_for_the_end() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def enter(specs: list[ArenaRun], jobs: int = 1) -> pd.DataFrame:
+    """The rows of entries to the arena; those that were made before are kept."""
+    _prepare([*specs])
+    parts = _each(_entered, [*specs], jobs)
+    bar = tqdm(parts, "arena", len(specs), unit="run", disable=None)
+    return pd.concat([*bar], ignore_index=True)
+
+
+def _entered(spec: Any) -> pd.DataFrame:
+    return arena.entered(spec)
 
 
 def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:

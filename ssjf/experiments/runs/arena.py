@@ -4,11 +4,18 @@ A run is one order on one kind of traffic. What an order takes from the queue (F
 tail) is that of the very traffic it serves; only the tuner has to find it out as it goes.
 """
 
+import hashlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ssjf.analysis import metrics
+from ssjf.errors import unknown
+from ssjf.experiments import paths, store
+from ssjf.experiments.grid import experiment
+from ssjf.experiments.grid import rows as stored
 from ssjf.experiments.runs.steady import open_loop, order_name, typed
 from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
@@ -27,6 +34,59 @@ ARRIVALS = {
 }
 """Gaps between arrivals. *bursts*: Gamma, coefficient of variation 3. *azure*: those of the trace,
 over and over. *overload*: a tenth of the requests come at 1.4 times the rate."""
+
+
+EXPERIMENTS = ("arena", "arena-drift")
+
+
+def entries(
+    policies: list[str], workload: str = "", arrivals: str = "", seeds: int | None = None
+) -> list[ArenaRun]:
+    """A run of each policy on every kind of traffic of the arena, or on that of one ``workload``
+    (a part of its label) and ``arrivals``."""
+    everything = [each for name in EXPERIMENTS for each in experiment(name).specs(seeds)]
+    traffic = [each for each in everything if isinstance(each, ArenaRun) and each.series == "fcfs"]
+    for what, given, known in (
+        ("workload", workload, {str(each.workload.label) for each in traffic}),
+        ("arrivals", arrivals, {*ARRIVALS}),
+    ):
+        if not any(given.lower() in each.lower() for each in known):
+            raise unknown(what, given, known)
+    kept = [each for each in traffic if _is_of(each, workload, arrivals)]
+    return [each.model_copy(update={"series": f"{name} (entered)", "policy": name})
+            for name in policies for each in kept]  # fmt: skip
+
+
+def _is_of(spec: ArenaRun, workload: str, arrivals: str) -> bool:
+    return (
+        workload.lower() in str(spec.workload.label).lower() and arrivals.lower() in spec.arrivals
+    )
+
+
+def entered(spec: ArenaRun) -> pd.DataFrame:
+    """The rows of an entry with its traffic's names as columns, kept in ``results/scratch/arena``
+    for as long as neither the entry nor the file of its policy changes."""
+    policy(spec.policy)  # imports its module
+    source = getattr(sys.modules.get(spec.policy.partition(":")[0]), "__file__", None)
+    code = Path(source).read_bytes() if source else b""
+    name = hashlib.sha256(store.canonical(spec).encode() + code).hexdigest()[:16]
+    file = paths.results() / "scratch" / "arena" / f"{name}.parquet"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        traffic = {"series": spec.series, "arrivals": spec.arrivals}
+        table = rows(spec).assign(**traffic, workload=str(spec.workload.label))
+        store.write_parquet(table, file)
+    return pd.read_parquet(file)
+
+
+def standing(workload: str = "", arrivals: str = "", seeds: int | None = None) -> pd.DataFrame:
+    """The rows of the orders that are stored, on the traffic of ``entries``."""
+    parts = []
+    for name in {each.experiment for each in entries(["fcfs"], workload, arrivals)}:
+        table = stored(name, lambda spec: _is_of(spec, workload, arrivals))
+        first = sorted(table["seed"].unique())[:seeds]
+        parts.append(table[table["seed"].isin(first)])
+    return pd.concat(parts, ignore_index=True)
 
 
 def rows(spec: ArenaRun) -> pd.DataFrame:
