@@ -53,7 +53,7 @@ def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
             kept.finished(Done(*row, now))
         known[finished] = True
         courses.append(kept.seconds)
-        return kept.seconds, -1.0, 1.0, 1.0, 1.0
+        return kept.seconds, -1.0, 1.0, 1.0, 1.0, kept.longest
 
     done = simulate(requests, tuned(), FAST, server, predicted, tune=tune, tune_every=1)
     fcfs, ssjf = (simulate(requests, policy(name), FAST, server, predicted)
@@ -92,10 +92,11 @@ def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
 
 def test_keys_by_hand():
     kept = Tuner(CONTRACT, 8)
-    kept.seconds, kept.typical = 10.0, 100.0
+    kept.seconds, kept.typical, kept.longest = 10.0, 100.0, 500.0
     assert kept.priority_seconds(50.0, 100.0) == 50.0
     assert kept.priority_seconds(50.0, 100 * math.e) == pytest.approx(60)
     assert kept.priority_seconds(50.0, 100 / math.e) == pytest.approx(40)
+    assert kept.priority_seconds(50.0, 5000) == pytest.approx(50 + 10 * math.log(5))
 
 
 def test_a_server_without_a_queue_is_left_alone(monkeypatch):

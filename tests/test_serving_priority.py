@@ -98,6 +98,7 @@ def test_options_survive_the_environment(given):
         ("POLICY", "hrrn", "policy 'hrrn' changes while requests wait, which no priority of vLLM"),
         ("POLICY", "due", "--scheduler-cls ssjf.harness.scheduler.PolicyScheduler instead"),
         ("POLICY", "ssjf-bounded", "policy 'ssjf-bounded' changes while requests wait"),
+        ("POLICY", "headroom", "policy headroom reads the wait first come, first served, which"),
         ("POLICY", "trail", "policy 'trail' preempts running requests"),
         ("PROXY", "", "proxy is ''; it must have at least 1 character"),
         ("MAX_BATCH", "8", "unknown variable 'SSJF_SERVE_MAX_BATCH'"),

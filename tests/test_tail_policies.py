@@ -55,6 +55,9 @@ def test_static_keys_by_hand():
     assert order_of("headstart:10", [0, 20], [100, 10]) == [1, 0]
     assert order_of("headstart:10", [0, 24], [100, 10]) == [0, 1]
     assert order_of("headstart:0", [0, 1], [100, 1]) == [0, 1]
+    # ln 100 - ln 50 = 0.693: beyond 100 tokens a prediction is worth no more
+    assert order_of("headstart:10,100", [0, 6], [9999, 50]) == [1, 0]
+    assert order_of("headstart:10,100", [0, 7], [9999, 50]) == [0, 1]
     seconds = 30 / math.log(1 / 0.9)  # TIE: score 0.9^(wait / 30), the smallest first
     for wait in (600, 700):
         decayed = [100 * 0.9 ** (wait / 30), 10.0]
@@ -74,6 +77,35 @@ def test_who_has_waited_long_goes_first_after_clairvoyant_and_ltr():
     for name, seconds in (("clairvoyant", 15), ("ltr", 30)):
         done = simulate(requests, policy(f"{name}:{seconds}"), STEPS, Server(slots=1), predicted)
         assert done.scheduled_at[1] == math.ceil(seconds / 10) * 10
+
+
+def test_headroom_by_hand():
+    """Half of the room to 40 s, from 10 to 1000 tokens: 1000 tokens are put back by 20 s where
+    nothing waits, 100 by 10 s, 10 by nothing; and who would wait for 40 s by nothing."""
+    chosen = policy("headroom:0.5,40,10,1000")
+    predicted = np.array([10.0, 100.0, 1000.0, 9999.0, 1000.0, 1000.0])
+    waits = np.array([0.0, 0.0, 0.0, 0.0, 20.0, 50.0])
+    queue = Queue(np.zeros(6), np.ones(6, int), predicted, np.zeros(6, int), waits)
+    assert chosen.scores(queue, 0.0).tolist() == pytest.approx([0, 10, 20, 20, 10, 0])
+    with pytest.raises(InputError, match="reads the wait first come, first served, which only"):
+        order_of("headroom", [0], [1])
+    with pytest.raises(InputError, match="10 tokens must be above 0 and below 10"):
+        policy("headroom:1,40,10,10")
+
+
+def test_headroom_is_told_the_wait_of_fcfs_by_the_simulator():
+    """One slot, answers of 30, 10, 10 and 1 s, all at 0 but the last, which would wait for 49 s."""
+    requests = Requests(np.array([0.0, 0.0, 0.0, 1.0]), np.ones(4, int), np.array([30, 10, 10, 1]))
+    seen = []
+
+    def score(queue, now):
+        seen.append(queue.fcfs_wait)
+        return queue.arrived_at
+
+    chosen = Policy("looks", score, "constant", uses_fcfs_wait=True)
+    done = simulate(requests, chosen, STEPS, Server(slots=1), requests.output_tokens.astype(float))
+    assert [each.tolist() for each in seen] == [[0, 30, 40, 49]]
+    assert done.finished_at.tolist() == [30, 40, 50, 51]
 
 
 def test_due_counts_who_is_about_to_be_late_and_gives_up_who_is():
@@ -120,8 +152,8 @@ def test_numbers_of_a_policy_are_checked():
         policy("headstart:x")
     with pytest.raises(InputError, match="gamma-boost takes at most 2 numbers"):
         policy("gamma-boost:1,2,3")
-    with pytest.raises(InputError, match="up to 5 finite parameters"):
-        Moving(math.pow, (1.0,) * 6)
+    with pytest.raises(InputError, match="up to 6 finite parameters"):
+        Moving(math.pow, (1.0,) * 7)
 
 
 def test_a_score_that_cannot_be_compiled_is_one_sentence():
@@ -146,8 +178,9 @@ def test_the_shadow_by_hand():
     requests = Requests(np.array([0.0, 0.0, 100.0]), np.ones(3, int), np.full(3, 10))
     shadow = Shadow.of(simulate(requests, policy("fcfs"), STEPS, Server(slots=1)))
     assert shadow == (10.0, pytest.approx(np.quantile([10, 20, 10], 0.99)), 1.0)
-    orders = ladder(shadow, moves=True)
+    orders = ladder(shadow, 50.0, moves=True)
     assert orders["headstart 2w"][:2] == (20.0, -1.0) and orders["ssjf"][1] == 0
+    assert {each[5] for each in orders.values()} == {50.0}
 
 
 def test_trials_say_what_each_order_does_to_this_traffic():
@@ -179,7 +212,7 @@ def test_a_tuned_run_changes_order_as_requests_finish():
     """One that is never changed is the policy itself; one that is keeps the contract, and gains."""
     requests, predicted = traffic(30_000, rho=0.9)
     server = Server(slots=1)
-    ssjf = tuned((0.0, 0.0, 1.0, 1.0, 1.0))
+    ssjf = tuned((0.0, 0.0, 1.0, 1.0, 1.0, 1.0))
     same = simulate(requests, tuned(), PAPER, server, predicted,
                     tune=lambda finished, now: ssjf.score.parameters, tune_every=500)  # fmt: skip
     plain = simulate(requests, policy("ssjf"), PAPER, server, predicted)

@@ -64,9 +64,10 @@ def arena(policies: str, workload: str, arrivals: str, seeds: int | None, jobs: 
     from ssjf.experiments.runs.arena import entries, standing
 
     names = [each.strip() for each in policies.split(",") if each.strip()]
+    chosen = entries(names, workload, arrivals, seeds)
     runs = standing(workload, arrivals, seeds)
     if names:
-        entered = runner.enter(entries(names, workload, arrivals, seeds), jobs)
+        entered = runner.enter(chosen, jobs)
         runs = pd.concat([runs, entered], ignore_index=True)
     table = board(cells(runs)).round(1)
     if as_json:

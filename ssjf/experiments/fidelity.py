@@ -138,7 +138,7 @@ def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
     given = profile(spec.profile)
     model = replace(given, **{name: getattr(given, name) * speed for name in COEFFICIENTS})
     requests, server, predicted = open_loop(spec, seed)
-    order = policy(order_name(spec, requests, given, server))
+    order = policy(order_name(spec, requests, given, server, predicted))
     done = simulate(requests, order, model, server, predicted, spec.predictor_seconds)
     jct = done.finished_at - requests.arrived_at
     return {"jct_mean": float(jct.mean()), "jct_p99": float(np.quantile(jct, 0.99))}

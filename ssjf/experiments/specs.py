@@ -103,7 +103,8 @@ class ServerTable(Table):
 class SteadyRun(Queued):
     """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's.
 
-    times: the policy's seconds in FCFS's mean waits (DUE's: its weight).
+    times: the policy's seconds in FCFS's mean waits (DUE's weight, HEADROOM's share). longest: the
+    quantile of the predictions beyond which HEADSTART counts them as that.
     """
 
     engine: Literal["simulator"]
@@ -114,6 +115,7 @@ class SteadyRun(Queued):
     server: ServerTable = ServerTable()
     deployment: str | None = None
     times: Positive | None = None
+    longest: Share | None = None
     slowdown_quantiles: bool = False
 
 
@@ -199,10 +201,8 @@ class AnswersRun(Run):
 
 
 class NaturalRun(Queued):
-    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated.
-
-    times: as of ``SteadyRun``.
-    """
+    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated; ``times``
+    and ``longest`` as of ``SteadyRun``."""
 
     engine: Literal["vllm-natural", "natural"]
     workload: NaturalLoop
@@ -211,6 +211,7 @@ class NaturalRun(Queued):
     slots: Count
     rho: Utilisation
     times: Positive | None = None
+    longest: Share | None = None
 
 
 class ChatRun(Run):

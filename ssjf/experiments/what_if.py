@@ -14,7 +14,7 @@ from ssjf.proxy import io, predict
 from ssjf.proxy.refit import as_served
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
-from ssjf.simulator.contract import HEADSTARTS, Contract, Shadow
+from ssjf.simulator.contract import HEADSTARTS, LONGEST, Contract, Shadow
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
@@ -130,8 +130,9 @@ class WhatIf:
         ``headstart_seconds``; none where predictions reach 0 (they are no tokens) or nobody waits.
         """
         rows, wait = [], Shadow.of(self.fcfs).wait
+        most = float(np.quantile(self.predicted, LONGEST))
         for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
-            order = policy(f"headstart:{times * wait!r}")
+            order = policy(f"headstart:{times * wait!r},{most!r}")
             served = simulate(self.requests, order, self.model, self.server, self.predicted,
                               self.predictor_seconds)  # fmt: skip
             rows.append(self._row("headstart", served) | {"headstart_seconds": times * wait})

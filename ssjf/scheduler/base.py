@@ -16,12 +16,15 @@ class Queue:
 
     True output lengths are not here. ``predicted_tokens`` is the predictor's word (tokens, or
     anything that grows with them); ``generated_tokens`` is what each has produced so far.
+    ``fcfs_wait``: seconds each would have waited first come, first served, where the policy
+    ``uses_fcfs_wait``; only the simulator tells.
     """
 
     arrived_at: FloatArray
     prompt_tokens: IntArray
     predicted_tokens: FloatArray
     generated_tokens: IntArray
+    fcfs_wait: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.arrived_at)
@@ -30,7 +33,7 @@ class Queue:
 Score = Callable[[Queue, float], FloatArray]
 
 
-MOST_PARAMETERS = 5
+MOST_PARAMETERS = 6
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Moving:
     """A score of one request in plain numbers, which may move as it waits; it is compiled.
 
     function: ``(arrived_at, predicted_tokens, generated_tokens, now, *parameters) -> float``, of
-        ``math`` and arithmetic alone. parameters: up to five numbers.
+        ``math`` and arithmetic alone. parameters: up to six numbers.
     """
 
     function: Callable[..., float]
@@ -74,6 +77,7 @@ class Policy:
     uses_prediction: False for an order that reads no predicted length.
     preempts: may a waiting request take the place of a running one whose score is strictly
         higher? Equal scores never do. (In the simulator; vLLM preempts only when short of KV.)
+    uses_fcfs_wait: does it read ``queue.fcfs_wait``? Only with ``in_time="constant"``.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Policy:
     promote_after: Bound | None = None
     uses_prediction: bool = True
     preempts: bool = False
+    uses_fcfs_wait: bool = False
 
     def __post_init__(self) -> None:
         if self.in_time not in ("constant", "linear", "any"):

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
-from ssjf.scheduler import OraclePolicy, policy
+from ssjf.scheduler import OraclePolicy, Queue, policy
 from ssjf.simulator.contract import Contract
 
 MIDDLEWARE = "ssjf.serving.Middleware"
@@ -105,6 +106,8 @@ def _check_static(name: str) -> None:
             f"policy {name!r} {does}, which no priority of vLLM says; start vllm serve with "
             "--scheduler-cls ssjf.harness.scheduler.PolicyScheduler instead"
         )
+    none = np.zeros(1, np.int64)
+    chosen.scores(Queue(np.zeros(1), none, np.ones(1), none), 0.0)  # one that cannot be asked
 
 
 def command(model: str, vllm_options: Sequence[str]) -> list[str]:

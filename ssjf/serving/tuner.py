@@ -36,8 +36,8 @@ class Done(NamedTuple):
 class Tuner:
     """HEADSTART's seconds, by ``simulator.contract``; one thread may read what another one sets.
 
-    seconds: what e times shorter is worth. typical: tokens that are worth none. slots: vLLM's
-    max_num_seqs.
+    seconds: what e times shorter is worth. typical: tokens that are worth none. longest: so many
+    and more are worth the same. slots: vLLM's max_num_seqs.
     """
 
     def __init__(self, contract: str, slots: int = SLOTS) -> None:
@@ -46,7 +46,7 @@ class Tuner:
         self._contract, self.slots = Contract.of(contract), slots
         self._rows: deque[Done] = deque(maxlen=WINDOW)
         self._count = 0
-        self.seconds, self.typical = CAUTIOUS_SECONDS, TYPICAL_TOKENS
+        self.seconds, self.typical, self.longest = CAUTIOUS_SECONDS, TYPICAL_TOKENS, math.inf
         metrics().headstart_seconds.set(self.seconds)
         metrics().say_policy("headstart", f"fewer than {EVERY} requests have finished")
 
@@ -59,11 +59,12 @@ class Tuner:
 
     def priority_seconds(self, arrived_at: float, predicted_tokens: float) -> float:
         """The key of a request, the smallest first."""
-        return arrived_at + self.seconds * math.log(predicted_tokens / self.typical)
+        tokens = min(predicted_tokens, self.longest)
+        return arrived_at + self.seconds * math.log(tokens / self.typical)
 
     def _choose(self) -> None:
         # Only where it is asked for: numba takes its time to import
-        from ssjf.simulator.contract import best, trials
+        from ssjf.simulator.contract import LONGEST, best, trials
         from ssjf.simulator.profile import Profile
         from ssjf.simulator.server import Server
 
@@ -75,7 +76,8 @@ class Tuner:
         server = Server(slots=self.slots, token_budget=2 * self.slots)
         found = trials(recent, predicted, seen, server, self._contract, moves=False)
         chosen = best(found)
-        self.typical, self.seconds = float(np.median(predicted)), chosen.parameters[0]
+        self.typical, self.longest = np.quantile(predicted, [0.5, LONGEST]).tolist()
+        self.seconds = chosen.parameters[0]
         metrics().headstart_seconds.set(self.seconds)
         kept = f"{self._contract} is kept by the last {len(recent)}, best mean"
         metrics().say_policy(*(("headstart", kept) if self.seconds else ("fcfs", NONE_KEEPS)))

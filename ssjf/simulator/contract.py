@@ -20,6 +20,7 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
 HEADSTARTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in units of FCFS's mean wait of those that wait
+LONGEST = 0.8  # quantile of the predictions, beyond which HEADSTART counts them as that
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
 BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
@@ -91,7 +92,7 @@ class Trial(NamedTuple):
     keeps: bool
 
 
-FCFS = (0.0, -1.0, 1.0, 1.0, 1.0)
+FCFS = (0.0, -1.0, 1.0, 1.0, 1.0, 1.0)
 """Parameters of ``tail.either``."""
 
 
@@ -100,9 +101,9 @@ def tuned(parameters: tuple[float, ...] = FCFS) -> Policy:
     return Policy("tuned", Moving(either, parameters))
 
 
-def ladder(shadow: Shadow, moves: bool) -> dict[str, tuple[float, ...]]:
+def ladder(shadow: Shadow, longest: float, moves: bool) -> dict[str, tuple[float, ...]]:
     """The orders that are tried, by name; ``moves``: those that no static key can express too."""
-    rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token)
+    rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token, longest)
     orders: dict[str, tuple[float, ...]] = {
         f"headstart {m:g}w": (m * shadow.wait, -1.0, *rest) for m in HEADSTARTS
     }
@@ -114,20 +115,22 @@ def ladder(shadow: Shadow, moves: bool) -> dict[str, tuple[float, ...]]:
 
 def trials(
     requests: Requests, predicted: FloatArray, profile: Profile, server: Server,
-    contract: Contract, moves: bool = True, surely: float = 0.0,
+    contract: Contract, moves: bool = True, surely: float = 0.0, longest: float = LONGEST,
 ) -> list[Trial]:  # fmt: skip
     """Every order of the ladder on these requests, FCFS first, then by gain, the best first.
 
-    ``surely``: how many standard errors a tail must be within the contract by.
+    ``surely``: how many standard errors a tail must be within the contract by. ``longest``: as
+    ``LONGEST``.
     """
     fcfs = simulate(requests, policy("fcfs"), profile, server)
     before = fcfs.finished_at - requests.arrived_at
     limits = {name: float(np.quantile(before, level)) for name, level in LEVELS.items()}
     tried = []
-    for name, parameters in ladder(Shadow.of(fcfs), moves).items():
+    most = float(np.quantile(predicted, longest))
+    for name, parameters in ladder(Shadow.of(fcfs), most, moves).items():
         order = tuned(parameters)
         if parameters[1] < 0:  # a static key is faster
-            order = policy(f"headstart:{parameters[0]!r}")
+            order = policy(f"headstart:{parameters[0]!r},{most!r}")
         done = simulate(requests, order, profile, server, predicted)
         after = done.finished_at - requests.arrived_at
         keeps = all(
@@ -171,6 +174,7 @@ class Tuner:
     contract: Contract
     moves: bool = True
     surely: float = 0.0
+    longest: float = LONGEST
     window: int = WINDOW
     chosen: list[Trial] = field(default_factory=list)
 
@@ -186,6 +190,6 @@ class Tuner:
         lengths = np.where(known[rows], recent.output_tokens, guessed)
         recent = Requests(recent.arrived_at - recent.arrived_at[0], recent.prompt_tokens, lengths)
         tried = trials(recent, self.predicted[rows], self.profile, self.server, self.contract,
-                       self.moves, self.surely)  # fmt: skip
+                       self.moves, self.surely, self.longest)  # fmt: skip
         self.chosen.append(best(tried))
         return self.chosen[-1].parameters

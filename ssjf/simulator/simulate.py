@@ -11,6 +11,8 @@ from ssjf.scheduler import Policy, Queue
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import UNLIMITED, Memory, Server
 
+FCFS = Policy("fcfs", lambda queue, now: queue.arrived_at, "constant", uses_prediction=False)
+
 
 @dataclass(frozen=True)
 class SimulatedCompletions(Completions):
@@ -64,9 +66,12 @@ def simulate(
     predicted = setting.predictions(policy, requests, predicted_tokens)
     ready = setting.ready_picoseconds(requests, predictor_seconds)
     setting.check(requests, profile, server, memory)
-    queue = Queue(
-        requests.arrived_at, requests.prompt_tokens, predicted, np.zeros(len(requests), np.int64)
-    )
+    wait = None
+    if policy.uses_fcfs_wait:
+        fcfs = simulate(requests, FCFS, profile, server, None, predictor_seconds)
+        wait = fcfs.scheduled_at - requests.arrived_at
+    none = np.zeros(len(requests), np.int64)
+    queue = Queue(requests.arrived_at, requests.prompt_tokens, predicted, none, wait)
     up_to = {None: setting.JUMP_UP_TO_RUNNING, True: UNLIMITED, False: 0}[jump_quiet_steps]
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run

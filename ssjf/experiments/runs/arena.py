@@ -21,7 +21,7 @@ from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import policy
-from ssjf.simulator.contract import Contract, Tuner, tuned
+from ssjf.simulator.contract import LONGEST, Contract, Tuner, tuned
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
@@ -52,6 +52,8 @@ def entries(
     ):
         if not any(given.lower() in each.lower() for each in known):
             raise unknown(what, given, known)
+    for each in policies:
+        policy(each)
     kept = [each for each in traffic if _is_of(each, workload, arrivals)]
     return [each.model_copy(update={"series": f"{name} (entered)", "policy": name})
             for name in policies for each in kept]  # fmt: skip
@@ -119,7 +121,8 @@ def _served(
     model = profile(spec.profile)
     if spec.contract is not None:
         contract = Contract.of(spec.contract)
-        tuner = Tuner(requests, predicted, model, server, contract, spec.moves)
+        tuner = Tuner(requests, predicted, model, server, contract, spec.moves,
+                      longest=spec.longest or LONGEST)  # fmt: skip
         return simulate(requests, tuned(), model, server, predicted, tune=tuner)
-    order = policy(order_name(spec, requests, model, server))
+    order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted)

@@ -53,7 +53,7 @@ def _repetitions(spec: NaturalRun, on_vllm: bool) -> Iterator[pd.DataFrame]:
         predicted = predict(spec.predictor, requests, rng) if spec.predictor else None
         keys = {"x": np.float32(spec.rho), "seed": np.int32(seed), "run": np.int32(0)}
         server = server_on(spec.deployment, spec.slots)
-        order = order_name(spec, requests, STEPS, server)
+        order = order_name(spec, requests, STEPS, server, predicted)
         if on_vllm:
             done, more = _served(spec, order, chosen, requests, predicted)
         else:

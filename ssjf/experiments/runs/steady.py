@@ -28,6 +28,7 @@ from ssjf.workload import synthetic
 Serve = Callable[[SteadyRun, Requests, Server, Any, int], Completions]
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
 """Of random numbers, for each seed."""
+ENDS = (0.01, 0.99)  # quantiles of predictions that are as good as the shortest and the longest
 SATURATING = 5000  # requests that the saturation rate is simulated with
 
 
@@ -36,19 +37,27 @@ def simulated(
 ) -> Completions:
     """A run by the simulator."""
     model = profile(spec.profile)
-    order = policy(order_name(spec, requests, model, server))
+    order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted, spec.predictor_seconds)
 
 
 def order_name(
-    spec: SteadyRun | NaturalRun, requests: Requests, model: Profile, server: Server
+    spec: SteadyRun | NaturalRun, requests: Requests, model: Profile, server: Server, predicted: Any
 ) -> str:
     """The policy's name; with ``times`` its numbers come from FCFS's queue of this traffic."""
     if spec.times is None:
         return spec.policy
-    shadow = Shadow.of(simulate(requests, policy("fcfs"), model, server))
+    fcfs = simulate(requests, policy("fcfs"), model, server)
+    shadow = Shadow.of(fcfs)
     wait = max(shadow.wait, 1e-6)
-    numbers = (spec.times, wait, *shadow[1:]) if spec.policy == "due" else (spec.times * wait,)
+    if spec.policy == "due":
+        numbers = [spec.times, wait, *shadow[1:]]
+    elif spec.policy == "headroom":
+        tail_wait = float(np.quantile(fcfs.scheduled_at - requests.arrived_at, 0.99))
+        numbers = [spec.times, tail_wait, *np.quantile(predicted, ENDS)]
+    else:
+        most = [] if spec.longest is None else [np.quantile(predicted, spec.longest)]
+        numbers = [spec.times * wait, *most]
     return f"{spec.policy}:{','.join(repr(float(each)) for each in numbers)}"
 
 

@@ -51,7 +51,7 @@ def _warn_of_precision(spec: SteadyRun) -> None:
 def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
     """What ``Engine.serve`` gives of one run."""
     _warn_of_precision(spec)
-    order = steady.order_name(spec, requests, profile(spec.profile), server)
+    order = steady.order_name(spec, requests, profile(spec.profile), server, predicted)
     return engine(str(spec.deployment)).serve(
         requests, order, server, predicted, spec.predictor_seconds, seed=seed
     )

@@ -60,7 +60,7 @@ COUNTS = (
 TIMES = ("busy", "stall", "link_out_busy", "link_in_busy")
 """What is counted; see ``simulate.SimulatedCompletions``."""
 
-PARAMETERS = tuple(f"parameter_{i}" for i in range(5))
+PARAMETERS = tuple(f"parameter_{i}" for i in range(6))
 """Of a MOVING score, one after the other in memory."""
 
 MACHINE = _record(
