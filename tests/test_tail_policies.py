@@ -127,6 +127,15 @@ def test_trail_keeps_whoever_is_beyond_its_limit():
         assert np.argmin(done.finished_at) == first
 
 
+def test_mlfq_goes_down_a_level_after_each_doubling():
+    """Quanta of 4 tokens: levels begin at 0, 4, 12 and 28."""
+    made = [3, 4, 11, 12, 27, 28]
+    assert order_of("mlfq:4", [9, 8, 7, 6, 5, 4], [1] * 6, generated=made) == [0, 2, 1, 4, 3, 5]
+    requests = Requests(np.array([0.0, 6.0]), np.ones(2, int), np.array([100, 4]))
+    done = simulate(requests, policy("mlfq:4"), STEPS, Server(slots=1))
+    assert done.finished_at.tolist() == [104, 10]  # the second comes while the first is at level 1
+
+
 def test_elis_looks_again_every_fifty_tokens():
     assert order_of("elis", [0, 1], [100, 60], generated=[49, 0]) == [1, 0]
     assert order_of("elis", [0, 1], [100, 60], generated=[50, 0]) == [0, 1]

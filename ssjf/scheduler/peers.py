@@ -16,7 +16,8 @@ from ssjf.scheduler.tail import headstart
 TIE_SECONDS = 30 / math.log(1 / 0.9)
 SHORT_TOKENS, MEDIUM_TOKENS = 128, 512
 CLAIRVOYANT_SECONDS, LTR_SECONDS = 15.0, 30.0
-ELIS_TOKENS = 50
+ELIS_TOKENS, QUANTUM_TOKENS = 50, 32.0
+LEVEL = 1e9  # seconds: more than any arrival
 HELD = -1e15  # before every score: never a victim
 STEPS, GROWTH = 32, 1.3  # of the grid on which Gittins' index is sought
 
@@ -99,6 +100,20 @@ def elis() -> Policy:
     length, doubled when outlived.
     """
     return Policy("elis", Moving(_elis), preempts=True)
+
+
+def _mlfq(arrived: float, predicted: float, generated: float, now: float, quantum: float) -> float:
+    return LEVEL * math.floor(math.log2(1 + generated / quantum)) + arrived
+
+
+def mlfq(quantum: float = QUANTUM_TOKENS) -> Policy:
+    """After FastServe (arXiv 2305.05920, a description): a multi-level feedback queue.
+
+    Nothing is predicted: a request begins at the top and goes down a level after ``quantum``, 2, 4,
+    8 … times so many tokens; inside a level by arrival, and a lower level gives way. Without
+    skipping levels by the prompt's length, and without promotion of who starves.
+    """
+    return Policy("mlfq", Moving(_mlfq, (quantum,)), uses_prediction=False, preempts=True)
 
 
 def _gittins(arrived: float, predicted: float, generated: float, now: float, sigma: float) -> float:

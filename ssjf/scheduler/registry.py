@@ -47,6 +47,7 @@ _WITH_VALUE: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
     "clairvoyant": (peers.clairvoyant, peers.CLAIRVOYANT_SECONDS),
     "ltr": (peers.ltr, peers.LTR_SECONDS),
     "trail": (peers.trail, 0.8),
+    "mlfq": (peers.mlfq, peers.QUANTUM_TOKENS),
     "gittins": (peers.gittins, 0.5),
     "ssjf-aged": (_aged, DEFAULT_AGEING_TOKENS_PER_SECOND),
     "ssjf-bounded": (_bounded, DEFAULT_BOUND_SECONDS_PER_TOKEN),
