@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ssjf.analysis import metrics
@@ -19,7 +20,7 @@ from ssjf.experiments.grid import rows as stored
 from ssjf.experiments.runs.steady import open_loop, order_name, typed
 from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
-from ssjf.request import Completions, FloatArray, Requests
+from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import policy
 from ssjf.simulator.contract import LONGEST, Contract, Tuner, tuned
 from ssjf.simulator.profile import profile
@@ -102,17 +103,58 @@ def rows(spec: ArenaRun) -> pd.DataFrame:
     return typed(parts)
 
 
+def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) -> pd.DataFrame:
+    """What the tuner of a run chooses as its traffic passes, asked after so many requests each.
+
+    A row per so many requests: hours (of the first), per_second (arrivals), headstart_seconds
+    (as of the first), and the mean and p99 JCT of ``fcfs``, ``ssjf`` and ``tuned``, in seconds.
+    """
+    requests, server, predicted = _traffic(spec, slots, rho, seed)
+    model, asked = profile(spec.profile), [(0.0, 0.0)]
+    tuner = _tuner(spec, requests, server, predicted)
+
+    def tune(finished: IntArray, now: float) -> tuple[float, ...]:
+        parameters = tuner(finished, now)
+        asked.append((now, parameters[0]))
+        return parameters
+
+    served = {"fcfs": simulate(requests, policy("fcfs"), model, server),
+              "ssjf": simulate(requests, policy("ssjf"), model, server, predicted),
+              "tuned": simulate(requests, tuned(), model, server, predicted, tune=tune,
+                                tune_every=every)}  # fmt: skip
+    at, seconds = np.array(asked).T
+    firsts = np.arange(0, len(requests) - every + 1, every)
+    arrived = requests.arrived_at[firsts]
+    spans = requests.arrived_at[firsts + every - 1] - arrived
+    table = {"hours": arrived / 3600, "per_second": every / spans,
+             "headstart_seconds": seconds[np.searchsorted(at, arrived, "right") - 1]}  # fmt: skip
+    for name, done in served.items():
+        jct = (done.finished_at - requests.arrived_at)[: firsts[-1] + every].reshape(-1, every)
+        table |= {f"{name}_mean": jct.mean(1), f"{name}_p99": np.quantile(jct, 0.99, 1)}
+    return pd.DataFrame(table)
+
+
 def _repetition(spec: ArenaRun, slots: int, rho: float, seed: int) -> dict[str, Any]:
+    requests, server, predicted = _traffic(spec, slots, rho, seed)
+    done = _served(spec, requests, server, predicted)
+    alone = profile(spec.profile).alone_seconds(requests.prompt_tokens, requests.output_tokens)
+    values = metrics.summarise(done, alone, spec.warmup_fraction)
+    return {name: values[name] for name in spec.columns or values}
+
+
+def _traffic(spec: ArenaRun, slots: int, rho: float, seed: int) -> tuple[Requests, Server, Any]:
     workload = spec.workload.model_copy(update={"arrivals": ARRIVALS[spec.arrivals]})
     predictor = spec.predictor or spec.workload.predictor
     here = spec.model_copy(
         update={"slots": slots, "rho": rho, "workload": workload, "predictor": predictor}
     )
-    requests, server, predicted = open_loop(here, seed)
-    done = _served(spec, requests, server, predicted)
-    alone = profile(spec.profile).alone_seconds(requests.prompt_tokens, requests.output_tokens)
-    values = metrics.summarise(done, alone, spec.warmup_fraction)
-    return {name: values[name] for name in spec.columns or values}
+    return open_loop(here, seed)
+
+
+def _tuner(spec: ArenaRun, requests: Requests, server: Server, predicted: FloatArray) -> Tuner:
+    contract = Contract.of(str(spec.contract))
+    return Tuner(requests, predicted, profile(spec.profile), server, contract, spec.moves,
+                 longest=spec.longest or LONGEST)  # fmt: skip
 
 
 def _served(
@@ -120,9 +162,7 @@ def _served(
 ) -> Completions:
     model = profile(spec.profile)
     if spec.contract is not None:
-        contract = Contract.of(spec.contract)
-        tuner = Tuner(requests, predicted, model, server, contract, spec.moves,
-                      longest=spec.longest or LONGEST)  # fmt: skip
+        tuner = _tuner(spec, requests, server, predicted)
         return simulate(requests, tuned(), model, server, predicted, tune=tuner)
     order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted)
