@@ -46,10 +46,6 @@ def _known_predictor(spec: str) -> None:
         raise unknown("predictor", spec, known_predictors())
 
 
-def _known_memory(options: dict[str, Any]) -> None:
-    Memory(**options)
-
-
 PolicyName = Annotated[str, _checked(policy)]
 Predictor = Annotated[str, _checked(_known_predictor)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
@@ -122,8 +118,7 @@ class SteadyRun(Queued):
 class ArenaRun(SteadyRun):
     """One order at several numbers of slots and loads.
 
-    contract: of the tuner, which is served instead; ``moves``: it may choose orders that no static
-    key expresses.
+    contract: of the tuner, served instead; ``moves``: it may choose what no static key expresses.
     """
 
     engine: Literal["arena"]  # type: ignore[assignment]
@@ -165,7 +160,9 @@ class AliseRun(Queued):
     keeps_up: bool = False
     kv_share: Positive = 1.0
     link_share: Positive = 1.0
-    memory: Annotated[dict[str, Any], _checked(_known_memory)] = Field(default_factory=dict)
+    memory: Annotated[dict[str, Any], _checked(lambda options: Memory(**options))] = Field(
+        default_factory=dict
+    )
 
 
 class TrainingRun(Run):
@@ -201,8 +198,7 @@ class AnswersRun(Run):
 
 
 class NaturalRun(Queued):
-    """An open loop of real prompts in steps, on vLLM (``vllm-natural``) or simulated; ``times``
-    and ``longest`` as of ``SteadyRun``."""
+    """An open loop of real prompts in steps, on vLLM or simulated; more as of ``SteadyRun``."""
 
     engine: Literal["vllm-natural", "natural"]
     workload: NaturalLoop
@@ -247,7 +243,7 @@ KINDS = {engine: kind for kind in _CLASSES
 
 
 def spec_of(values: Mapping[str, Any], where: str) -> Run:
-    """Build the specification that a table says; InputError names ``where`` and the key."""
+    """The specification that a table says; InputError names ``where`` and the key."""
     engine = values.get("engine")
     if engine not in KINDS:
         raise unknown(f"engine of {where}:", engine, KINDS)

@@ -127,8 +127,7 @@ class WhatIf:
 
     def headstarts(self) -> pd.DataFrame:
         """Rows as of ``compare`` for the head starts that the server's contract may choose, and
-        ``headstart_seconds``; none where predictions reach 0 (they are no tokens) or nobody waits.
-        """
+        ``headstart_seconds``; none where a prediction is 0 (no tokens) or nobody waits."""
         rows, wait = [], Shadow.of(self.fcfs).wait
         most = float(np.quantile(self.predicted, LONGEST))
         for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
