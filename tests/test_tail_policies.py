@@ -112,9 +112,10 @@ def test_due_counts_who_is_about_to_be_late_and_gives_up_who_is():
     """η 3, w 10 s, tail 100 s, 1 s a token: at slack 0 a request counts four times."""
     name = "due:3,10,100,1"
     assert order_of(name, [0, 0], [30, 10], now=0) == [1, 0]
-    # 95 - 64 - 30 leaves 1 s of slack: 1 + 3 e^(-1/20) = 3.85, and 3.85 / 30 > 1 / 10
-    assert order_of(name, [0, 64], [30, 10], now=64) == [0, 1]
-    assert order_of(name, [0, 64], [30, 10], now=66) == [1, 0]  # it is late: shortest first
+    # 85 - 64 - 20 leaves 1 s of slack, and the other, which has just come, 75 s:
+    # (1 + 3 / 1.1) / 20 = 0.186 is more than (1 + 3 / 8.5) / 10 = 0.135
+    assert order_of(name, [0, 64], [20, 10], now=64) == [0, 1]
+    assert order_of(name, [0, 64], [20, 10], now=66) == [1, 0]  # it is late: shortest first
 
 
 def test_trail_keeps_whoever_is_beyond_its_limit():

@@ -14,7 +14,7 @@ from ssjf.request import FloatArray
 from ssjf.scheduler.base import Moving, Policy, Queue
 from ssjf.scheduler.orderings import tokens
 
-LATE = 0.95  # of the tail's JCT: who is there is about to be late
+LATE = 0.85  # of the tail's JCT: who is there is about to be late
 
 
 def headstart(seconds: float, longest: float = math.inf) -> Policy:
@@ -61,8 +61,8 @@ def headroom(share: float, tail_wait: float, shortest: float, longest: float) ->
 def due(weight: float, wait: float, tail: float, token: float) -> Policy:
     """Shortest first, but who is about to miss the due time counts up to 1 + η times.
 
-    The score is −(1 + η · e^(−slack / 2w) · [slack ≥ 0]) / predicted, slack what is left until
-    0.95 of the tail's JCT. It is cμ for the cost E[JCT] + P(JCT > tail): who has missed it falls
+    The score is −(1 + η / (1 + slack / w) · [slack ≥ 0]) / predicted, slack what is left until
+    0.85 of the tail's JCT. After cμ for the cost E[JCT] + P(JCT > tail): who has missed it falls
     back to shortest first.
 
     Parameters
@@ -84,5 +84,5 @@ def either(
     if weight < 0:
         return arrived + seconds * math.log(min(predicted, longest))
     slack = arrived + LATE * tail - now - predicted * token
-    urgent = weight * math.exp(-slack / (2 * wait)) if slack >= 0 else 0.0
+    urgent = weight / (1 + slack / wait) if slack >= 0 else 0.0
     return -(1 + urgent) / predicted
