@@ -162,6 +162,8 @@ def test_numbers_of_a_policy_are_checked():
         policy("headstart:x")
     with pytest.raises(InputError, match="gamma-boost takes at most 2 numbers"):
         policy("gamma-boost:1,2,3")
+    with pytest.raises(InputError, match="mlfq: a quantum of 0 tokens; it must be above 0"):
+        policy("mlfq:0")
     with pytest.raises(InputError, match="up to 6 finite parameters"):
         Moving(math.pow, (1.0,) * 7)
 

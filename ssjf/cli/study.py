@@ -54,7 +54,7 @@ def arena(policies: str, workload: str, arrivals: str, seeds: int | None, jobs: 
           as_json: bool) -> None:  # fmt: skip
     """The board: every order on the same traffic, by the tail it keeps and the mean it gains.
 
-    Policies are entered (about two minutes each) and stand beside the orders whose runs are
+    Policies are entered (about half a minute each) and stand beside the orders whose runs are
     stored. Percent, against FCFS; share is of SSJF's gain.
     """
     import pandas as pd

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from ssjf.errors import InputError
 from ssjf.request import FloatArray
 from ssjf.scheduler.base import Moving, Policy, Queue
 from ssjf.scheduler.orderings import shortest_predicted, tokens
@@ -113,6 +114,8 @@ def mlfq(quantum: float = QUANTUM_TOKENS) -> Policy:
     8 … times so many tokens; inside a level by arrival, and a lower level gives way. Without
     skipping levels by the prompt's length, and without promotion of who starves.
     """
+    if quantum <= 0:
+        raise InputError("policy mlfq: a quantum of 0 tokens; it must be above 0")
     return Policy("mlfq", Moving(_mlfq, (quantum,)), uses_prediction=False, preempts=True)
 
 

@@ -85,7 +85,7 @@ def entered(spec: ArenaRun) -> pd.DataFrame:
 def standing(workload: str = "", arrivals: str = "", seeds: int | None = None) -> pd.DataFrame:
     """The rows of the orders that are stored, on the traffic of ``entries``."""
     parts = []
-    for name in {each.experiment for each in entries(["fcfs"], workload, arrivals)}:
+    for name in dict.fromkeys(each.experiment for each in entries(["fcfs"], workload, arrivals)):
         table = stored(name, lambda spec: _is_of(spec, workload, arrivals))
         first = sorted(table["seed"].unique())[:seeds]
         parts.append(table[table["seed"].isin(first)])
