@@ -91,6 +91,8 @@ def test_headroom_by_hand():
         order_of("headroom", [0], [1])
     with pytest.raises(InputError, match="10 tokens must be above 0 and below 10"):
         policy("headroom:1,40,10,10")
+    with pytest.raises(InputError, match="policy mine: uses_fcfs_wait needs in_time 'constant'"):
+        Policy("mine", chosen.score, "any", uses_fcfs_wait=True)
 
 
 def test_headroom_is_told_the_wait_of_fcfs_by_the_simulator():

@@ -65,8 +65,6 @@ def test_the_answer_is_sensible_and_ends_by_itself(live, usual):
 
 
 def test_greedy_answers_do_not_depend_on_batch_order_or_preemption(live, usual):
-    if live.deployment.precision != "float32":
-        pytest.skip("only float32 is exactly repeatable across batches")
     one = answered(live, Server(slots=1, token_budget=2048, kv_tokens=32768, block_tokens=32))[2]
     backwards = answered(live, order=TEXTS[::-1])[2]
     short = Server(slots=6, token_budget=2048, kv_tokens=9 * 32, block_tokens=32)
@@ -130,8 +128,6 @@ def test_over_http_the_answers_are_the_same_and_the_header_is_the_order(live, us
 def test_runs_know_the_lengths_before_and_the_simulator_gives_the_same_steps(
     live, tmp_path, monkeypatch
 ):
-    if live.deployment.precision != "float32":
-        pytest.skip("only float32 is exactly repeatable across batches")
     file = tmp_path / "prompts.jsonl"
     pd.DataFrame({"prompt": TEXTS, "output_tokens": 9}).to_json(file, orient="records", lines=True)
     shared = {"protocol": "measured", "deployment": "cpu-smollm2", "decoding": GREEDY}

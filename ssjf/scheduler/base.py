@@ -94,12 +94,17 @@ class Policy:
                 f"policy {self.name}: in_time is {self.in_time!r}; "
                 "it must be 'constant', 'linear' or 'any'"
             )
-        if self.promote_after is not None and self.in_time != "constant":
-            raise InputError(f"policy {self.name}: promote_after needs in_time 'constant'")
+        for what, used in (
+            ("promote_after", self.promote_after is not None),
+            ("uses_fcfs_wait", self.uses_fcfs_wait),
+        ):
+            if used and self.in_time != "constant":
+                raise InputError(f"policy {self.name}: {what} needs in_time 'constant'")
 
     @property
     def is_static(self) -> bool:
-        """Is it a key that never changes, which a stock vLLM takes as ``priority``?"""
+        """Is it a key that never changes, which a stock vLLM takes as ``priority`` if it is told
+        what the key is of?"""
         return self.in_time == "constant" and self.promote_after is None and not self.preempts
 
     def scores(self, queue: Queue, now: float) -> FloatArray:

@@ -8,10 +8,9 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue
+from ssjf.scheduler import policy as named
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import UNLIMITED, Memory, Server
-
-FCFS = Policy("fcfs", lambda queue, now: queue.arrived_at, "constant", uses_prediction=False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def simulate(
     setting.check(requests, profile, server, memory)
     wait = None
     if policy.uses_fcfs_wait:
-        fcfs = simulate(requests, FCFS, profile, server, None, predictor_seconds)
+        fcfs = simulate(requests, named("fcfs"), profile, server, None, predictor_seconds)
         wait = fcfs.scheduled_at - requests.arrived_at
     none = np.zeros(len(requests), np.int64)
     queue = Queue(requests.arrived_at, requests.prompt_tokens, predicted, none, wait)
