@@ -42,7 +42,8 @@ class Recorder:
 
 
 def test_a_queue_has_no_true_length():
-    known = {"arrived_at", "prompt_tokens", "predicted_tokens", "generated_tokens", "fcfs_wait"}
+    known = {"arrived_at", "prompt_tokens", "predicted_tokens", "generated_tokens",
+             "in_flight", "in_flight_tokens"}  # fmt: skip
     assert {field.name for field in fields(Queue)} == known
 
 

@@ -6,7 +6,6 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from prometheus_client import REGISTRY
 
 import commands
@@ -17,14 +16,15 @@ from ssjf.serving import tuner
 from ssjf.serving.forecaster import Forecaster
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.priority import Keys
-from ssjf.serving.tuner import CAUTIOUS_SECONDS, Done, Tuner
-from ssjf.simulator.contract import Contract, tuned
+from ssjf.serving.tuner import CAUTIOUS, Done, Tuner
+from ssjf.simulator.contract import FCFS, Contract, tuned
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
 CONTRACT = "p99=1.05,p999=1.10"
 FAST = Profile("fast", step_seconds=0.02)
+AS_CAUTIOUS = (1.0, 0.0, 0.0, 1e-3, 1e6, 1.0, 1.0)  # the head start of ``CAUTIOUS``
 CONFIG = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=32))
 OF_32_SLOTS = SimpleNamespace(state=SimpleNamespace(vllm_config=CONFIG))
 """A web application as vLLM makes it."""
@@ -52,8 +52,9 @@ def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
             row = requests.arrived_at[i], predicted[i], requests.output_tokens[i]
             kept.finished(Done(*row, now))
         known[finished] = True
-        courses.append(kept.seconds)
-        return kept.seconds, -1.0, 1.0, 1.0, 1.0, kept.longest
+        courses.append(kept.policy)
+        early = kept.policy.name == "headstart"
+        return AS_CAUTIOUS if early else kept.policy.score.parameters
 
     done = simulate(requests, tuned(), FAST, server, predicted, tune=tune, tune_every=1)
     fcfs, ssjf = (simulate(requests, policy(name), FAST, server, predicted)
@@ -63,8 +64,9 @@ def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
     for level, limit in ((0.99, 1.05), (0.999, 1.25)):  # what a drift of the load may cost
         tails = [np.quantile(each, level) for each in (ours, first, shortest)]
         assert tails[0] <= limit * tails[1] < tails[2]
-    assert courses[0] == CAUTIOUS_SECONDS and len(set(courses)) > 5
-    assert max(courses) > CAUTIOUS_SECONDS  # a busy queue is worth more head start
+    assert courses[0].name == "headstart" and len({id(each) for each in courses}) > 5
+    seconds = [each.score.parameters[0] for each in courses if each.name == "tuned"]
+    assert max(seconds) > 1  # a busy queue is worth more head start
 
 
 def orders():
@@ -76,7 +78,7 @@ def orders():
 def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
     monkeypatch.setattr(tuner, "EVERY", 4000)
     kept = Tuner(CONTRACT, slots=4)
-    assert orders() == [("headstart", "fewer than 4000 requests have finished")]
+    assert orders() == [(CAUTIOUS, "fewer than 4000 requests have finished")]
     requests, predicted = drifting(n=10_000)
     done = simulate(requests, policy("fcfs"), FAST, Server(slots=4))
     busy = np.arange(2600, 6600)
@@ -84,7 +86,7 @@ def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
         row = requests.arrived_at[i], predicted[i], requests.output_tokens[i]
         kept.finished(Done(*row, done.finished_at[i]))
     kept_by = f"{Contract.of(CONTRACT)} is kept by the last 4000, best mean"
-    assert orders() == [("headstart", kept_by)]
+    assert orders() == [("headroom", kept_by)]
     assert REGISTRY.get_sample_value("ssjf_contract_tail_ratio", {"quantile": "p99"}) <= 1.06
     Keys(ServeOptions(policy="ssjf-aged:9"))
     assert orders() == [("ssjf-aged:9", "fixed")]
@@ -92,11 +94,20 @@ def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
 
 def test_keys_by_hand():
     kept = Tuner(CONTRACT, 8)
-    kept.seconds, kept.typical, kept.longest = 10.0, 100.0, 500.0
-    assert kept.priority_seconds(50.0, 100.0) == 50.0
-    assert kept.priority_seconds(50.0, 100 * math.e) == pytest.approx(60)
-    assert kept.priority_seconds(50.0, 100 / math.e) == pytest.approx(40)
-    assert kept.priority_seconds(50.0, 5000) == pytest.approx(50 + 10 * math.log(5))
+    keys = Keys(ServeOptions(), kept)
+    assert keys.priority(50.0, 100.0) == round(1000 * (50 + math.log(100)))  # cautious: 1 s
+    # A head start of 10 s, and all of the room to 40 s, from 10 to 1000 tokens; 1 slot, 1 s a token
+    kept.policy = tuned((10.0, 1.0, 40.0, 10.0, 1000.0, 1.0, 1.0))
+    assert keys.priority(50.0, 5000) == round(1000 * (50 + 10 * math.log(100) + 40))
+    one, other = object(), object()
+    keys.in_flight.enter(one, 30.0)
+    keys.in_flight.enter(other, 5.0)
+    assert keys.priority(50.0, 5000) == round(1000 * (50 + 10 * math.log(100) + 5))
+    keys.in_flight.leave(one)
+    keys.in_flight.leave(one)
+    assert keys.priority(50.0, 5000) == round(1000 * (50 + 10 * math.log(100) + 35))
+    keys.in_flight.leave(other)
+    assert len(keys.in_flight) == keys.in_flight.tokens == 0
 
 
 def test_a_server_without_a_queue_is_left_alone(monkeypatch):
@@ -105,9 +116,8 @@ def test_a_server_without_a_queue_is_left_alone(monkeypatch):
     kept = Tuner(CONTRACT, slots=1000)
     for row in zip(requests.arrived_at, predicted, requests.output_tokens, strict=True):
         kept.finished(Done(*row, row[0] + 0.02 * row[2]))
-    assert kept.seconds == 0  # FCFS
+    assert kept.policy.score.parameters == FCFS[False]
     assert orders() == [("fcfs", tuner.NONE_KEEPS)]
-    assert kept.typical == np.median(predicted)
 
 
 def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
@@ -149,7 +159,7 @@ def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
     (rows,) = chosen
     assert [row.output_tokens for row in rows] == [10, 400, 10, 400, 10]
     assert all(row.finished_at > row.arrived_at for row in rows)
-    apart = 1000 * CAUTIOUS_SECONDS * math.log(40)
+    apart = 1000 * math.log(40)
     assert priorities[1] - priorities[0] >= apart - 2 and priorities[2] < priorities[1]
 
 

@@ -14,7 +14,7 @@ from ssjf.simulator.contract import Contract
 TIMES = st.floats(0, 1e8)  # seconds that a machine is up: three years
 LENGTHS = st.floats(1e-6, 1e7)
 RATES = st.floats(0.1, 1000)
-STATIC = ["ssjf", "fcfs", "ssjf-aged:34", "headstart:10", "gamma-boost"]
+STATIC = ["ssjf", "fcfs", "ssjf-aged:34", "headstart:10", "gamma-boost", "headroom"]
 
 
 def keys(name):
@@ -44,7 +44,8 @@ def test_the_order_is_that_of_the_policy_that_the_simulator_runs(name):
     arrived, predicted = np.sort(rng.uniform(0, 60, 400)), rng.integers(1, 1020, 400) * 1.0
     found = keys(name)
     none = np.zeros(400, np.int64)
-    scores = policy(name).scores(Queue(arrived + 1e5, none, predicted, none), 1e5 + 60.0)
+    queue = Queue(arrived + 1e5, none, predicted, none, none, np.zeros(400))
+    scores = policy(name).scores(queue, 1e5 + 60.0)
     priorities = [found.priority(a, p) for a, p in zip(arrived + 1e5, predicted, strict=True)]
     order, expected = np.lexsort((arrived, priorities)), np.lexsort((arrived, scores))
     assert np.abs(scores[order] - scores[expected]).max() <= 0.001  # what rounding may change
@@ -98,7 +99,7 @@ def test_options_survive_the_environment(given):
         ("POLICY", "hrrn", "policy 'hrrn' changes while requests wait, which no priority of vLLM"),
         ("POLICY", "due", "--scheduler-cls ssjf.harness.scheduler.PolicyScheduler instead"),
         ("POLICY", "ssjf-bounded", "policy 'ssjf-bounded' changes while requests wait"),
-        ("POLICY", "headroom", "policy headroom reads the wait first come, first served, which"),
+        ("POLICY", "headroom:1,1,9,5,5", "policy headroom: 5 tokens must be above 0 and below 5"),
         ("POLICY", "trail", "policy 'trail' preempts running requests"),
         ("PROXY", "", "proxy is ''; it must have at least 1 character"),
         ("MAX_BATCH", "8", "unknown variable 'SSJF_SERVE_MAX_BATCH'"),

@@ -7,7 +7,7 @@ import pytest
 
 from ssjf.errors import InputError
 from ssjf.request import Requests
-from ssjf.scheduler import Moving, Policy, Queue, policy
+from ssjf.scheduler import AtArrival, Moving, Policy, Queue, policy
 from ssjf.simulator import contract
 from ssjf.simulator.contract import Contract, Shadow, Tuner, best, ladder, trials, tuned
 from ssjf.simulator.profile import Profile, profile
@@ -79,35 +79,77 @@ def test_who_has_waited_long_goes_first_after_clairvoyant_and_ltr():
         assert done.scheduled_at[1] == math.ceil(seconds / 10) * 10
 
 
+def in_flight(arrived, predicted, there, tokens):
+    n = len(arrived)
+    none = np.zeros(n, int)
+    columns = (np.array(each, float) for each in (predicted, tokens))
+    predicted, tokens = columns
+    return Queue(np.array(arrived, float), none, predicted, none, np.array(there), tokens)
+
+
 def test_headroom_by_hand():
-    """Half of the room to 40 s, from 10 to 1000 tokens: 1000 tokens are put back by 20 s where
-    nothing waits, 100 by 10 s, 10 by nothing; and who would wait for 40 s by nothing."""
-    chosen = policy("headroom:0.5,40,10,1000")
-    predicted = np.array([10.0, 100.0, 1000.0, 9999.0, 1000.0, 1000.0])
-    waits = np.array([0.0, 0.0, 0.0, 0.0, 20.0, 50.0])
-    queue = Queue(np.zeros(6), np.ones(6, int), predicted, np.zeros(6, int), waits)
-    assert chosen.scores(queue, 0.0).tolist() == pytest.approx([0, 10, 20, 20, 10, 0])
-    with pytest.raises(InputError, match="reads the wait first come, first served, which only"):
+    """A head start of 10 s, and half of the room to 40 s, from 10 to 1000 tokens (ln 100 = 4.605).
+
+    Of 1 slot, 1 s a token: where nothing is in flight 1000 tokens are put back by 10 · 4.605 and
+    20 s, 100 by half of that, 10 by nothing; where 20 tokens are, the room is half as large; and
+    none is left where 50 are.
+    """
+    chosen = policy("headroom:10,0.5,40,10,1000,1,1")
+    queue = in_flight([0] * 7, [10, 100, 1000, 9999, 1, 1000, 1000], [0, 0, 0, 0, 0, 1, 2],
+                      [0, 0, 0, 0, 0, 20, 50])  # fmt: skip
+    long = 10 * math.log(100)
+    expected = [0, (long + 20) / 2, long + 20, long + 20, 0, long + 10, long]
+    assert chosen.scores(queue, 0.0).tolist() == pytest.approx(expected)
+    # of 4 slots with 5 in flight two must end, of 30 tokens on average: 2 · 30 / 4 = 15 s
+    wide = policy("headroom:0,1,40,10,1000,1,4")
+    assert wide.scores(in_flight([0], [1000], [5], [150]), 0.0)[0] == pytest.approx(25)
+    assert wide.scores(in_flight([0], [1000], [3], [150]), 0.0)[0] == pytest.approx(40)
+    with pytest.raises(InputError, match="a key made at arrival needs the requests in flight"):
         order_of("headroom", [0], [1])
     with pytest.raises(InputError, match="10 tokens must be above 0 and below 10"):
-        policy("headroom:1,40,10,10")
-    with pytest.raises(InputError, match="policy mine: uses_fcfs_wait needs in_time 'constant'"):
-        Policy("mine", chosen.score, "any", uses_fcfs_wait=True)
+        policy("headroom:1,1,40,10,10")
+    with pytest.raises(InputError, match="headroom: 0 slots; there must be at least 1"):
+        policy("headroom:1,1,40,10,20,1,0")
+    with pytest.raises(InputError, match="policy mine: promote_after needs in_time 'constant', an"):
+        Policy("mine", chosen.score, promote_after=lambda queue: queue.arrived_at)
 
 
-def test_headroom_is_told_the_wait_of_fcfs_by_the_simulator():
-    """One slot, answers of 30, 10, 10 and 1 s, all at 0 but the last, which would wait for 49 s."""
-    requests = Requests(np.array([0.0, 0.0, 0.0, 1.0]), np.ones(4, int), np.array([30, 10, 10, 1]))
-    seen = []
+def counts(arrived, predicted, there, tokens, weight):
+    return arrived + weight * predicted * (1 + there) + math.sin(tokens)
 
-    def score(queue, now):
-        seen.append(queue.fcfs_wait)
-        return queue.arrived_at
 
-    chosen = Policy("looks", score, "constant", uses_fcfs_wait=True)
-    done = simulate(requests, chosen, STEPS, Server(slots=1), requests.output_tokens.astype(float))
-    assert [each.tolist() for each in seen] == [[0, 30, 40, 49]]
-    assert done.finished_at.tolist() == [30, 40, 50, 51]
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kv_tokens", [None, 2000])
+def test_a_key_made_at_arrival_is_of_those_in_flight_then(seed, kv_tokens):
+    """The keys are made again from what the run says of itself, and served as fixed ones: the same.
+
+    A request arrives when the step under way ends, or at once where none is.
+    """
+    requests, predicted = traffic(400, seed, slots=12, rho=1.3)
+    arrived = np.floor(50 * requests.arrived_at)  # many at once, and steps that end just then
+    requests = Requests(arrived, requests.prompt_tokens, requests.output_tokens)
+    server = Server(slots=12, kv_tokens=kv_tokens)
+    chosen = Policy("counts", AtArrival(counts, (0.1,)))
+    done = simulate(requests, chosen, STEPS, server, predicted)
+    keys = np.empty(len(requests))
+    for i in range(len(requests)):
+        # whole steps of 1 s from whole seconds: what has ended by its arrival is not there
+        there = np.flatnonzero(done.finished_at[:i] > arrived[i])
+        keys[i] = counts(arrived[i], predicted[i], len(there), predicted[there].sum(), 0.1)
+    fixed = Policy("fixed", lambda queue, now: keys, "constant")
+    again = simulate(requests, fixed, STEPS, server, predicted)
+    assert (again.finished_at == done.finished_at).all()
+    assert (np.diff(done.scheduled_at) < 0).any()
+    if kv_tokens:
+        assert done.preemptions.any()
+
+
+def test_one_that_came_in_the_middle_of_a_step_sees_what_is_there_at_its_end():
+    """The third, of 2.5 s, is seen at 3 s, when the second has ended: it sees the first alone."""
+    key = AtArrival(lambda arrived, predicted, there, tokens: arrived - 2.45 * there)
+    requests = Requests(np.array([0.0, 0.0, 2.5, 2.6]), np.ones(4, int), np.array([3, 3, 5, 1]))
+    done = simulate(requests, Policy("key", key), STEPS, Server(slots=1), np.ones(4))
+    assert done.finished_at.tolist() == [7, 3, 12, 4]  # keys 0, -2.45, 0.05 (not -2.4), -2.3
 
 
 def test_due_counts_who_is_about_to_be_late_and_gives_up_who_is():
@@ -166,8 +208,8 @@ def test_numbers_of_a_policy_are_checked():
         policy("gamma-boost:1,2,3")
     with pytest.raises(InputError, match="mlfq: a quantum of 0 tokens; it must be above 0"):
         policy("mlfq:0")
-    with pytest.raises(InputError, match="up to 6 finite parameters"):
-        Moving(math.pow, (1.0,) * 7)
+    with pytest.raises(InputError, match="up to 8 finite parameters"):
+        Moving(math.pow, (1.0,) * 9)
 
 
 def test_a_score_that_cannot_be_compiled_is_one_sentence():
@@ -191,16 +233,23 @@ def test_the_shadow_by_hand():
     """One slot, answers of 10 s at 0, 0 and 100: waits 0, 10 and 0."""
     requests = Requests(np.array([0.0, 0.0, 100.0]), np.ones(3, int), np.full(3, 10))
     shadow = Shadow.of(simulate(requests, policy("fcfs"), STEPS, Server(slots=1)))
-    assert shadow == (10.0, pytest.approx(np.quantile([10, 20, 10], 0.99)), 1.0)
-    orders = ladder(shadow, 50.0, moves=True)
-    assert orders["headstart 2w"][:2] == (20.0, -1.0) and orders["ssjf"][1] == 0
-    assert {each[5] for each in orders.values()} == {50.0}
+    tails = [pytest.approx(np.quantile(each, 0.99)) for each in ([10, 20, 10], [0, 10, 0])]
+    assert shadow == (10.0, tails[0], 1.0, tails[1])
+    predicted = np.arange(1.0, 102.0)
+    orders = ladder(shadow, predicted, 4, moves=True)
+    assert orders["head start 2w"][:2] == (20.0, -1.0) and orders["ssjf"][1] == 0
+    assert {each[5] for each in orders.values()} == {81.0}
+    keys = ladder(shadow, predicted, 4, moves=False)
+    assert keys["head start 2w, room 0.5"] == (20.0, 0.5, shadow.tail_wait, 2.0, 81.0, 1.0, 4.0)
+    assert len({*keys.values()}) == len(contract.HEADSTARTS) * len(contract.SHARES) - 1
+    alike = ladder(shadow, np.ones(9), 4, moves=False)
+    assert {each[3:5] for each in alike.values()} == {(1.0, 2.0)}
 
 
 def test_trials_say_what_each_order_does_to_this_traffic():
     requests, predicted = traffic(4000)
     server = Server(slots=1)
-    tried = trials(requests, predicted, PAPER, server, Contract())
+    tried = trials(requests, predicted, PAPER, server, Contract(), moves=True)
     assert tried[0].name == "fcfs" and tried[0].keeps and tried[0].gain_percent == 0
     fcfs, ssjf = (simulate(requests, policy(name), PAPER, server, predicted)
                   for name in ("fcfs", "ssjf"))  # fmt: skip
@@ -211,7 +260,7 @@ def test_trials_say_what_each_order_does_to_this_traffic():
     assert not row.keeps  # the tail of the shortest first is far beyond 1.1
     chosen = best(tried)
     assert chosen.keeps and chosen.p99 <= 1.06 and chosen.gain_percent > 0
-    loose = best(trials(requests, predicted, PAPER, server, Contract(1e6, 1e6)))
+    loose = best(trials(requests, predicted, PAPER, server, Contract(1e6, 1e6), moves=True))
     assert loose.gain_percent == max(each.gain_percent for each in tried)
 
 
@@ -226,11 +275,13 @@ def test_a_tuned_run_changes_order_as_requests_finish():
     """One that is never changed is the policy itself; one that is keeps the contract, and gains."""
     requests, predicted = traffic(30_000, rho=0.9)
     server = Server(slots=1)
-    ssjf = tuned((0.0, 0.0, 1.0, 1.0, 1.0, 1.0))
-    same = simulate(requests, tuned(), PAPER, server, predicted,
-                    tune=lambda finished, now: ssjf.score.parameters, tune_every=500)  # fmt: skip
     plain = simulate(requests, policy("ssjf"), PAPER, server, predicted)
-    assert (same.finished_at == plain.finished_at).all()
+    ssjf, headroom = (0.0, 0.0, 1.0, 1.0, 1.0, 1.0), (5.0, 0.5, 40.0, 9.0, 300.0, 0.02, 1.0)
+    for always, moves in ((ssjf, True), (headroom, False)):
+        same = simulate(requests, tuned(None, moves), PAPER, server, predicted,
+                        tune=lambda finished, now, each=always: each, tune_every=500)  # fmt: skip
+        fixed = plain if moves else simulate(requests, tuned(always), PAPER, server, predicted)
+        assert (same.finished_at == fixed.finished_at).all()
     tuner = Tuner(requests, predicted, PAPER, server, Contract(), window=8000)
     done = simulate(requests, tuned(), PAPER, server, predicted, tune=tuner, tune_every=4000)
     fcfs = simulate(requests, policy("fcfs"), PAPER, server)
@@ -244,7 +295,7 @@ def test_the_tuner_sees_nothing_of_the_future(monkeypatch):
     requests, predicted = traffic(5000)
     shown = []
     monkeypatch.setattr(contract, "trials", lambda recent, *rest: shown.append(recent) or [
-        contract.Trial("fcfs", contract.FCFS, 0, 1, 1, True)])  # fmt: skip
+        contract.Trial("fcfs", contract.FCFS[False], 0, 1, 1, True)])  # fmt: skip
     tuner = Tuner(requests, predicted, PAPER, Server(slots=1), Contract())
     tuner(np.arange(1500), float(requests.arrived_at[2000]))
     (recent,) = shown

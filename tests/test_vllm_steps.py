@@ -21,7 +21,7 @@ SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)
 ONE_A_STEP = Profile("one a step", 1.0)
 STAMPS = ("scheduled_at", "first_token_at", "finished_at", "preemptions")
 POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5",
-            "headstart:4,20", "due:3,8,30,1")  # fmt: skip
+            "headstart:4,20", "due:3,8,30,1", "headroom:2,0.5,40,3,50,1,3")  # fmt: skip
 MOVING = ("hrrn", "due:3,8,30,1")
 
 

@@ -16,6 +16,7 @@ from ssjf.proxy.io import load
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.scheduler.orderings import fcfs
+from ssjf.serving.options import ServeOptions
 from ssjf.simulator.contract import Contract
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
@@ -119,7 +120,7 @@ def test_a_token_budget_grows_with_the_slots():
 def advised(requests, *names, predictor="oracle"):
     served = what_if.WhatIf(requests, PAPER, ONE, predictor)
     table = served.compare([policy(name) for name in names])
-    return recommend(table, served.offered_load, served.headstarts())
+    return recommend(table, served.offered_load, served.under(what_if.CONTRACT))
 
 
 def row(name, gain, p99, low=None, **more):
@@ -154,60 +155,62 @@ def test_a_harmful_order_is_said_to_raise_the_mean():
 
 def test_a_sure_gain_with_the_tail_kept_is_switched_on():
     found = recommend(table(row("ssjf", 30, 104)), 0.8)
-    assert (found.action, found.policy, found.headstart_seconds) == ("switch on", "ssjf", None)
+    assert (found.action, found.policy) == ("switch on", "ssjf")
     assert found.sentence == (
         "Switch it on: ssjf lowers mean JCT by 30 % (95 % interval 29 to 31), raises its p99 "
         "by 4 % and leaves its p99.9 as it is (ρ 0.80, mean queue depth 5.0 under FCFS)."
     )
 
 
-def test_where_the_tail_is_harmed_the_best_head_start_within_the_contract_is_advised():
-    heads = table(
-        row("headstart", 5, 100, headstart_seconds=1.0),
-        row("headstart", 12, 104, headstart_seconds=3.0),
-        row("headstart", 16, 104, **{"jct_p99.9": 115.0}, headstart_seconds=7.0),
-        row("headstart", 20, 106, headstart_seconds=10.0),
-        row("headstart", 15, 100, low=-1, headstart_seconds=30.0),
-    )[1:]
-    found = recommend(table(row("ssjf", 30, 137)), 0.8, heads)
-    assert (found.action, found.policy, found.headstart_seconds) == ("contract", "headstart", 3.0)
-    assert "`ssjf serve --contract p99=1.05,p999=1.1`: headstart lowers mean JCT" in found.sentence
+def test_where_the_tail_is_harmed_the_order_within_the_contract_is_advised():
+    under = table(row("headroom", 12, 104, order="headroom:3,0.5"))[1:]
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, under)
+    assert (found.action, found.policy) == ("contract", "headroom:3,0.5")
+    assert "`ssjf serve --contract p99=1.05,p999=1.1`: headroom lowers mean JCT" in found.sentence
     assert "without it ssjf lowers mean JCT by 30 %" in found.sentence
-    wider = recommend(table(row("ssjf", 30, 137)), 0.8, heads, Contract(1.06, 1.2))
-    assert wider.headstart_seconds == 10.0
 
 
-def test_another_policy_that_keeps_the_tail_is_preferred_to_a_head_start_that_gains_less():
-    heads = table(row("headstart", 5, 100, headstart_seconds=1.0))[1:]
-    found = recommend(table(row("ssjf", 30, 137), row("hrrn", 20, 103)), 0.8, heads)
-    assert (found.action, found.policy) == ("switch on", "hrrn")
-
-
-def test_where_no_head_start_keeps_the_tail_it_stays_off():
-    heads = table(row("headstart", 5, 120, headstart_seconds=1.0))[1:]
-    found = recommend(table(row("ssjf", 30, 137)), 0.8, heads)
+@pytest.mark.parametrize(
+    "more",
+    [{"jct_p99": 106}, {"jct_p99.9": 115.0}, {"gain_low": -1.0}],
+    ids=lambda more: next(iter(more)),
+)
+def test_an_order_that_breaks_the_contract_or_gains_not_surely_is_not_advised(more):
+    under = table(row("headroom", 12, 104, order="headroom:3,0.5") | more)[1:]
+    found = recommend(table(row("ssjf", 30, 137)), 0.8, under)
     assert found.action == "leave off" and "unless the mean alone matters" in found.sentence
+    if "gain_low" not in more:
+        wider = recommend(table(row("ssjf", 30, 137)), 0.8, under, Contract(1.06, 1.2))
+        assert wider.policy == "headroom:3,0.5"
+
+
+def test_another_policy_that_keeps_the_tail_is_preferred_to_one_that_gains_less():
+    under = table(row("headroom", 5, 100, order="headroom:3,0.5"))[1:]
+    found = recommend(table(row("ssjf", 30, 137), row("hrrn", 20, 103)), 0.8, under)
+    assert (found.action, found.policy) == ("switch on", "hrrn")
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_advised_keeps_the_tail_of_the_trace_itself(seed):
+    """By its name, which anyone can simulate and serve with."""
     requests = workload(0.43, n=6000, seed=seed)
     found = advised(requests, "ssjf", predictor="noise:0.5")
     assert found.action == "contract"
     served = what_if.WhatIf(requests, PAPER, ONE, "noise:0.5")
-    rows = served.headstarts().set_index("headstart_seconds")
-    before = served.fcfs.finished_at - requests.arrived_at
-    for name, level, limit in (("jct_p99", 99, 1.05), ("jct_p99.9", 99.9, 1.10)):
-        assert rows.loc[found.headstart_seconds, name] <= limit * np.percentile(before, level)
+    first, order = served.compare([policy(found.policy)]).to_dict("records")
+    assert order["jct_p99"] <= 1.05 * first["jct_p99"] and order["gain_low"] > 0
+    assert order["jct_p99.9"] <= 1.10 * first["jct_p99.9"]
+    assert f"lowers mean JCT by {order['gain_percent']:.0f} %" in found.sentence
+    ServeOptions(policy=found.policy)
 
 
-def test_classes_that_reach_0_have_no_head_start():
+def test_classes_that_reach_0_have_no_order_under_a_contract():
     requests = workload(0.43, n=50)
     classes = {"predicted_tokens": np.zeros(50)}
     with_classes = Requests(requests.arrived_at, requests.prompt_tokens, requests.output_tokens,
                             classes)  # fmt: skip
     served = what_if.WhatIf(with_classes, PAPER, ONE, "column:predicted_tokens")
-    assert served.headstarts().empty
+    assert served.under(what_if.CONTRACT).empty
 
 
 def test_overload_is_named():

@@ -61,7 +61,7 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     memory = memory_of(memory_text) if memory_text else None
     served = what_if.WhatIf(requests, model, server, predictor, seed, predictor_seconds, memory)
     table, rho = served.compare(chosen), served.offered_load
-    advice = what_if.recommend(table, rho, served.headstarts(), contract)
+    advice = what_if.recommend(table, rho, served.under(contract), contract)
     equal = int((requests.arrived_at[1:] == requests.arrived_at[:-1]).sum())
     if as_json:
         print_json({"rho": rho, "predictor": predictor, "profile": model.name,

@@ -79,6 +79,15 @@ def _prompted(of: list[str], label: str) -> pd.DataFrame:
     return pool.assign(prompt_tokens=hashes.map(counted)).dropna(subset="prompt_tokens")
 
 
+def _mixed(of: list[Options], shares: list[float], requests: int, seed: int) -> pd.DataFrame:
+    """Lengths drawn from several pools, of each so large a share."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(of), requests, p=shares)
+    lengths = [rng.choice(draw(each)["output_tokens"].to_numpy(), requests) for each in of]
+    table = pd.DataFrame({"output_tokens": np.choose(chosen, lengths)})
+    return sweep_draws.part(table, slice(None), np.zeros(requests))
+
+
 def _predicted_sweep(pool: Options, **sweep: Any) -> pd.DataFrame:
     """The rate sweep over a pool of predicted requests, drawn as the authors draw theirs."""
     requests = draw(pool).drop(columns=["x", "seed", "run", "arrived_at", "prompt_hash"])
@@ -95,11 +104,12 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "prompt-tokens": pools.prompt_tokens,
     "prompted": _prompted,
     "log-normal": pools.log_normal,
+    "mixed": _mixed,
     "proxy-test": pools.proxy_test,
     "predicted": pools.predicted,
     "predicted-sweep": _predicted_sweep,
 }
-LIVE = ("predicted", "predicted-sweep", "prompted", "log-normal")
+LIVE = ("predicted", "predicted-sweep", "prompted", "log-normal", "mixed")
 """Draws that are not stored: they are made of committed raw runs, or of nothing but a seed."""
 NOT_PREDICTED = ("x", "seed", "run", "arrived_at", "gap_seconds", "output_tokens", "prompt_tokens",
                  "prompt_hash")  # fmt: skip

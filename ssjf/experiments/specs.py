@@ -99,8 +99,8 @@ class ServerTable(Table):
 class SteadyRun(Queued):
     """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's.
 
-    times: the policy's seconds in FCFS's mean waits (DUE's weight, HEADROOM's share). longest: the
-    quantile of the predictions beyond which HEADSTART counts them as that.
+    times: the policy's seconds in FCFS's mean waits (DUE's weight). share: HEADROOM's, of the room.
+    longest: the quantile of the predictions beyond which HEADSTART counts them as that.
     """
 
     engine: Literal["simulator"]
@@ -111,6 +111,7 @@ class SteadyRun(Queued):
     server: ServerTable = ServerTable()
     deployment: str | None = None
     times: Positive | None = None
+    share: Share | None = None
     longest: Share | None = None
     slowdown_quantiles: bool = False
 
@@ -207,6 +208,7 @@ class NaturalRun(Queued):
     slots: Count
     rho: Utilisation
     times: Positive | None = None
+    share: Share | None = None
     longest: Share | None = None
 
 

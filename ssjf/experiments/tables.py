@@ -71,6 +71,16 @@ class LogNormalPool(Table):
     seed: int
 
 
+class MixedPool(Table):
+    """Lengths drawn from several pools, of each so large a share."""
+
+    draw: Literal["mixed"]
+    of: "list[Pool]"
+    shares: list[Positive]
+    requests: Count
+    seed: int
+
+
 Pool = Annotated[
-    LengthPool | ProxyTest | PredictedPool | LogNormalPool, Field(discriminator="draw")
+    LengthPool | ProxyTest | PredictedPool | LogNormalPool | MixedPool, Field(discriminator="draw")
 ]

@@ -14,7 +14,7 @@ from ssjf.proxy import io, predict
 from ssjf.proxy.refit import as_served
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
-from ssjf.simulator.contract import HEADSTARTS, LONGEST, Contract, Shadow
+from ssjf.simulator.contract import Contract, Shadow, best, trials, tuned
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
@@ -125,16 +125,18 @@ class WhatIf:
                 rows.append(self._row(each.name, served))
         return pd.DataFrame(rows)
 
-    def headstarts(self) -> pd.DataFrame:
-        """Rows as of ``compare`` for the head starts that the server's contract may choose, and
-        ``headstart_seconds``; none where a prediction is 0 (no tokens) or nobody waits."""
-        rows, wait = [], Shadow.of(self.fcfs).wait
-        most = float(np.quantile(self.predicted, LONGEST))
-        for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
-            order = policy(f"headstart:{times * wait!r},{most!r}")
-            served = simulate(self.requests, order, self.model, self.server, self.predicted,
-                              self.predictor_seconds)  # fmt: skip
-            rows.append(self._row("headstart", served) | {"headstart_seconds": times * wait})
+    def under(self, contract: Contract) -> pd.DataFrame:
+        """The row as of ``compare`` of the order that a server's contract would choose, and its
+        whole name (``order``); none where a prediction is 0 (no tokens), nobody waits or none
+        keeps it."""
+        rows: list[dict[str, Any]] = []
+        if self.predicted.min() > 0 and Shadow.of(self.fcfs).wait > 0:
+            chosen = best(trials(self.requests, self.predicted, self.model, self.server, contract))
+            if chosen.gain_percent > 0:
+                served = simulate(self.requests, tuned(chosen.parameters), self.model, self.server,
+                                  self.predicted, self.predictor_seconds)  # fmt: skip
+                name = f"headroom:{','.join(f'{each:.6g}' for each in chosen.parameters)}"
+                rows.append(self._row("headroom", served) | {"order": name})
         return pd.DataFrame(rows)
 
     def _row(self, name: str, served: Completions) -> dict[str, Any]:
@@ -164,22 +166,21 @@ class WhatIf:
 class Recommendation:
     """What to do with this traffic.
 
-    action: ``switch on``, ``contract`` or ``leave off``. policy: the order that is meant, None
-        where none helps. headstart_seconds: of the order that keeps the contract. sentence: the
-        same in words, with gain, interval and tail.
+    action: ``switch on``, ``contract`` or ``leave off``. policy: the order that is meant, by the
+        name that ``ssjf serve --policy`` takes, None where none helps. sentence: the same in words,
+        with gain, interval and tail.
     """
 
     action: str
     policy: str | None
-    headstart_seconds: float | None
     sentence: str
 
 
 def recommend(
-    table: pd.DataFrame, rho: float, headstarts: pd.DataFrame | None = None,
+    table: pd.DataFrame, rho: float, under: pd.DataFrame | None = None,
     contract: Contract = CONTRACT,
 ) -> Recommendation:  # fmt: skip
-    """Advise from a table of ``compare``, the load, and what ``headstarts`` gave.
+    """Advise from a table of ``compare``, the load, and what ``under`` gave for the contract.
 
     An order is advised whose gain is sure (its interval above 0) and whose tail keeps the
     contract: the one of lowest mean JCT. What no server can know (an oracle) is advised only
@@ -191,33 +192,33 @@ def recommend(
     others = table[~table["policy"].isin(["fcfs", *ORACLES])]
     others = others if len(others) else table.iloc[1:]
     if others.empty:
-        return Recommendation("leave off", None, None, f"Only FCFS was asked for ({load}).")
+        return Recommendation("leave off", None, f"Only FCFS was asked for ({load}).")
     if fcfs.queue_depth_mean < NO_QUEUE:
         why = f"there is hardly a queue to reorder ({load}), so every order is FCFS"
-        return Recommendation("leave off", None, None, f"Leave it off: {why}.")
+        return Recommendation("leave off", None, f"Leave it off: {why}.")
     best = others.loc[others["gain_percent"].idxmax()]
     effect = _effect(best, fcfs)
     if not best.gain_low > 0:
-        return Recommendation("leave off", None, None, f"Leave it off: {effect} ({load}).")
+        return Recommendation("leave off", None, f"Leave it off: {effect} ({load}).")
     if _keeps(best, fcfs, contract):
         sentence = f"Switch it on: {effect} ({load})."
-        return Recommendation("switch on", best.policy, None, sentence)
-    rest = others if headstarts is None else pd.concat([others, headstarts], ignore_index=True)
+        return Recommendation("switch on", best.policy, sentence)
+    rest = others if under is None else pd.concat([others, under], ignore_index=True)
     kept = rest[(rest["gain_low"] > 0) & _keeps(rest, fcfs, contract)]
     if kept.empty:
         return Recommendation(
-            "leave off", None, None,
-            f"Leave it off, unless the mean alone matters: {effect}, and no head start gains "
-            f"surely within the contract {contract} ({load}).",
+            "leave off", None,
+            f"Leave it off, unless the mean alone matters: {effect}, and no order gains surely "
+            f"within the contract {contract} ({load}).",
         )  # fmt: skip
     chosen = kept.loc[kept["gain_percent"].idxmax()]
-    seconds = chosen.get("headstart_seconds", np.nan)
-    if np.isnan(seconds):
+    order = chosen.get("order")
+    if not isinstance(order, str):
         mean = f"{best.policy}, best by mean, {_moves('its p99', _above(best, fcfs, 'jct_p99'))}"
         sentence = f"Switch it on: {_effect(chosen, fcfs)}; {mean} ({load})."
-        return Recommendation("switch on", chosen.policy, None, sentence)
+        return Recommendation("switch on", chosen.policy, sentence)
     return Recommendation(
-        "contract", "headstart", float(seconds),
+        "contract", order,
         f"Switch it on with a contract, `ssjf serve --contract {contract}`: "
         f"{_effect(chosen, fcfs)}; without it {effect} ({load}).",
     )  # fmt: skip

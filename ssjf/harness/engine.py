@@ -120,8 +120,9 @@ class Engine:
         predicted = predictions(chosen, requests, predicted_tokens)
         # vLLM's own fcfs or priority, or a policy that its scheduler asks
         static = "fcfs" if chosen.name == "fcfs" else "priority"
+        is_known = chosen.is_static and not chosen.made_at_arrival
         job = self._job(server) | {
-            "policy": static if chosen.is_static else policy_name,
+            "policy": static if is_known else policy_name,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -133,7 +134,7 @@ class Engine:
             arrived_at=requests.arrived_at,
             prompt_tokens=requests.prompt_tokens,
             output_tokens=requests.output_tokens,
-            priority=_ranks(chosen, requests, predicted) if chosen.is_static else predicted,
+            priority=_ranks(chosen, requests, predicted) if is_known else predicted,
             seeds=np.zeros(len(requests)) if prompts is None else np.asarray(prompts.seeds),
         )
         self._ask(job)

@@ -31,6 +31,7 @@ class PolicyScheduler(Scheduler):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._predicted: dict[str, float] = {}
+        self._keys: dict[str, float] = {}  # made at arrival
         self._promoted: set[str] = set()
         given = getattr(self.vllm_config, "additional_config", None) or {}
         self.ask(given.get("ssjf_policy", "ssjf"))
@@ -41,6 +42,8 @@ class PolicyScheduler(Scheduler):
         self._clock = clock
 
     def add_request(self, request: Any) -> None:
+        if self._policy.made_at_arrival:
+            self._keys[request.request_id] = self._key_at_arrival(request)
         self._predicted[request.request_id] = float(request.priority)
         request.priority = _LAST  # until the next step asks
         super().add_request(request)
@@ -53,6 +56,7 @@ class PolicyScheduler(Scheduler):
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
         self._predicted.pop(request.request_id, None)
+        self._keys.pop(request.request_id, None)
         self._promoted.discard(request.request_id)
         return super()._free_request(request, *arguments, **options)
 
@@ -78,7 +82,17 @@ class PolicyScheduler(Scheduler):
             self.running.remove(victim)
             self._preempt_request(victim, time.monotonic())
 
+    def _key_at_arrival(self, request: Any) -> float:
+        """What the policy says of a request while those in ``_predicted`` are in flight."""
+        tokens = np.array([request.priority], np.float64)
+        prompt = np.array([request.num_prompt_tokens], np.int64)
+        there = np.array([len(self._predicted)]), np.array([sum(self._predicted.values())])
+        queue = Queue(np.array([request.arrival_time]), prompt, tokens, np.zeros(1, int), *there)
+        return float(self._policy.scores(queue, request.arrival_time)[0])
+
     def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
+        if self._policy.made_at_arrival:
+            return [self._key(each, self._keys[each.request_id]) for each in everyone]
         queue = Queue(
             np.array([request.arrival_time for request in everyone], np.float64),
             np.array([request.num_prompt_tokens for request in everyone], np.int64),

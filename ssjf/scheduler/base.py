@@ -16,15 +16,16 @@ class Queue:
 
     True output lengths are not here. ``predicted_tokens`` is the predictor's word (tokens, or
     anything that grows with them); ``generated_tokens`` is what each has produced so far.
-    ``fcfs_wait``: seconds each would have waited first come, first served, where the policy
-    ``uses_fcfs_wait``; only the simulator tells.
+    ``in_flight``: how many requests were there, waiting or running, when each arrived, and
+    ``in_flight_tokens``, the sum of their predictions; told to a score ``AtArrival`` alone.
     """
 
     arrived_at: FloatArray
     prompt_tokens: IntArray
     predicted_tokens: FloatArray
     generated_tokens: IntArray
-    fcfs_wait: FloatArray | None = None
+    in_flight: IntArray | None = None
+    in_flight_tokens: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.arrived_at)
@@ -33,15 +34,15 @@ class Queue:
 Score = Callable[[Queue, float], FloatArray]
 
 
-MOST_PARAMETERS = 6
+MOST_PARAMETERS = 8
 
 
 @dataclass(frozen=True)
-class Moving:
-    """A score of one request in plain numbers, which may move as it waits; it is compiled.
+class Compiled:
+    """A score of one request in plain numbers, which the simulator compiles.
 
-    function: ``(arrived_at, predicted_tokens, generated_tokens, now, *parameters) -> float``, of
-        ``math`` and arithmetic alone. parameters: up to six numbers.
+    function: of four numbers (see the subclasses) and the parameters, made of ``math`` and
+        arithmetic alone. parameters: up to eight numbers.
     """
 
     function: Callable[..., float]
@@ -49,13 +50,40 @@ class Moving:
 
     def __post_init__(self) -> None:
         if len(self.parameters) > MOST_PARAMETERS or not np.isfinite(self.parameters).all():
-            raise InputError(f"a moving score takes up to {MOST_PARAMETERS} finite parameters, "
+            raise InputError(f"a compiled score takes up to {MOST_PARAMETERS} finite parameters, "
                              f"not {self.parameters}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Moving(Compiled):
+    """One that may move as a request waits.
+
+    function: ``(arrived_at, predicted_tokens, generated_tokens, now, *parameters) -> float``.
+    """
 
     def __call__(self, queue: Queue, now: float) -> FloatArray:
         columns = (queue.arrived_at, queue.predicted_tokens, queue.generated_tokens)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return np.array([self.function(*row, now, *self.parameters) for row in rows])
+
+
+@dataclass(frozen=True)
+class AtArrival(Compiled):
+    """A key that a request is given when it arrives, from what is there then; it never changes.
+
+    function: ``(arrived_at, predicted_tokens, in_flight, in_flight_tokens, *parameters) -> float``,
+        the last two as of ``Queue``. The simulator's requests arrive as its scheduler sees them:
+        when a step ends.
+    """
+
+    def __call__(self, queue: Queue, now: float) -> FloatArray:
+        if queue.in_flight is None or queue.in_flight_tokens is None:
+            raise InputError("a key made at arrival needs the requests in flight, which only who "
+                             "serves knows")  # fmt: skip
+        columns = (queue.arrived_at, queue.predicted_tokens, queue.in_flight,
+                   queue.in_flight_tokens)  # fmt: skip
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([self.function(*row, *self.parameters) for row in rows])
 
 
 Bound = Callable[[Queue], FloatArray]
@@ -77,7 +105,6 @@ class Policy:
     uses_prediction: False for an order that reads no predicted length.
     preempts: may a waiting request take the place of a running one whose score is strictly
         higher? Equal scores never do. (In the simulator; vLLM preempts only when short of KV.)
-    uses_fcfs_wait: does it read ``queue.fcfs_wait``? Only with ``in_time="constant"``.
     """
 
     name: str
@@ -86,7 +113,6 @@ class Policy:
     promote_after: Bound | None = None
     uses_prediction: bool = True
     preempts: bool = False
-    uses_fcfs_wait: bool = False
 
     def __post_init__(self) -> None:
         if self.in_time not in ("constant", "linear", "any"):
@@ -94,17 +120,21 @@ class Policy:
                 f"policy {self.name}: in_time is {self.in_time!r}; "
                 "it must be 'constant', 'linear' or 'any'"
             )
-        for what, used in (
-            ("promote_after", self.promote_after is not None),
-            ("uses_fcfs_wait", self.uses_fcfs_wait),
-        ):
-            if used and self.in_time != "constant":
-                raise InputError(f"policy {self.name}: {what} needs in_time 'constant'")
+        if self.made_at_arrival:
+            object.__setattr__(self, "in_time", "constant")
+        if self.promote_after is not None and (self.in_time != "constant" or self.made_at_arrival):
+            raise InputError(
+                f"policy {self.name}: promote_after needs in_time 'constant', and no key AtArrival"
+            )
+
+    @property
+    def made_at_arrival(self) -> bool:
+        """Does its key depend on what is in flight when a request arrives?"""
+        return isinstance(self.score, AtArrival)
 
     @property
     def is_static(self) -> bool:
-        """Is it a key that never changes, which a stock vLLM takes as ``priority`` if it is told
-        what the key is of?"""
+        """Is it a key that never changes, which a stock vLLM takes as ``priority``?"""
         return self.in_time == "constant" and self.promote_after is None and not self.preempts
 
     def scores(self, queue: Queue, now: float) -> FloatArray:

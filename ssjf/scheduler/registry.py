@@ -40,7 +40,16 @@ def _with_context(value: float) -> Policy:
 
 _WITH_VALUE: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
     "headstart": (tail.headstart, DEFAULT_HEADSTART_SECONDS, math.inf),
-    "headroom": (tail.headroom, 1.0, 4 * DEFAULT_HEADSTART_SECONDS, 1.0, 1000.0),
+    "headroom": (
+        tail.headroom,
+        DEFAULT_HEADSTART_SECONDS,
+        0.5,
+        4 * DEFAULT_HEADSTART_SECONDS,
+        1.0,
+        1000.0,
+        0.02,
+        8.0,
+    ),
     "due": (tail.due, 3.0, DEFAULT_HEADSTART_SECONDS, 4 * DEFAULT_HEADSTART_SECONDS, 0.02),
     "tie": (peers.tie, peers.TIE_SECONDS),
     "gamma-boost": (peers.gamma_boost, DEFAULT_HEADSTART_SECONDS, 0.02),

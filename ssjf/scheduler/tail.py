@@ -1,4 +1,4 @@
-"""Orders that spare the tail: HEADSTART and HEADROOM, static keys; DUE, which looks at the clock.
+"""Orders that spare the tail: HEADSTART and HEADROOM, keys; DUE, which looks at the clock.
 
 All come from a large search of ours, not from a paper. HEADSTART with c = 1/γ and no longest length
 is γ-Boost in heavy traffic (Yu & Scully, arXiv 2404.08826), and the order of TIE's wait decay (see
@@ -11,7 +11,7 @@ import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.request import FloatArray
-from ssjf.scheduler.base import Moving, Policy, Queue
+from ssjf.scheduler.base import AtArrival, Moving, Policy, Queue
 from ssjf.scheduler.orderings import tokens
 
 LATE = 0.85  # of the tail's JCT: who is there is about to be late
@@ -31,31 +31,42 @@ def headstart(seconds: float, longest: float = math.inf) -> Policy:
     return Policy("headstart", score, "constant")
 
 
-def headroom(share: float, tail_wait: float, shortest: float, longest: float) -> Policy:
-    """``arrival + share · (tail − wait) · length``: who comes when the queue is short has room.
+def headroom(
+    seconds: float, share: float, tail_wait: float, shortest: float, longest: float,
+    token: float, slots: float,
+) -> Policy:  # fmt: skip
+    """A head start that is longer where the queue is short: who comes then has room in the tail.
 
-    A request is put back by no more than that share of what is left of the tail's wait when it
-    arrives, and who arrives in the tail by nothing.
+    ``arrival + (c + share · (tail − wait)⁺ / ln(longest / shortest)) · ln(predicted / shortest)``,
+    the prediction between the two lengths: the longest are put back by a share of what is left of
+    the tail's wait when they arrive, and by what HEADSTART's c makes.
 
     Parameters
     ----------
-    share: of the room. tail_wait: p99 of the wait first come, first served, in seconds; the wait
-        is ``queue.fcfs_wait``. shortest, longest: predictions between which the length rises,
-        logarithmically, from 0 to 1.
+    seconds: c. share: of the room. tail_wait: p99 of the wait first come, first served, in seconds.
+        shortest, longest: tokens. token: seconds a predicted token takes. slots: of the server; the
+        wait is what is predicted of those in flight, without as many as run, over the slots.
     """
-
-    def score(queue: Queue, now: float) -> FloatArray:
-        if queue.fcfs_wait is None:
-            raise InputError("policy headroom reads the wait first come, first served, which only "
-                             "the simulator knows")  # fmt: skip
-        length = np.log(tokens(queue) / shortest) / math.log(longest / shortest)
-        room = np.maximum(tail_wait - queue.fcfs_wait, 0.0)
-        return queue.arrived_at + share * room * np.clip(length, 0.0, 1.0)
-
     if not 0 < shortest < longest:
         raise InputError(f"policy headroom: {shortest:g} tokens must be above 0 and below "
                          f"{longest:g}")  # fmt: skip
-    return Policy("headroom", score, "constant", uses_fcfs_wait=True)
+    if not slots >= 1:
+        raise InputError(f"policy headroom: {slots:g} slots; there must be at least 1")
+    parameters = (seconds, share, tail_wait, shortest, longest, token, slots)
+    return Policy("headroom", AtArrival(with_room, parameters))
+
+
+def with_room(
+    arrived: float, predicted: float, in_flight: float, in_flight_tokens: float,
+    seconds: float, share: float, tail: float, shortest: float, longest: float, token: float,
+    slots: float,
+) -> float:  # fmt: skip
+    """HEADROOM's key; HEADSTART's where ``share`` is 0, and FCFS's where ``seconds`` is as well."""
+    wait = 0.0
+    if in_flight >= slots:
+        wait = token * in_flight_tokens / in_flight * (in_flight - slots + 1) / slots
+    put_back = seconds + share * max(tail - wait, 0.0) / math.log(longest / shortest)
+    return arrived + put_back * math.log(min(max(predicted, shortest), longest) / shortest)
 
 
 def due(weight: float, wait: float, tail: float, token: float) -> Policy:

@@ -33,6 +33,8 @@ class Metrics:
         self.headstart_seconds = Gauge(
             "ssjf_headstart_seconds", "What e times shorter is worth, under a contract."
         )
+        room = "The share of what is left of the tail's wait that it is worth besides."
+        self.room_share = Gauge("ssjf_room_share", room)
         gain = "By how many percent that lowers the mean JCT of FCFS, replayed."
         self.contract_gain = Gauge("ssjf_contract_gain_percent", gain)
         tail = "The tail of the JCT over that of FCFS, replayed."

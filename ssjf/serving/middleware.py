@@ -88,6 +88,7 @@ class Middleware:
             await self._app(request.scope, request.receive, observer.send)
         finally:
             self._overtaking.leave(place)
+            self._prioritiser.ended(request)
             if predicted is not None:
                 self._learn(predicted, observer)
 

@@ -107,7 +107,8 @@ def _check_static(name: str) -> None:
             "--scheduler-cls ssjf.harness.scheduler.PolicyScheduler instead"
         )
     none = np.zeros(1, np.int64)
-    chosen.scores(Queue(np.zeros(1), none, np.ones(1), none), 0.0)  # one that cannot be asked
+    one = Queue(np.zeros(1), none, np.ones(1), none, none, np.zeros(1))
+    chosen.scores(one, 0.0)  # one that cannot be asked
 
 
 def command(model: str, vllm_options: Sequence[str]) -> list[str]:

@@ -27,25 +27,47 @@ RECENT = 255  # predictions whose median stands in for a missing one
 Predicted = tuple[CompletionRequest, Forecast]
 
 
+class InFlight:
+    """Requests that have got a priority and have not ended, and what was predicted of them."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[IncomingRequest, float] = {}
+        self.tokens = 0.0
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def enter(self, request: IncomingRequest, tokens: float) -> None:
+        """A request of so many predicted tokens goes on to vLLM."""
+        self._tokens[request] = tokens
+        self.tokens += tokens
+
+    def leave(self, request: IncomingRequest) -> None:
+        """It has ended, answered or not."""
+        self.tokens -= self._tokens.pop(request, 0.0)
+        if not self._tokens:
+            self.tokens = 0.0  # whatever sums of floats have come to
+
+
 class Keys:
-    """Priorities: a tuner's keys, or else the scores of the policy of the options, which do not
+    """Priorities: the scores of a tuner's policy, or else of that of the options, which do not
     change while a request waits. A policy is not told how long the prompt is (0)."""
 
     def __init__(self, options: ServeOptions, tuner: Tuner | None = None) -> None:
-        self._tuner = tuner
+        self._tuner, self.in_flight = tuner, InFlight()
         if tuner is None:
             self._policy = policy(options.policy)
             metrics().say_policy(options.policy, "fixed")
 
     def priority(self, arrived_at: float, predicted_tokens: float) -> int:
         """The key of a request that arrived at a monotonic clock's seconds."""
-        tokens = max(predicted_tokens, 1.0)
-        if self._tuner is not None:
-            score = self._tuner.priority_seconds(arrived_at, tokens)
-        else:
-            none = np.zeros(1, np.int64)
-            queue = Queue(np.array([arrived_at]), none, np.array([tokens]), none)
-            score = float(self._policy.scores(queue, arrived_at)[0])
+        chosen = self._tuner.policy if self._tuner else self._policy
+        none, there = np.zeros(1, np.int64), self.in_flight
+        queue = Queue(
+            np.array([arrived_at]), none, np.array([max(predicted_tokens, 1.0)]), none,
+            np.array([len(there)]), np.array([there.tokens]),
+        )  # fmt: skip
+        score = float(chosen.scores(queue, arrived_at)[0])
         return round(min(max(score * PER_UNIT, 0), LARGEST))
 
 
@@ -69,8 +91,7 @@ class Prioritiser:
             arrived_at, body = time.monotonic(), openai.parsed(data)
         except NotPredicted:
             if not request.disconnected:
-                priority = self._keys.priority(time.monotonic(), self._median())
-                request.set_header(HEADER, b"%d" % priority)
+                self._set(request, time.monotonic(), self._median())
             raise
         if self._respects_priority and "priority" in body:
             raise NotPredicted("client_priority")
@@ -78,10 +99,17 @@ class Prioritiser:
         predicted = await self._predict(body, chat, arrived_at)
         tokens = predicted[1].tokens if predicted else self._median()
         limit = openai.max_tokens(body, chat) if self._respects_limit else None
-        priority = self._keys.priority(arrived_at, min(tokens, limit or math.inf))
-        request.set_header(HEADER, b"%d" % priority)
+        self._set(request, arrived_at, min(tokens, limit or math.inf))
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
         return predicted
+
+    def _set(self, request: IncomingRequest, arrived_at: float, tokens: float) -> None:
+        request.set_header(HEADER, b"%d" % self._keys.priority(arrived_at, tokens))
+        self._keys.in_flight.enter(request, max(tokens, 1.0))
+
+    def ended(self, request: IncomingRequest) -> None:
+        """A request has ended, whether or not it got a priority here."""
+        self._keys.in_flight.leave(request)
 
     async def _predict(
         self, body: Mapping[str, Any], chat: bool, arrived_at: float

@@ -1,4 +1,4 @@
-"""The head start of an order that keeps a contract, chosen anew as requests finish.
+"""The order that keeps a contract, chosen anew as requests finish.
 
 What has lately finished is replayed in the simulator on a server of as many slots, whose step
 takes what a token took here where nothing waited. It starts with an empty queue, and knows neither
@@ -6,21 +6,21 @@ prefills nor short KV memory: it sees a queue for slots and no other.
 """
 
 import logging
-import math
 from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 
 from ssjf.request import Requests
+from ssjf.scheduler import policy
 from ssjf.serving.metrics import metrics
 
-CAUTIOUS_SECONDS = 1.0  # until enough has been seen
+CAUTIOUS = "headstart:1"  # until enough has been seen
 TYPICAL_TOKENS = 128.0  # likewise
 SLOTS = 256  # where the server does not say them
 EVERY, WINDOW = 1000, 20_000  # finished requests
 ALONE = 0.1  # this quantile of seconds per token is that of a request which did not wait
-NONE_KEEPS = "no head start lowers the mean and keeps the contract"
+NONE_KEEPS = "no order lowers the mean and keeps the contract"
 LOG = logging.getLogger(__name__)
 
 
@@ -34,11 +34,8 @@ class Done(NamedTuple):
 
 
 class Tuner:
-    """HEADSTART's seconds, by ``simulator.contract``; one thread may read what another one sets.
-
-    seconds: what e times shorter is worth. typical: tokens that are worth none. longest: so many
-    and more are worth the same. slots: vLLM's max_num_seqs.
-    """
+    """Chooses HEADROOM's numbers by ``simulator.contract``; one thread may read ``policy``, the
+    order in use, which another one sets. slots: vLLM's max_num_seqs."""
 
     def __init__(self, contract: str, slots: int = SLOTS) -> None:
         from ssjf.simulator.contract import Contract
@@ -46,9 +43,8 @@ class Tuner:
         self._contract, self.slots = Contract.of(contract), slots
         self._rows: deque[Done] = deque(maxlen=WINDOW)
         self._count = 0
-        self.seconds, self.typical, self.longest = CAUTIOUS_SECONDS, TYPICAL_TOKENS, math.inf
-        metrics().headstart_seconds.set(self.seconds)
-        metrics().say_policy("headstart", f"fewer than {EVERY} requests have finished")
+        self.policy = policy(CAUTIOUS)
+        metrics().say_policy(CAUTIOUS, f"fewer than {EVERY} requests have finished")
 
     def finished(self, done: Done) -> None:
         """Note a finished request, and choose anew where ``EVERY`` more have."""
@@ -57,14 +53,9 @@ class Tuner:
         if self._count % EVERY == 0:
             self._choose()
 
-    def priority_seconds(self, arrived_at: float, predicted_tokens: float) -> float:
-        """The key of a request, the smallest first."""
-        tokens = min(predicted_tokens, self.longest)
-        return arrived_at + self.seconds * math.log(tokens / self.typical)
-
     def _choose(self) -> None:
         # Only where it is asked for: numba takes its time to import
-        from ssjf.simulator.contract import LONGEST, best, trials
+        from ssjf.simulator.contract import best, trials, tuned
         from ssjf.simulator.profile import Profile
         from ssjf.simulator.server import Server
 
@@ -74,18 +65,19 @@ class Tuner:
         seen = Profile("seen", step_seconds=max(token_seconds, 1e-6))
         recent = Requests(arrived - arrived[0], np.ones_like(lengths), lengths)
         server = Server(slots=self.slots, token_budget=2 * self.slots)
-        found = trials(recent, predicted, seen, server, self._contract, moves=False)
-        chosen = best(found)
-        self.typical, self.longest = np.quantile(predicted, [0.5, LONGEST]).tolist()
-        self.seconds = chosen.parameters[0]
-        metrics().headstart_seconds.set(self.seconds)
+        chosen = best(trials(recent, predicted, seen, server, self._contract))
+        self.policy = tuned(chosen.parameters)
+        seconds, share = chosen.parameters[:2]
+        metrics().headstart_seconds.set(seconds)
+        metrics().room_share.set(share)
         kept = f"{self._contract} is kept by the last {len(recent)}, best mean"
-        metrics().say_policy(*(("headstart", kept) if self.seconds else ("fcfs", NONE_KEEPS)))
+        metrics().say_policy(*(("headroom", kept) if seconds + share else ("fcfs", NONE_KEEPS)))
         metrics().contract_gain.set(chosen.gain_percent)
         metrics().contract_tail.labels("p99").set(chosen.p99)
         metrics().contract_tail.labels("p999").set(chosen.p999)
         LOG.info(
             "contract: %s of %d requests replayed on %d slots (%.3g s a token): head start %.3g s, "
-            "mean JCT -%.0f %%, p99 %.2f and p99.9 %.2f times FCFS's", chosen.name, len(recent),
-            self.slots, token_seconds, self.seconds, chosen.gain_percent, chosen.p99, chosen.p999,
+            "share %.3g of the room, mean JCT -%.0f %%, p99 %.2f and p99.9 %.2f times FCFS's",
+            chosen.name, len(recent), self.slots, token_seconds, seconds, share,
+            chosen.gain_percent, chosen.p99, chosen.p999,
         )  # fmt: skip

@@ -7,24 +7,27 @@ counts is the difference to FCFS on the same requests, not the tail itself.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, IntArray, Requests
-from ssjf.scheduler import Moving, Policy, policy
-from ssjf.scheduler.tail import either
+from ssjf.scheduler import AtArrival, Moving, Policy, policy
+from ssjf.scheduler.tail import either, with_room
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
-HEADSTARTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in units of FCFS's mean wait of those that wait
-LONGEST = 0.8  # quantile of the predictions, beyond which HEADSTART counts them as that
+HEADSTARTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in FCFS's mean waits of those that wait
+SHARES = (0.0, 0.3, 0.5, 0.8, 1.2)  # of the room, in HEADROOM
+SHORTEST, LONGEST = 0.01, 0.8  # quantiles of the predictions; beyond, one counts as that
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
-BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
 FEWEST = 1_000  # requests in a window
+BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
+SURELY = 1.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,12 @@ LEVELS = {"p99": 0.99, "p999": 0.999}
 
 class Shadow(NamedTuple):
     """What FCFS does with some traffic, in seconds: the mean wait of those that wait, the p99 of
-    the JCT, and what a token takes."""
+    the JCT, what a token takes, and the p99 of the wait."""
 
     wait: float
     tail: float
     token: float
+    tail_wait: float
 
     @classmethod
     def of(cls, fcfs: Completions) -> Self:
@@ -77,11 +81,21 @@ class Shadow(NamedTuple):
             float(waited.mean()) if len(waited) else 0.0,
             float(np.quantile(fcfs.finished_at - fcfs.requests.arrived_at, 0.99)),
             float(served.sum() / fcfs.requests.output_tokens.sum()),
+            float(np.quantile(waits, 0.99)),
         )
+
+    def room(
+        self, times: float, share: float, predicted: FloatArray, slots: int
+    ) -> tuple[float, ...]:
+        """Parameters of HEADROOM: a head start of so many mean waits, and a share of the room."""
+        shortest, longest = np.quantile(predicted, [SHORTEST, LONGEST]).tolist()
+        shortest = max(shortest, 1.0)
+        longest = max(longest, 2 * shortest)  # all may be alike
+        return times * self.wait, share, self.tail_wait, shortest, longest, self.token, float(slots)
 
 
 class Trial(NamedTuple):
-    """An order, replayed: parameters of ``tail.either``, by how much (%) it lowers FCFS's mean JCT,
+    """An order, replayed: the parameters of its score, by how much (%) it lowers FCFS's mean JCT,
     its tail as multiples of FCFS's, and whether that keeps the contract."""
 
     name: str
@@ -92,65 +106,67 @@ class Trial(NamedTuple):
     keeps: bool
 
 
-FCFS = (0.0, -1.0, 1.0, 1.0, 1.0, 1.0)
-"""Parameters of ``tail.either``."""
+FCFS = {False: (0.0, 0.0, 0.0, 1.0, 2.0, 1.0, 1.0), True: (0.0, -1.0, 1.0, 1.0, 1.0, 1.0)}
+"""Parameters that make ``tail.with_room`` FCFS and, where the order ``moves``, ``tail.either``."""
 
 
-def tuned(parameters: tuple[float, ...] = FCFS) -> Policy:
-    """The order of these parameters of ``tail.either`` (FCFS's by default)."""
-    return Policy("tuned", Moving(either, parameters))
+def tuned(parameters: tuple[float, ...] | None = None, moves: bool = False) -> Policy:
+    """The order of these parameters (FCFS's by default): of a key made at arrival or, if it
+    ``moves``, of a score that does."""
+    parameters = parameters or FCFS[moves]
+    return Policy(
+        "tuned", Moving(either, parameters) if moves else AtArrival(with_room, parameters)
+    )
 
 
-def ladder(shadow: Shadow, longest: float, moves: bool) -> dict[str, tuple[float, ...]]:
-    """The orders that are tried, by name; ``moves``: those that no static key can express too."""
+def ladder(
+    shadow: Shadow, predicted: FloatArray, slots: int, moves: bool
+) -> dict[str, tuple[float, ...]]:
+    """The orders that are tried, by name, as parameters for ``tuned``."""
+    if not moves:
+        return {
+            f"head start {times:g}w, room {share:g}": shadow.room(times, share, predicted, slots)
+            for times, share in product(HEADSTARTS, SHARES) if times or share
+        }  # fmt: skip
+    longest = float(np.quantile(predicted, LONGEST))
     rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token, longest)
     orders: dict[str, tuple[float, ...]] = {
-        f"headstart {m:g}w": (m * shadow.wait, -1.0, *rest) for m in HEADSTARTS
+        f"head start {times:g}w": (times * shadow.wait, -1.0, *rest) for times in HEADSTARTS[1:]
     }
-    if moves:
-        orders |= {f"due {weight:g}": (0.0, weight, *rest) for weight in DUES}
-        orders |= {"ssjf": (0.0, 0.0, *rest)}
-    return orders
+    orders |= {f"due {weight:g}": (0.0, weight, *rest) for weight in DUES}
+    return orders | {"ssjf": (0.0, 0.0, *rest)}
 
 
 def trials(
     requests: Requests, predicted: FloatArray, profile: Profile, server: Server,
-    contract: Contract, moves: bool = True, surely: float = 0.0, longest: float = LONGEST,
+    contract: Contract, moves: bool = False,
 ) -> list[Trial]:  # fmt: skip
-    """Every order of the ladder on these requests, FCFS first, then by gain, the best first.
-
-    ``surely``: how many standard errors a tail must be within the contract by. ``longest``: as
-    ``LONGEST``.
-    """
+    """Every order of the ladder on these requests, FCFS first, then by gain, the best first."""
     fcfs = simulate(requests, policy("fcfs"), profile, server)
     before = fcfs.finished_at - requests.arrived_at
     limits = {name: float(np.quantile(before, level)) for name, level in LEVELS.items()}
     tried = []
-    most = float(np.quantile(predicted, longest))
-    for name, parameters in ladder(Shadow.of(fcfs), most, moves).items():
-        order = tuned(parameters)
-        if parameters[1] < 0:  # a static key is faster
-            order = policy(f"headstart:{parameters[0]!r},{most!r}")
-        done = simulate(requests, order, profile, server, predicted)
+    orders = ladder(Shadow.of(fcfs), predicted, server.slots, moves)
+    for name, parameters in orders.items():
+        done = simulate(requests, tuned(parameters, moves), profile, server, predicted)
         after = done.finished_at - requests.arrived_at
         keeps = all(
-            _within(before, after, limits[each], getattr(contract, each), surely) for each in LEVELS
+            _within(before, after, limits[each], getattr(contract, each)) for each in LEVELS
         )
         ratios = {each: float(np.quantile(after, level)) / limits[each]
                   for each, level in LEVELS.items()}  # fmt: skip
         gain = 100 * (1 - float(after.mean() / before.mean()))
         tried.append(Trial(name, parameters, gain, **ratios, keeps=keeps))
-    first = Trial("fcfs", FCFS, 0.0, 1.0, 1.0, True)
+    first = Trial("fcfs", FCFS[moves], 0.0, 1.0, 1.0, True)
     return [first, *sorted(tried, key=lambda each: -each.gain_percent)]
 
 
-def _within(
-    before: FloatArray, after: FloatArray, limit: float, factor: float, surely: float
-) -> bool:
-    """Are no more beyond ``factor`` · FCFS's quantile than FCFS has beyond it?"""
+def _within(before: FloatArray, after: FloatArray, limit: float, factor: float) -> bool:
+    """Are surely no more beyond ``factor`` · FCFS's quantile than FCFS has beyond it? Of many
+    orders that are tried one would keep it by luck."""
     more = (after > factor * limit).astype(np.float64) - (before > limit)
     means = np.array([part.mean() for part in np.array_split(more, BLOCKS)])
-    return bool(means.mean() + surely * means.std(ddof=1) / BLOCKS**0.5 <= 0)
+    return bool(means.mean() + SURELY * means.std(ddof=1) / BLOCKS**0.5 <= 0)
 
 
 def best(tried: Sequence[Trial]) -> Trial:
@@ -172,9 +188,7 @@ class Tuner:
     profile: Profile
     server: Server
     contract: Contract
-    moves: bool = True
-    surely: float = 0.0
-    longest: float = LONGEST
+    moves: bool = False
     window: int = WINDOW
     chosen: list[Trial] = field(default_factory=list)
 
@@ -182,7 +196,7 @@ class Tuner:
         end = int(np.searchsorted(self.requests.arrived_at, now))
         rows = np.arange(max(0, end - self.window), end)
         if len(rows) < FEWEST:
-            return FCFS
+            return FCFS[self.moves]
         known = np.zeros(len(self.requests), bool)
         known[finished] = True
         recent = self.requests.take(rows)
@@ -190,6 +204,6 @@ class Tuner:
         lengths = np.where(known[rows], recent.output_tokens, guessed)
         recent = Requests(recent.arrived_at - recent.arrived_at[0], recent.prompt_tokens, lengths)
         tried = trials(recent, self.predicted[rows], self.profile, self.server, self.contract,
-                       self.moves, self.surely, self.longest)  # fmt: skip
+                       self.moves)  # fmt: skip
         self.chosen.append(best(tried))
         return self.chosen[-1].parameters

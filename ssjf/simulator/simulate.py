@@ -8,7 +8,6 @@ import numpy as np
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue
-from ssjf.scheduler import policy as named
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import UNLIMITED, Memory, Server
 
@@ -49,7 +48,7 @@ def simulate(
     memory: what becomes of a preempted request; by default its KV is computed again.
     jump_quiet_steps: jump over steps in which nothing changes (same result); by default where
         it pays.
-    tune: what a ``Moving`` score's parameters are from now on; asked whenever ``tune_every`` more
+    tune: what a compiled score's parameters are from now on; asked whenever ``tune_every`` more
         requests have finished, with the rows of all that have, and the time.
 
     Raises
@@ -65,12 +64,8 @@ def simulate(
     predicted = setting.predictions(policy, requests, predicted_tokens)
     ready = setting.ready_picoseconds(requests, predictor_seconds)
     setting.check(requests, profile, server, memory)
-    wait = None
-    if policy.uses_fcfs_wait:
-        fcfs = simulate(requests, named("fcfs"), profile, server, None, predictor_seconds)
-        wait = fcfs.scheduled_at - requests.arrived_at
     none = np.zeros(len(requests), np.int64)
-    queue = Queue(requests.arrived_at, requests.prompt_tokens, predicted, none, wait)
+    queue = Queue(requests.arrived_at, requests.prompt_tokens, predicted, none)
     up_to = {None: setting.JUMP_UP_TO_RUNNING, True: UNLIMITED, False: 0}[jump_quiet_steps]
     machine = setting.machine(requests, queue, policy, profile, server, memory, ready, up_to)
     run = loop.run_with_ewt if memory.on_preemption == "ewt" else loop.run

@@ -22,7 +22,7 @@ from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import policy
-from ssjf.simulator.contract import LONGEST, Contract, Tuner, tuned
+from ssjf.simulator.contract import Contract, Tuner, tuned
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
@@ -120,8 +120,8 @@ def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) ->
 
     served = {"fcfs": simulate(requests, policy("fcfs"), model, server),
               "ssjf": simulate(requests, policy("ssjf"), model, server, predicted),
-              "tuned": simulate(requests, tuned(), model, server, predicted, tune=tune,
-                                tune_every=every)}  # fmt: skip
+              "tuned": simulate(requests, tuned(None, spec.moves), model, server, predicted,
+                                tune=tune, tune_every=every)}  # fmt: skip
     at, seconds = np.array(asked).T
     firsts = np.arange(0, len(requests) - every + 1, every)
     arrived = requests.arrived_at[firsts]
@@ -153,8 +153,7 @@ def _traffic(spec: ArenaRun, slots: int, rho: float, seed: int) -> tuple[Request
 
 def _tuner(spec: ArenaRun, requests: Requests, server: Server, predicted: FloatArray) -> Tuner:
     contract = Contract.of(str(spec.contract))
-    return Tuner(requests, predicted, profile(spec.profile), server, contract, spec.moves,
-                 longest=spec.longest or LONGEST)  # fmt: skip
+    return Tuner(requests, predicted, profile(spec.profile), server, contract, spec.moves)
 
 
 def _served(
@@ -163,6 +162,6 @@ def _served(
     model = profile(spec.profile)
     if spec.contract is not None:
         tuner = _tuner(spec, requests, server, predicted)
-        return simulate(requests, tuned(), model, server, predicted, tune=tuner)
+        return simulate(requests, tuned(None, spec.moves), model, server, predicted, tune=tuner)
     order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted)

@@ -28,7 +28,6 @@ from ssjf.workload import synthetic
 Serve = Callable[[SteadyRun, Requests, Server, Any, int], Completions]
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
 """Of random numbers, for each seed."""
-ENDS = (0.01, 0.99)  # quantiles of predictions that are as good as the shortest and the longest
 SATURATING = 5000  # requests that the saturation rate is simulated with
 
 
@@ -47,14 +46,12 @@ def order_name(
     """The policy's name; with ``times`` its numbers come from FCFS's queue of this traffic."""
     if spec.times is None:
         return spec.policy
-    fcfs = simulate(requests, policy("fcfs"), model, server)
-    shadow = Shadow.of(fcfs)
+    shadow = Shadow.of(simulate(requests, policy("fcfs"), model, server))
     wait = max(shadow.wait, 1e-6)
     if spec.policy == "due":
-        numbers = [spec.times, wait, *shadow[1:]]
+        numbers = [spec.times, wait, shadow.tail, shadow.token]
     elif spec.policy == "headroom":
-        tail_wait = float(np.quantile(fcfs.scheduled_at - requests.arrived_at, 0.99))
-        numbers = [spec.times, tail_wait, *np.quantile(predicted, ENDS)]
+        numbers = [*shadow.room(spec.times, spec.share or 0.0, predicted, server.slots)]
     else:
         most = [] if spec.longest is None else [np.quantile(predicted, spec.longest)]
         numbers = [spec.times * wait, *most]

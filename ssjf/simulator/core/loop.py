@@ -104,6 +104,8 @@ def _reach_tokens(m, requests, extra, tables, times, cells):
             times[FINISHED_AT, i] = m.now
             m.done += 1
             m.blocked = 0
+            if m.at_arrival:
+                m.in_flight_tokens -= x.base
         i = following
 
 
@@ -136,6 +138,8 @@ def _arrive(m, requests, extra, tables, times, cells):
     if m.copy_ends <= m.now:
         swap.end_copies(m, requests, extra, tables, cells)
     while m.next_ready <= m.now:
+        if m.at_arrival:
+            order.make_key(m, requests, extra, m.next)
         order.wait(m, requests, extra, tables, m.next)
         m.next += 1
         m.next_ready = times[READY, m.next] if m.next < len(requests) else NEVER

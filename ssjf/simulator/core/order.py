@@ -124,6 +124,18 @@ def moving(m, r, x):
 
 
 @compiled
+def make_key(m, requests, extra, i):
+    """The score of i, which arrives, from what is in flight; it is, too, from now on."""
+    in_flight, x = m.next - m.done, extra[i]
+    if in_flight == 0:
+        m.in_flight_tokens = 0.0  # whatever sums of floats have come to
+    requests[i].score = call(
+        m.function, x.arrived, x.base, float(in_flight), m.in_flight_tokens, m.parameters
+    )
+    m.in_flight_tokens += x.base
+
+
+@compiled
 def score(m, requests, extra, tables, i):
     """The score of i now, also noted in ``score``, where what only changes at events is kept."""
     r, x = requests[i], extra[i]

@@ -10,7 +10,8 @@ from ssjf.simulator.server import ON_PREEMPTION, Memory
 from ssjf.simulator.profile import PICOSECONDS, Profile
 from ssjf.simulator.server import Server
 from ssjf.errors import InputError
-from ssjf.scheduler import Moving, OraclePolicy, Policy, Queue
+from ssjf.scheduler import OraclePolicy, Policy, Queue
+from ssjf.scheduler.base import Compiled
 from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
 from ssjf.request import FloatArray, Requests
 
@@ -141,10 +142,13 @@ def machine(
     m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
     _set_server(m, profile, server)
     _set_memory(m, server, memory)
-    moving = policy.score if isinstance(policy.score, Moving) else None
+    function = policy.score if isinstance(policy.score, Compiled) else None
     _set_policy(m, policy, remaining, time_model(profile))
-    if moving:
-        _set_function(record, moving)
+    if function:
+        _set_function(record, function)
+        m["at_arrival"] = policy.made_at_arrival
+        if not policy.made_at_arrival:
+            m["kind"] = state.MOVING
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
@@ -172,7 +176,7 @@ def machine(
     if remaining or memory.on_preemption == "ewt":
         extra["arrived"] = queue.arrived_at
         extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + profile.start_up_steps
-    if moving:
+    if function:
         extra["arrived"], extra["base"] = queue.arrived_at, queue.predicted_tokens
     elif not remaining and policy.in_time != "any":
         _set_scores(records, extra, ready, policy, queue)
@@ -223,16 +227,15 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
         m[f"{name}_growth"] = growth
 
 
-def _set_function(record: np.ndarray, moving: Moving) -> None:
+def _set_function(record: np.ndarray, score: Compiled) -> None:
     m = record[0]
-    m["kind"] = state.MOVING
-    m["function"] = native(moving.function, len(moving.parameters)).address
-    set_parameters(m, moving.parameters)
+    m["function"] = native(score.function, len(score.parameters)).address
+    set_parameters(m, score.parameters)
     m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others lie behind it
 
 
 def set_parameters(m, values: Sequence[float]) -> None:
-    """Those of a MOVING score, from now on."""
+    """Those of a compiled score, from now on."""
     for name, value in zip(state.PARAMETERS, values, strict=False):
         m[name] = value
 

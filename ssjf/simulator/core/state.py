@@ -60,8 +60,8 @@ COUNTS = (
 TIMES = ("busy", "stall", "link_out_busy", "link_in_busy")
 """What is counted; see ``simulate.SimulatedCompletions``."""
 
-PARAMETERS = tuple(f"parameter_{i}" for i in range(6))
-"""Of a MOVING score, one after the other in memory."""
+PARAMETERS = tuple(f"parameter_{i}" for i in range(8))
+"""Of a compiled score, one after the other in memory."""
 
 MACHINE = _record(
     # of the step
@@ -72,19 +72,21 @@ MACHINE = _record(
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
     "ranked follows tracked reserves host_blocks latency out_time in_time overlap spare_blocks "
-    "ahead levels order_growth wait_growth function parameters "
+    "ahead levels order_growth wait_growth function parameters at_arrival "
     # of the two tiers, and totals
     "host_free leaving residents resident swapped uploading out_free_at in_free_at out_first "
     "out_last in_first in_last copy_ends asked asked_running least_host_free "
     + " ".join(COUNTS + TIMES),
-    "promotion order_prefill order_context order_token wait_prefill wait_context wait_token "
+    "in_flight_tokens promotion "
+    "order_prefill order_context order_token wait_prefill wait_context wait_token "
     + " ".join(PARAMETERS),
 )
 """``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
 ``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
 ``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
 blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. ``order_*``
-is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``leaving``:
+is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``at_arrival``:
+the policy's function makes each score then, of ``in_flight_tokens`` among others. ``leaving``:
 blocks whose copy is under way; ``residents``: those that wait with their KV on the device,
 ``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
 
@@ -107,6 +109,6 @@ EXTRA = _record(
 """What only some need. ``kv``: tokens whose KV exists; ``tokens``: those of this step;
 ``prefilled``: is the KV of its prompt there; ``order``: of admission; ``spot``: its place in a
 list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score, or
-``base`` the prediction that a MOVING one reads."""
+``base`` the prediction that a compiled one reads."""
 
 ENTRY = _record("item key")  # of a float, its ``order.sortable``
