@@ -27,7 +27,7 @@ DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
 FEWEST = 1_000  # requests in a window
 BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
-SURELY = 1.0  # standard errors
+SURELY = 0.5  # standard errors
 
 
 @dataclass(frozen=True)
