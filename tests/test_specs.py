@@ -50,7 +50,8 @@ def test_every_committed_run_is_read_and_written_byte_for_byte():
 
 def test_every_committed_run_is_one_that_an_experiment_asks_for():
     specs = [spec for each in grid.experiments().values() for spec in each.specs()]
-    specs += grid.experiment("vllm-calibration").specs(deployment="cpu-mid")
+    for name in ("cpu-mid", "cpu-tiny-float32", "cpu-mid-float32"):
+        specs += grid.experiment("vllm-calibration").specs(deployment=name)
     asked = {store.digest(spec) for spec in specs}
     assert {file.parent.name for file in stored()} <= asked
 
