@@ -92,6 +92,29 @@ def test_bodies_that_teach_nothing(told, reason):
     assert length(Response(), json.dumps(told).encode()) == reason
 
 
+OTHERS = [
+    ("/v1/responses", {"output": [{"status": "completed", "content": [{"text": TRICK}]}],
+                       "status": "{}", "text": {"format": {"type": "text"}}, "usage": {
+                           "input_tokens": 99, "input_tokens_details": {"cached_tokens": 5},
+                           "output_tokens": 9, "output_tokens_details": {}}}),
+    ("/v1/messages", {"content": [{"type": "text", "text": '"output_tokens": 1'}],
+                      "stop_reason": "{}", "usage": {"input_tokens": 4, "output_tokens": 9}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "told"), OTHERS, ids=[route for route, _ in OTHERS])
+@pytest.mark.parametrize("kind", [Response, SseResponse])
+def test_answers_of_the_other_two_routes(route, told, kind):
+    """As one object, and as the last of a stream's events."""
+    words = {"/v1/responses": ("completed", "incomplete", "failed"),
+             "/v1/messages": ("end_turn", "max_tokens", "tool_use")}[route]  # fmt: skip
+    for word, expected in zip(words, (9, (9, "cut off"), "other_finish"), strict=True):
+        text = json.dumps(told).replace('"{}"', f'"{word}"')
+        if kind is SseResponse:
+            text = f'event: start\ndata: {{"usage": {{"output_tokens": 0}}}}\n\ndata: {text}\n\n'
+        assert length(kind(route), text.encode(), 50) == expected
+
+
 CHUNKS = [({"role": "assistant", "content": ""}, None), ({"content": "Hello"}, None),
           ({"reasoning": "so"}, None), ({"tool_calls": [{"index": 0}]}, None),
           ({"content": ""}, "stop")]  # fmt: skip

@@ -74,7 +74,9 @@ SAYS_400 = {"messages": [{"role": "user", "content": "400"}]}
      (COMPLETIONS, {"prompt": "400", "max_tokens": "8"}, 400),
      (COMPLETIONS, {"prompt": ["7", "300", "20"], "max_tokens": 999}, 300),
      (CHAT, SAYS_400, 400), (CHAT, SAYS_400 | {"max_tokens": 9}, 9),
-     (CHAT, SAYS_400 | {"max_tokens": 9, "max_completion_tokens": 8}, 8)],
+     (CHAT, SAYS_400 | {"max_tokens": 9, "max_completion_tokens": 8}, 8),
+     ("/v1/responses", {"input": "400"}, 400), ("/v1/messages", SAYS_400 | {"max_tokens": 9}, 9),
+     ("/v1/responses", {"input": SAYS_400["messages"], "max_output_tokens": 6}, 6)],
 )  # fmt: skip
 def test_the_longest_prompt_counts_up_to_what_the_client_allows(echoes, path, members, tokens):
     assert key(echoes, path, **members) == tokens * 1000

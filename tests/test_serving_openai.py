@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.serving.openai import (
+    CHAT,
+    COMPLETIONS,
     MAX_PROMPTS,
+    MESSAGES,
+    RESPONSES,
     NotPredicted,
     completion_request,
     max_tokens,
@@ -17,7 +21,7 @@ from ssjf.workload.texts import Texts
 
 
 def read(body, chat=False, history=False):
-    return completion_request(body, chat, history)
+    return completion_request(body, CHAT if chat else COMPLETIONS, history)
 
 
 REFUSED = {
@@ -89,4 +93,25 @@ def test_pictures_and_tools_of_a_conversation_are_left_out():
      ({"max_tokens": True}, True, None), ({"max_tokens": 0}, False, None)],
 )  # fmt: skip
 def test_the_most_that_a_client_allows(members, chat, most):
-    assert max_tokens(members, chat) == most
+    assert max_tokens(members, CHAT if chat else COMPLETIONS) == most
+
+
+SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": [{"type": "input_text", "text": "c"}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "route", "prompts", "most"),
+    [({"input": "a"}, RESPONSES, ("a",), None),
+     ({"input": SAID, "max_output_tokens": 7, "max_tokens": 3}, RESPONSES, ("c",), 7),
+     ({"messages": SAID, "max_tokens": 9, "max_output_tokens": 3}, MESSAGES, ("c",), 9)],
+)  # fmt: skip
+def test_requests_of_the_other_two_routes(body, route, prompts, most):
+    found = completion_request(body | {"model": "m"}, route, history=False)
+    assert (found.prompts, found.max_tokens, found.model, found.n) == (prompts, most, "m", 1)
+
+
+@pytest.mark.parametrize("given", [None, 3, [], [{"type": "function_call_output"}], [["a"]]])
+def test_input_without_a_user(given):
+    with pytest.raises(NotPredicted, match="no_text"):
+        completion_request({"input": given}, RESPONSES, history=False)

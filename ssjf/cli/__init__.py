@@ -10,6 +10,7 @@ from ssjf.cli.common import Group
 from ssjf.cli.data import data
 from ssjf.cli.demo import demo
 from ssjf.cli.proxy import predict, train
+from ssjf.cli.route import route
 from ssjf.cli.simulate import simulate
 from ssjf.cli.study import arena, check, list_names, notebook, report, run
 from ssjf.cli.vllm import calibrate, model, serve
@@ -23,5 +24,5 @@ def main() -> None:
 
 
 for command in (arena, bench, calibrate, check, data, demo, list_names, model, notebook, predict,
-                report, run, serve, simulate, train):  # fmt: skip
+                report, route, run, serve, simulate, train):  # fmt: skip
     main.add_command(command)

@@ -16,6 +16,7 @@ from ssjf.errors import InputError, unknown
 _EXTRAS = {
     "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
     "proxy": ("onnxruntime", "tokenizers"),
+    "serve": ("httpx", "prometheus_client", "uvicorn"),
 }
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 

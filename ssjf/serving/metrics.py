@@ -39,6 +39,8 @@ class Metrics:
         self.contract_gain = Gauge("ssjf_contract_gain_percent", gain)
         tail = "The tail of the JCT over that of FCFS, replayed."
         self.contract_tail = Gauge("ssjf_contract_tail_ratio", tail, ["quantile"])
+        resent = "Requests sent again by `ssjf route`: no answer had begun when their server left."
+        self.resent = by("resent", resent)
         self.learned = by("learned", "Finished requests that were learned from.")
         self.not_learned = by("not_learned", "Predicted requests not learned from.", "reason")
         self.failures = by("predictor_failures", "Calls of the predictor that failed.")

@@ -12,8 +12,6 @@ from collections import OrderedDict
 from ssjf.errors import InputError
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import (
-    CHAT,
-    COMPLETIONS,
     Application,
     IncomingRequest,
     Message,
@@ -21,6 +19,7 @@ from ssjf.serving.openai import (
     Receive,
     Scope,
     Send,
+    route_of,
 )
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor, load
@@ -31,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Sets the header X-Vllm-Priority of POST /v1/completions and /v1/chat/completions.
+    """Sets the header X-Vllm-Priority of what is posted to the routes of ``openai.LIMITS``.
 
     All else passes untouched, and so does a request with a priority of its client's. Requests
     without a prediction are counted by reason. Options come from the environment (see
@@ -149,7 +148,7 @@ class OvertakingCounter:
 
 def _is_completion(scope: Scope) -> bool:
     posted = scope["type"] == "http" and scope["method"] == "POST"
-    return posted and scope["path"].endswith((CHAT, COMPLETIONS))
+    return posted and route_of(scope["path"]) is not None
 
 
 def _log_at(level: str) -> None:

@@ -1,4 +1,4 @@
-"""A completion request of the OpenAI API: as ASGI receives it, and what it asks for."""
+"""A completion request (OpenAI's API, Anthropic's): as ASGI receives it, and what it asks for."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -12,6 +12,12 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"  # OpenAI's newer, and Anthropic's
+LIMITS = {
+    CHAT: ("max_completion_tokens", "max_tokens"), COMPLETIONS: ("max_tokens",),
+    RESPONSES: ("max_output_tokens",), MESSAGES: ("max_tokens",),
+}  # fmt: skip
+"""Of each route, what a body calls the most tokens of its answer, the first that is there."""
 MAX_PROMPTS = 64  # of one request; a longer list is not predicted
 COMPLETION_TOKENS = 16  # default max_tokens of /v1/completions
 ROLES = {"user": "[USER]", "assistant": "[ASSISTANT]"}
@@ -24,16 +30,19 @@ class NotPredicted(Exception):
 class IncomingRequest:
     """One HTTP request: its headers, the part of its body that was read, and its client.
 
-    ``scope`` is what the application gets; setting a header changes it.
+    ``scope`` is what the application gets; setting a header changes it. ``route``: which of
+    ``LIMITS`` its path is.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self._receive = scope, receive
+        self.route = route_of(scope["path"]) or COMPLETIONS
         self._read: list[Message] = []
         self.disconnected = False
 
-    async def body(self, max_bytes: int) -> bytes:
-        """The whole body; NotPredicted if it is larger, compressed or not sent to its end."""
+    async def body(self, max_bytes: int, encoded: bool = False) -> bytes:
+        """The whole body; NotPredicted if it is larger, not sent to its end or, unless that is
+        allowed, compressed."""
         length = self.header(b"content-length") or b""
         if length.isdigit() and int(length) > max_bytes:
             raise NotPredicted("too_large")
@@ -47,7 +56,7 @@ class IncomingRequest:
             more = message.get("more_body", False)
             if size > max_bytes:
                 raise NotPredicted("too_large")
-        if self.header(b"content-encoding") not in (None, b"identity"):
+        if not encoded and self.header(b"content-encoding") not in (None, b"identity"):
             raise NotPredicted("encoded")
         return b"".join(message.get("body", b"") for message in self._read)
 
@@ -64,15 +73,16 @@ class IncomingRequest:
         """The value of a header, or None."""
         return next((value for key, value in self.scope["headers"] if key.lower() == name), None)
 
-    def set_header(self, name: bytes, value: bytes) -> None:
-        """Replace a header, or add it."""
+    def set_header(self, name: bytes, value: bytes | None) -> None:
+        """Replace a header, or add it; None removes it."""
         headers = [(k, v) for k, v in self.scope["headers"] if k.lower() != name]
-        self.scope = {**self.scope, "headers": [*headers, (name, value)]}
+        added = [] if value is None else [(name, value)]
+        self.scope = {**self.scope, "headers": [*headers, *added]}
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Prompts, model, max_tokens and n of an OpenAI request.
+    """Prompts, model, max_tokens and n of a request.
 
     prompts: the longest answer to any of them counts. max_tokens: None for no limit. n: answers
     to all prompts together.
@@ -97,23 +107,34 @@ def parsed(data: bytes) -> dict[str, Any]:
     return body
 
 
-def completion_request(body: Mapping[str, Any], chat: bool, history: bool) -> CompletionRequest:
+def route_of(path: str) -> str | None:
+    """Which of the routes of ``LIMITS`` a path is, under whatever root."""
+    return next((route for route in LIMITS if path.endswith(route)), None)
+
+
+def completion_request(body: Mapping[str, Any], route: str, history: bool) -> CompletionRequest:
     """The request of a body; NotPredicted where it holds no text.
 
     ``history``: the proxy was trained on a conversation's earlier turns, too.
     """
-    prompts = (_conversation(body, history),) if chat else _prompts(body.get("prompt"))
+    if route == COMPLETIONS:
+        prompts = _prompts(body.get("prompt"))
+    elif route == RESPONSES and isinstance(body.get("input"), str):
+        prompts = (body["input"],)
+    else:
+        prompts = (_conversation(body.get("input" if route == RESPONSES else "messages"), history),)
     model = body.get("model")
     n = max(_count(body.get("n")) or 1, _count(body.get("best_of")) or 1) * len(prompts)
     name = model if isinstance(model, str) else ""
-    return CompletionRequest(prompts, name, max_tokens(body, chat), n)
+    return CompletionRequest(prompts, name, max_tokens(body, route), n)
 
 
-def max_tokens(body: Mapping[str, Any], chat: bool) -> int | None:
+def max_tokens(body: Mapping[str, Any], route: str) -> int | None:
     """The most tokens of an answer that the client allows, or None."""
-    if chat and (limit := _count(body.get("max_completion_tokens"))):
-        return limit
-    return _count(body.get("max_tokens", None if chat else COMPLETION_TOKENS))
+    limit = next(filter(None, (_count(body.get(name)) for name in LIMITS[route])), None)
+    if route == COMPLETIONS and "max_tokens" not in body:
+        return COMPLETION_TOKENS
+    return limit
 
 
 def _count(value: Any) -> int | None:
@@ -131,12 +152,11 @@ def _prompts(prompt: Any) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-def _conversation(body: Mapping[str, Any], history: bool) -> str:
+def _conversation(messages: Any, history: bool) -> str:
     """The user's last message, with the turns before it where ``history`` is read.
 
     The form is that of ``Texts.text``: messages of the system and of tools are left out.
     """
-    messages = body.get("messages")
     pairs = [_message(each) for each in messages] if isinstance(messages, list) else []
     turns = [(role, text) for role, text in pairs if role in ROLES]
     last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=None)

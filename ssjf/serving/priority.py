@@ -20,6 +20,7 @@ from ssjf.serving.predictor import Predictor
 from ssjf.serving.tuner import TYPICAL_TOKENS, Tuner
 
 HEADER = b"x-vllm-priority"  # it goes before the body's priority
+ESTIMATE = b"x-ssjf-predicted-tokens"  # for who comes after us; none where nothing was predicted
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
 LARGEST = 2**53 - 1  # a whole number that every reader keeps
 RECENT = 255  # predictions whose median stands in for a missing one
@@ -95,11 +96,12 @@ class Prioritiser:
             raise
         if self._respects_priority and "priority" in body:
             raise NotPredicted("client_priority")
-        chat = request.scope["path"].endswith(openai.CHAT)
-        predicted = await self._predict(body, chat, arrived_at)
+        predicted = await self._predict(body, request.route, arrived_at)
         tokens = predicted[1].tokens if predicted else self._median()
-        limit = openai.max_tokens(body, chat) if self._respects_limit else None
-        self._set(request, arrived_at, min(tokens, limit or math.inf))
+        limit = openai.max_tokens(body, request.route) if self._respects_limit else None
+        tokens = min(tokens, limit or math.inf)
+        self._set(request, arrived_at, tokens)
+        request.set_header(ESTIMATE, b"%d" % tokens if predicted else None)
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
         return predicted
 
@@ -112,11 +114,11 @@ class Prioritiser:
         self._keys.in_flight.leave(request)
 
     async def _predict(
-        self, body: Mapping[str, Any], chat: bool, arrived_at: float
+        self, body: Mapping[str, Any], route: str, arrived_at: float
     ) -> Predicted | None:
         try:
             history = self._predictor.forecaster.history
-            request = openai.completion_request(body, chat, history)
+            request = openai.completion_request(body, route, history)
             forecast = await self._predictor.forecast(request, arrived_at)
         except NotPredicted as why:
             metrics().unpredicted.labels(str(why)).inc()

@@ -4,12 +4,22 @@ import json
 import re
 from collections.abc import Callable
 
+from ssjf.serving import openai
 from ssjf.serving.openai import IncomingRequest, Message, Send
 
 TAIL_BYTES = 2**18  # of a longer body only the end is kept
 LINE_BYTES = 2**18  # a longer event is not read
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
-_TOKENS = re.compile(rb'"usage"\s*:\s*\{[^{}]*?"completion_tokens"\s*:\s*(\d+)')
+_CHAT_TOKENS = rb'"usage"\s*:\s*\{[^{}]*?"completion_tokens"\s*:\s*(\d+)'
+_OTHER_TOKENS = rb'"output_tokens"\s*:\s*(\d+)'
+ENDINGS = {
+    openai.CHAT: (rb'"finish_reason"\s*:\s*"(\w+)"', _CHAT_TOKENS),
+    openai.COMPLETIONS: (rb'"finish_reason"\s*:\s*"(\w+)"', _CHAT_TOKENS),
+    openai.RESPONSES: (rb'"status"\s*:\s*"(\w+)"', _OTHER_TOKENS),
+    openai.MESSAGES: (rb'"stop_reason"\s*:\s*"(\w+)"', _OTHER_TOKENS),
+}
+"""Of each route, how a response says why it ended, and after how many tokens."""
+STOPPED = ("stop", "completed", "end_turn", "stop_sequence")
+CUT_OFF = ("length", "incomplete", "max_tokens")
 _GENERATED = ("content", "reasoning", "reasoning_content", "tool_calls")
 
 
@@ -20,7 +30,8 @@ class NotLearnable(Exception):
 class Response:
     """A body that comes as one JSON object, at whose end are finish reason and usage."""
 
-    def __init__(self) -> None:
+    def __init__(self, route: str = openai.COMPLETIONS) -> None:
+        self._patterns = ENDINGS[route]
         self._tail = b""
 
     def add(self, data: bytes) -> None:
@@ -29,7 +40,15 @@ class Response:
 
     def _read(self) -> tuple[str, int]:
         """Finish reason and length; "" and 0 where they are not there."""
-        return _ending(self._tail)
+        return self._ending(self._tail)
+
+    def _ending(self, data: bytes) -> tuple[str, int]:
+        """The last finish reason and usage in some JSON; "" and 0 where there is none.
+
+        Quotes within an answer are escaped: a match is no part of its text.
+        """
+        finish, tokens = (re.findall(pattern, data) for pattern in self._patterns)
+        return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
 
     def output_tokens(self) -> tuple[int, bool]:
         """Length of an answer that the model ended, or a limit, which makes the second true.
@@ -37,17 +56,18 @@ class Response:
         NotLearnable for any other.
         """
         finish, tokens = self._read()
-        if finish not in ("stop", "length", ""):
+        if finish not in (*STOPPED, *CUT_OFF, ""):
             raise NotLearnable("other_finish")
         if not finish or tokens < 1:
             raise NotLearnable("unreadable")
-        return tokens, finish == "length"
+        return tokens, finish in CUT_OFF
 
 
 class SseResponse(Response):
     """A body of server-sent events: the last usage in it, else one token per event."""
 
-    def __init__(self) -> None:
+    def __init__(self, route: str = openai.COMPLETIONS) -> None:
+        super().__init__(route)
         self._line, self._finish = b"", ""
         self._events, self._usage = 0, 0
 
@@ -60,7 +80,7 @@ class SseResponse(Response):
             self._line = self._line[: LINE_BYTES + 1]
 
     def _event(self, data: bytes) -> None:
-        finish, tokens = _ending(data)
+        finish, tokens = self._ending(data)
         self._finish, self._usage = finish or self._finish, tokens or self._usage
         try:
             choice = json.loads(data)["choices"][0]
@@ -93,7 +113,7 @@ class ResponseObserver:
 
     def _read(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._response = _reader(message)
+            self._response = _reader(message, self._request.route)
         elif message["type"] == "http.response.body":
             data, more = message.get("body", b""), message.get("more_body", False)
             if data or not more:
@@ -110,7 +130,7 @@ class ResponseObserver:
         return self._response
 
 
-def _reader(message: Message) -> Response:
+def _reader(message: Message, route: str) -> Response:
     """What reads the body that follows this ``http.response.start``."""
     headers = {key.lower(): value for key, value in message.get("headers", ())}
     if message["status"] != 200:
@@ -118,13 +138,4 @@ def _reader(message: Message) -> Response:
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise NotLearnable("encoded")
     streamed = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-    return SseResponse() if streamed else Response()
-
-
-def _ending(data: bytes) -> tuple[str, int]:
-    """The last finish reason and usage in some JSON; "" and 0 where there is none.
-
-    Quotes within an answer are escaped: a match is no part of its text.
-    """
-    finish, tokens = _FINISH.findall(data), _TOKENS.findall(data)
-    return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
+    return SseResponse(route) if streamed else Response(route)

@@ -1,0 +1,207 @@
+"""The middleware in front of servers that were started otherwise: ``ssjf route``.
+
+A small reverse proxy. It orders by ``priority``, in the body and as X-Vllm-Priority, tells its
+estimate (X-SSJF-Predicted-Tokens), and sends a request to the server with the fewest under way; all
+else it passes on as it is. A completion of which no answer has begun when its server goes away is
+sent again, there or elsewhere: a client is answered once.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from ssjf.errors import InputError
+from ssjf.serving.metrics import metrics
+from ssjf.serving.openai import (
+    IncomingRequest,
+    Message,
+    NotPredicted,
+    Receive,
+    Scope,
+    Send,
+    route_of,
+)
+from ssjf.serving.priority import HEADER
+
+METRICS = "/ssjf/metrics"  # ours; /metrics is the server's
+AGAIN_SECONDS = 0.2  # between two tries
+CHECK_SECONDS = 10.0  # to answer at all, when it starts
+MOST_BODY_BYTES = 2**26
+OF_A_HOP = {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+            b"proxy-authenticate", b"proxy-authorization"}  # fmt: skip
+OF_A_REQUEST = OF_A_HOP | {b"host", b"content-length", b"expect"}  # which are made anew
+
+
+class Route:
+    """An ASGI application that passes requests on to ``upstreams``, base URLs.
+
+    wait_seconds: how long a completion waits for a server to come back.
+    """
+
+    def __init__(self, upstreams: Sequence[str], wait_seconds: float = 60.0) -> None:
+        self.in_flight = dict.fromkeys(upstreams, 0)
+        self._gone_at = dict.fromkeys(upstreams, float("-inf"))
+        self._wait_seconds = wait_seconds
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["path"] == METRICS:
+            await _reply(send, 200, _metrics(), b"text/plain; version=0.0.4; charset=utf-8")
+        else:
+            await self._pass_on(IncomingRequest(scope, receive), send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+                self._client = httpx.AsyncClient(timeout=None, limits=limits)
+            else:
+                assert self._client is not None
+                await self._client.aclose()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _pass_on(self, request: IncomingRequest, send: Send) -> None:
+        """Answer a request, or give it up where its client does."""
+        try:
+            body = await request.body(MOST_BODY_BYTES, encoded=True)
+            if route_of(request.scope["path"]) and request.header(b"content-encoding") is None:
+                body = with_priority(body, request.header(HEADER))
+        except NotPredicted as why:
+            if not request.disconnected:
+                await _fail(send, 413, f"the body is {why}; at most {MOST_BODY_BYTES} bytes")
+            return
+        answer = asyncio.create_task(self._answer(request, body, send))
+        given_up = asyncio.create_task(_disconnected(request))
+        await asyncio.wait([answer, given_up], return_when=asyncio.FIRST_COMPLETED)
+        for task in (given_up, answer):
+            if not task.done():
+                task.cancel()
+        with suppress(asyncio.CancelledError):
+            await answer
+
+    async def _answer(self, request: IncomingRequest, body: bytes, send: Send) -> None:
+        is_completion = route_of(request.scope["path"]) is not None
+        until, begun = time.monotonic() + self._wait_seconds, Begun(send)
+        while True:
+            upstream = min(self.in_flight, key=lambda url: (self._rests(url), self.in_flight[url]))
+            self.in_flight[upstream] += 1
+            try:
+                return await self._ask(upstream, request, body, begun)
+            except httpx.HTTPError as error:
+                self._gone_at[upstream] = time.monotonic()
+                if begun.is_true:
+                    raise  # the connection is closed: its client sees that the answer is not whole
+                never_sent = isinstance(error, httpx.ConnectError)
+                if not (is_completion or never_sent) or time.monotonic() > until:
+                    words = f"{upstream} does not answer ({type(error).__name__})"
+                    return await _fail(send, 502, words)
+                metrics().resent.inc()
+            finally:
+                self.in_flight[upstream] -= 1
+            if all(map(self._rests, self.in_flight)):
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def _rests(self, upstream: str) -> bool:
+        """Was it away just now?"""
+        return time.monotonic() - self._gone_at[upstream] < AGAIN_SECONDS
+
+    async def _ask(
+        self, upstream: str, request: IncomingRequest, body: bytes, begun: "Begun"
+    ) -> None:
+        """Send a request to a server, and its answer to the client as it comes."""
+        assert self._client is not None
+        scope = request.scope
+        url = httpx.URL(upstream.rstrip("/") + scope["path"], query=scope.get("query_string", b""))
+        headers = [(k, v) for k, v in scope["headers"] if k.lower() not in OF_A_REQUEST]
+        # A request of its own: the client's would be given headers that were not sent
+        asked = httpx.Request(scope["method"], url, headers=headers, content=body)
+        answer = await self._client.send(asked, stream=True)
+        try:
+            told = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in OF_A_HOP]
+            start = {"type": "http.response.start", "status": answer.status_code, "headers": told}
+            parts = answer.aiter_raw()
+            if "content-length" in answer.headers:  # all at once: whole, or asked for again
+                rest = [part async for part in parts]
+                await begun(start)
+                return await begun({"type": "http.response.body", "body": b"".join(rest)})
+            first = await anext(parts, b"")
+            await begun(start)
+            await begun({"type": "http.response.body", "body": first, "more_body": True})
+            async for part in parts:
+                await begun({"type": "http.response.body", "body": part, "more_body": True})
+            await begun({"type": "http.response.body", "body": b""})
+        finally:
+            await answer.aclose()
+
+
+class Begun:
+    """Sends messages, and knows whether any was."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.is_true = send, False
+
+    async def __call__(self, message: Message) -> None:
+        self.is_true = True
+        await self._send(message)
+
+
+def with_priority(body: bytes, priority: bytes | None) -> bytes:
+    """The body with ``priority`` as its last member, which is the one that counts, for servers
+    before vLLM 0.28 and routers that keep no header; what is no object stays as it is."""
+    start, end = body.lstrip()[:1], body.rstrip()
+    if priority is None or start != b"{" or not end.endswith(b"}"):
+        return body
+    before = end[:-1].rstrip()
+    comma = b"" if before.endswith(b"{") else b","
+    return before + comma + b'"priority":' + priority + b"}"
+
+
+async def check(upstreams: Sequence[str]) -> None:
+    """InputError unless all are URLs of servers that answer."""
+    if not upstreams:
+        raise InputError("there must be at least one --upstream URL")
+    async with httpx.AsyncClient(timeout=CHECK_SECONDS) as client:
+        for each in upstreams:
+            try:
+                answer = await client.get(each.rstrip("/") + "/health")
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                raise InputError(
+                    f"upstream {each} does not answer ({type(error).__name__}: {error}); give the "
+                    "URL of a server that runs, as http://127.0.0.1:8000"
+                ) from None
+            if answer.status_code >= 500:
+                raise InputError(f"upstream {each} answers GET /health with {answer.status_code}")
+
+
+async def _disconnected(request: IncomingRequest) -> None:
+    while not request.disconnected:
+        await request.receive()
+
+
+async def _reply(send: Send, status: int, body: bytes, kind: bytes) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _fail(send: Send, status: int, words: str) -> None:
+    error: dict[str, Any] = {"error": {"message": f"ssjf: {words}", "code": status}}
+    await _reply(send, status, json.dumps(error).encode(), b"application/json")
+
+
+def _metrics() -> bytes:
+    from prometheus_client import generate_latest
+
+    return generate_latest()
