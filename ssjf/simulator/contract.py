@@ -20,8 +20,8 @@ from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
-HEADSTARTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in FCFS's mean waits of those that wait
-SHARES = (0.0, 0.3, 0.5, 0.8, 1.2)  # of the room, in HEADROOM
+HEADSTARTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in FCFS's mean waits of those that wait
+SHARES = (0.3, 0.8)  # of the room, in HEADROOM
 SHORTEST, LONGEST = 0.01, 0.8  # quantiles of the predictions; beyond, one counts as that
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
@@ -126,12 +126,12 @@ def ladder(
     if not moves:
         return {
             f"head start {times:g}w, room {share:g}": shadow.room(times, share, predicted, slots)
-            for times, share in product(HEADSTARTS, SHARES) if times or share
-        }  # fmt: skip
+            for times, share in product(HEADSTARTS, SHARES)
+        }
     longest = float(np.quantile(predicted, LONGEST))
     rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token, longest)
     orders: dict[str, tuple[float, ...]] = {
-        f"head start {times:g}w": (times * shadow.wait, -1.0, *rest) for times in HEADSTARTS[1:]
+        f"head start {times:g}w": (times * shadow.wait, -1.0, *rest) for times in HEADSTARTS
     }
     orders |= {f"due {weight:g}": (0.0, weight, *rest) for weight in DUES}
     return orders | {"ssjf": (0.0, 0.0, *rest)}
