@@ -147,8 +147,8 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
     alone = rows[rows["workload"] == ALONE]
     plain, in_order = (alone[alone["series"] == series] for series in (PLAIN, IN_ORDER))
     goal = GOAL_OVERHEAD_MS + float(per_seed(in_order)["predictor_ms"].mean())
-    ttft_ms = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, in_order)]
-    later = bootstrap.difference(*ttft_ms, groups=_groups(plain))
+    before, after = (1e3 * part["ttft_seconds"].to_numpy() for part in (plain, in_order))
+    later = bootstrap.difference(before, after, groups=_groups(plain))
     costs.append((f"TTFT later at the client, {ALONE} (ms)", goal, later))
     return pd.DataFrame(
         {
