@@ -31,7 +31,7 @@ resimulate: $(VENV)/.notebooks
 retrain: $(VENV)/.test
 	SSJF_RESULTS=results/scratch/retrained $(BIN)/ssjf run trainings
 
-remeasure: $(VENV)/.notebooks vllm
+remeasure: $(VENV)/.test vllm
 	SSJF_RESULTS=results/scratch/remeasured $(BIN)/ssjf run measurements
 
 test: $(VENV)/.test

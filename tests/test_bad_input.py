@@ -38,7 +38,6 @@ UNKNOWN = [
     (["data", "get", "lmsys"], "data set 'lmsys'", "azure-conv-2023"),
     (["server"], "command 'server'", "simulate"),
     (["data", "fetch"], "command 'fetch'", "get"),
-    (["bench", "fetch"], "command 'fetch'", "serve"),
     (["model", "fetch"], "command 'fetch'", "make"),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from commands import contents, process, refused, ssjf, trace
-from ssjf.experiments import bench, grid, store
+from ssjf.experiments import grid, store
 from ssjf.files import sha256
 from ssjf.scheduler import known_policies
 from ssjf.simulator.profile import builtin_profiles
@@ -22,9 +22,6 @@ POLICY_FIELDS = {
     "slowdown_mean", "slowdown_p99",
     "queue_depth_mean", "queue_depth_max", "completed_per_second", "preemptions", "gain_percent",
     "gain_low", "gain_high",
-}  # fmt: skip
-BENCH_FIELDS = {
-    "policy", "setting", "requests", "requests_per_second", "ns_per_request", "peak_rss_mb",
 }  # fmt: skip
 
 
@@ -74,7 +71,7 @@ def test_list_works_outside_the_repository(tmp_path, monkeypatch):
 
 def test_help_and_version():
     assert ssjf("--version").stdout == "ssjf, version 0.1.0\n"
-    for command in ("run", "simulate", "check", "notebook", "report", "data", "bench"):
+    for command in ("run", "simulate", "check", "notebook", "report", "data", "serve"):
         assert ssjf(command, "--help").exit_code == 0
         assert f"  {command} " in ssjf("--help").stdout
 
@@ -254,11 +251,3 @@ def test_notebook_refuses_what_it_does_not_know(project):
     assert "must be of the type of 0.9" in refused("notebook", "nb", "-p", "load=high", *out)
     assert "'load' is not KEY=VALUE" in refused("notebook", "nb", "-p", "load", *out)
     assert not (project / "out").exists()
-
-
-def test_bench_has_the_fields_it_promises(monkeypatch):
-    few = bench.simulator(repeats=1, shrink=100)
-    monkeypatch.setattr(bench, "simulator", lambda: few)
-    found = answer("bench", "simulator")
-    assert found == few and all(set(each) == BENCH_FIELDS for each in found)
-    assert "requests_per_second" in ssjf("bench", "simulator").stdout

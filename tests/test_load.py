@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands import refused
 from ssjf.analysis import server_load as load_summary
 from ssjf.analysis.bootstrap import Estimate
 from ssjf.analysis.server_load import GOAL_OVERHEAD_MS, LABELS, verdict
 from ssjf.errors import InputError
 from ssjf.experiments import store
 from ssjf.experiments.grid import experiment
-from ssjf.experiments.runs.server import SIGMA, made_up, sampled
+from ssjf.experiments.runs.server import sampled
 from ssjf.harness import bench_client as load_client
 from ssjf.harness.bench_client import Load
 from ssjf.harness.deployment import deployment
@@ -87,15 +86,6 @@ def test_too_few_prompts_are_one_sentence():
     texts = Texts(["a prompt", "another prompt"], np.array([5, 500]))
     with pytest.raises(InputError, match="2 requests are asked for and 1 of 2 prompts fit 100"):
         sampled(texts, 2, 0, 100)
-    with pytest.raises(InputError, match="300 requests need --data"):
-        made_up(300, 0, "builtin", 2048)
-
-
-def test_made_up_lengths_are_predictions_with_an_error_of_that_size():
-    prompts, tokens = made_up(256, 0, "builtin", 2048)
-    errors = np.log(tokens / folder.load("builtin").predict(prompts).tokens)
-    assert len(set(prompts)) == 256 and tokens.min() >= 1
-    assert errors.std() == pytest.approx(SIGMA, rel=0.15) and abs(errors.mean()) < 0.1
 
 
 def rows(shares, load="all at once", seeds=3, n=40):
@@ -120,9 +110,6 @@ def test_the_same_share_of_every_time_is_that_reduction_without_a_spread():
         assert found.loc[metric, ["value", "low", "high"]].tolist() == pytest.approx([40] * 3)
     loss = found.loc["requests_per_second", "value"]
     assert loss == pytest.approx(100 * (1 - 1 / 0.6))  # it ends sooner: a loss below zero
-    words = load_summary.sentence(rows({"fcfs": 1.0, "ssjf": 0.6}), "ssjf")
-    assert words.startswith("Mean E2EL -40 % [-40, -40], p99 -40 % [-40, -40], requests/s +66.7 %")
-    assert words.endswith("the middleware takes 0.5 ms a request and its predictor 1 ms")
 
 
 def test_estimates_are_those_of_all_requests_and_of_each_run():
@@ -177,10 +164,3 @@ def test_every_server_of_an_experiment_gets_the_same_requests():
             assert spec.serve is None or spec.serve["client_limit"] == "ignore"
         asked = {(store.canonical(s.workload), s.seed, s.series) for s in specs}
         assert len(asked) == len(specs)
-
-
-def test_what_cannot_be_compared_is_one_sentence(tmp_path):
-    missing = tmp_path / "nowhere"
-    assert "nowhere is no proxy" in refused("bench", "serve", "m", "--proxy", missing)
-    assert "unknown policy 'x'" in refused("bench", "serve", "m", "--policy", "x")
-    assert "300 requests need --data" in refused("bench", "serve", "m", "--requests", 300)

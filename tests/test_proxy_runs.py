@@ -15,7 +15,7 @@ from sklearn.metrics import (
 
 from commands import changed
 from ssjf.analysis import predictions
-from ssjf.analysis.quality import quality
+from ssjf.analysis.quality import class_quality, quality
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, paths, pools, runner, store, sweep_draws
 from ssjf.experiments.grid import Experiment, experiment
@@ -186,11 +186,11 @@ def test_errors_are_those_of_scikit_learn():
 def test_precision_recall_and_confusion_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     true, said = pd.Series(rng.integers(0, 4, 300)), pd.Series(rng.integers(0, 3, 300))
-    found = predictions.precision_and_recall(true.to_numpy(), said.to_numpy())
+    found = class_quality(true, said)
     precision, recall, _, _ = precision_recall_fscore_support(
         true, said, average="macro", zero_division=0
     )
-    assert found == pytest.approx((precision, recall))
+    assert (found["precision"], found["recall"]) == pytest.approx((precision, recall))
     matrix = predictions.confusion(pd.DataFrame({"true_class": true, "predicted_class": said}))
     assert matrix.sum(axis=1) == pytest.approx(np.ones(4))
     assert matrix[2, 1] == pytest.approx(((true == 2) & (said == 1)).sum() / (true == 2).sum())

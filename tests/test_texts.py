@@ -243,14 +243,6 @@ def test_an_empty_answer_is_left_out_unless_another_label_is_there(tmp_path):
     assert load_texts(path, label="other").prompts == ["a", "b"]
 
 
-def test_a_format_can_be_forced(tmp_path):
-    rows = [{"prompt": "p", "output_tokens": 3, "instruction": "i", "output": "one two"}]
-    path = write(tmp_path / "x.jsonl", rows)
-    assert load_texts(path).prompts == ["p"]
-    forced = load_texts(path, "whitespace", format="alpaca")
-    assert forced.prompts == ["i"] and forced.output_tokens.tolist() == [2]
-
-
 # Bad input, each with its sentence
 
 JSONL = '{"prompt": "a", "output_tokens": 1}\n'
@@ -286,7 +278,6 @@ JSONL = '{"prompt": "a", "output_tokens": 1}\n'
         ("x.json", [{"conversations": said("a", 5)}], {}, "content of every message must be text"),
         ("x.json", [{"conversations": said("a")}], {}, "no conversation has a user's message that"),
         ("x.txt", "a", {}, "known: .csv, .json, .jsonl, .parquet"),
-        ("x.jsonl", JSONL, {"format": "lmsys"}, "format lmsys needs the column 'conversation'"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, name, data, options, message):
@@ -298,8 +289,6 @@ def test_what_is_refused(tmp_path, name, data, options, message):
 
 def test_unknown_names_list_the_known_ones(tmp_path):
     path = write(tmp_path / "x.csv", "prompt,response\na,b\n")
-    with pytest.raises(InputError, match="unknown text format 'csv'; known: alpaca, halueval, lms"):
-        load_texts(path, format="csv")
     with pytest.raises(
         InputError, match="unknown tokenizer 'words'; known: bytes, cl100k_base, hf:"
     ):

@@ -27,7 +27,7 @@ def test_a_model_folder_has_the_tensors_of_its_config(tmp_path):
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + size])
     header.pop("__metadata__")
-    ends = [tensor["data_offsets"] for tensor in header.values()]
+    ends = sorted(tensor["data_offsets"] for tensor in header.values())
     assert ends[0][0] == 0 and [a for a, _ in ends[1:]] == [b for _, b in ends[:-1]]
     assert len(raw) == 8 + size + ends[-1][1] == 8 + size + 2 * SHAPES["tiny"].parameters
     embedding = header["model.embed_tokens.weight"]["shape"]
@@ -39,14 +39,6 @@ def test_the_same_seed_makes_the_same_weights(tmp_path):
     made = [make("tiny", tmp_path / name, seed=seed) for name, seed in seeds.items()]
     read = [(f / "model.safetensors").read_bytes() for f in made]
     assert read[0] == read[1] != read[2]
-
-
-def test_bfloat16_is_the_nearest():
-    from ssjf.harness.models import _bfloat16
-
-    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    back = np.frombuffer(_bfloat16(values), "<u2").astype(np.uint32) << 16
-    assert np.abs(back.view(np.float32) / values - 1).max() <= 2**-8
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,18 +5,14 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-import commands
 import vllm_engine
 from serving_tools import until
-from ssjf.analysis.server_load import WORDS
 from ssjf.errors import InputError
-from ssjf.experiments.runs import server as server_runs
-from ssjf.harness.bench_client import measured
+from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import Deployment
 from ssjf.harness.interpreter import python
 from ssjf.harness.models import make
@@ -171,40 +167,22 @@ def test_the_openai_client_sees_no_difference(server):
     assert done.stdout.split() == ["6", "6", "length", "length"], done.stderr
 
 
-def test_one_command_measures_plain_vllm_and_ours_on_the_same_requests(servers, model, monkeypatch):
-    """On the two servers that run already; what ``vllm bench serve`` records of each request."""
-    rows, sent, options = [], [], options_of(ONE_SLOT, 1, model)
-
-    def live(of, vllm_options, own):
-        assert (of, list(vllm_options)) == (str(model), options)
-        return nullcontext(servers["plain" if own is None else "ssjf"])
-
-    def recorded(server, prompts, tokens, *more):
-        sent.append((prompts, tokens.tolist()))
-        rows.append(measured(server, prompts, tokens, *more))
-        return rows[-1]
-
-    monkeypatch.setattr(server_runs, "LiveServer", live)
-    monkeypatch.setattr(server_runs, "measured", recorded)
-    done = commands.ssjf("bench", "serve", model, "--requests", 6, "--rate", 50, "--json", *options)
-    assert done.exit_code == 0, done.stderr
-    assert re.findall(r"starting (\w+ serve)", done.stderr) == ["vllm serve", "ssjf serve"]
-    assert sent[0] == sent[1]
-    for each in rows:
-        assert each["output_tokens"].tolist() == sent[0][1]
-        assert (each["arrived_at"].diff()[1:] >= 0).all() and (each["prompt_tokens"] > 5).all()
-        assert (each["e2el_seconds"] >= each["ttft_seconds"]).all()
-        assert (each["ttft_seconds"] > 0).all()
-        assert not each.select_dtypes(exclude="number").columns.tolist()  # and no text
-    ours = rows[1]
-    assert (ours["predicted"] == 6).all()
-    assert (ours["overhead_ms"] >= ours["predictor_ms"]).all() and (ours["predictor_ms"] > 0).all()
-    found = {(each["series"], each["metric"]): each for each in json.loads(done.stdout)}
-    plain, ours = ({metric: found[series, metric]["value"] for metric in WORDS}
-                   for series in ("fcfs", "ssjf"))  # fmt: skip
-    own = {"overhead_ms", "predictor_ms"}
-    assert {metric for metric, value in plain.items() if value is None} == own
-    assert all(value > 0 for value in ours.values())
+@pytest.mark.parametrize("name", ["plain", "ssjf"])
+def test_a_load_is_recorded_request_by_request(servers, name):
+    """What ``vllm bench serve`` says of each, and the middleware's own clock where there is one."""
+    tokens = np.array([3, 1, 7, 4, 2, 6])
+    prompts = [f"{prompt} Be brief." for prompt in (*PROMPTS, "Name a colour.")]
+    rows = measured(servers[name], prompts, tokens, Load(rate=50), seed=0)
+    assert rows["output_tokens"].tolist() == tokens.tolist()
+    assert (rows["arrived_at"].diff()[1:] >= 0).all() and (rows["prompt_tokens"] > 5).all()
+    assert (rows["e2el_seconds"] >= rows["ttft_seconds"]).all()
+    assert (rows["ttft_seconds"] > 0).all()
+    assert not rows.select_dtypes(exclude="number").columns.tolist()  # and no text
+    if name == "plain":
+        assert rows[["overhead_ms", "predictor_ms", "predicted"]].isna().all(axis=None)
+    else:
+        assert (rows["predicted"] == 6).all() and (rows["predictor_ms"] > 0).all()
+        assert (rows["overhead_ms"] >= rows["predictor_ms"]).all()
 
 
 def test_a_proxy_that_is_none_is_one_sentence(model, tmp_path):

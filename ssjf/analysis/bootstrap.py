@@ -5,20 +5,20 @@ chapter 13). Statistics of two or more policies are paired: a resample draws run
 every policy's value of a drawn run, because all policies served the same requests (common
 random numbers).
 
-Statistics of runs take the options ``resamples=2000``, ``seed=0`` (or a Generator) and
-``groups=None``. With ``groups``, ids of shape (n,), whole groups (e.g. seeds) of equal size
-are drawn, for runs that are alike within a group; without, every run is its own group.
+Statistics of runs are of ``RESAMPLES`` resamples. With ``groups``, ids of shape (n,), whole groups
+(e.g. seeds) of equal size are drawn, for runs that are alike within a group; without, every run is
+its own group.
 
 Every function raises InputError for columns that are empty, not of one length, or hold values
-that are not finite numbers, for groups of unequal size, and for a number of resamples out of
-range. With one group there is nothing to resample: low and high are NaN. So is all of a ratio
-over 0, and the interval of one that some resample divides by 0.
+that are not finite numbers, and for groups of unequal size. With one group there is nothing to
+resample: low and high are NaN. So is all of a ratio over 0, and the interval of one that some
+resample divides by 0.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray
 
 LEVELS = [(1 - 0.95) / 2, (1 + 0.95) / 2]
+RESAMPLES, SEED = 2000, 0  # of statistics of runs
+
+Groups = ArrayLike | None
 
 
 class Estimate(NamedTuple):
@@ -40,50 +43,45 @@ class Estimate(NamedTuple):
     high: float
 
 
-def interval(values: ArrayLike, **options: Any) -> Estimate:
+def interval(values: ArrayLike, groups: Groups = None) -> Estimate:
     """The mean of ``values``, shape (n,), one per run."""
-    return _of_means(lambda x: x, options, values=values)
+    return _of_means(lambda x: x, groups, values=values)
 
 
-def reduction(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
+def reduction(baseline: ArrayLike, treated: ArrayLike, groups: Groups = None) -> Estimate:
     """100 (1 - mean(treated) / mean(baseline)), in percent."""
-    return _of_means(lambda b, t: 100 * (1 - t / b), options, baseline=baseline, treated=treated)
+    return _of_means(lambda b, t: 100 * (1 - t / b), groups, baseline=baseline, treated=treated)
 
 
-def factor(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
+def factor(baseline: ArrayLike, treated: ArrayLike, groups: Groups = None) -> Estimate:
     """mean(treated) / mean(baseline)."""
-    return _of_means(lambda b, t: t / b, options, baseline=baseline, treated=treated)
+    return _of_means(lambda b, t: t / b, groups, baseline=baseline, treated=treated)
 
 
-def difference(baseline: ArrayLike, treated: ArrayLike, **options: Any) -> Estimate:
+def difference(baseline: ArrayLike, treated: ArrayLike, groups: Groups = None) -> Estimate:
     """mean(treated - baseline), in the values' unit."""
-    return _of_means(lambda b, t: t - b, options, baseline=baseline, treated=treated)
+    return _of_means(lambda b, t: t - b, groups, baseline=baseline, treated=treated)
 
 
-def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike, **options: Any) -> Estimate:
+def captured(fcfs: ArrayLike, policy: ArrayLike, oracle: ArrayLike) -> Estimate:
     """The share of the oracle's gain that a policy has; NaN where the oracle gains nothing.
 
     (mean(fcfs) - mean(policy)) / (mean(fcfs) - mean(oracle)).
     """
     return _of_means(
-        lambda f, p, o: (f - p) / (f - o), options, fcfs=fcfs, policy=policy, oracle=oracle
+        lambda f, p, o: (f - p) / (f - o), None, fcfs=fcfs, policy=policy, oracle=oracle
     )
 
 
 def statistic(
-    function: Callable[[FloatArray], ArrayLike],
-    values: ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int | Generator = 0,
-    groups: ArrayLike | None = None,
+    function: Callable[[FloatArray], ArrayLike], values: ArrayLike, groups: Groups = None
 ) -> Estimate:
     """Any statistic of ``values``, shape (..., n), whose last axis is the runs.
 
     ``function`` takes (r, ..., n), r resamples at once, and returns (r,).
     """
     values = _finite("values", values)
-    picks = _picks(values.shape[-1], resamples, seed, groups)
+    picks = _picks(values.shape[-1], groups)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.asarray(function(values[None]))[0])
         others = np.asarray(function(np.moveaxis(values[..., picks], -2, 0)))
@@ -151,16 +149,14 @@ def _draws(labels: NDArray, resamples: int, rng: Generator) -> Iterator[IntArray
         yield ordered[first + np.arange(len(first))]
 
 
-def _of_means(
-    combine: Callable[..., FloatArray], options: dict[str, Any], **columns: ArrayLike
-) -> Estimate:
+def _of_means(combine: Callable[..., FloatArray], groups: Groups, **columns: ArrayLike) -> Estimate:
     """``statistic`` of the columns' means."""
     arrays = [_finite(name, values) for name, values in columns.items()]
     if any(array.shape != (arrays[0].size,) for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise InputError(f"{', '.join(columns)} must be a number per run each, not {shapes}")
     values = np.stack(arrays)
-    picks = _picks(values.shape[1], **options)
+    picks = _picks(values.shape[1], groups)
     # Several columns are summed run by run: a tenth of the time of ``values[..., picks]``, whose
     # sums, to the last digit, these are.
     alone = len(values) == 1
@@ -169,33 +165,24 @@ def _of_means(
         return _estimate(float(combine(*values.mean(axis=1))), combine(*drawn))
 
 
-def _picks(
-    n: int, resamples: int = 2000, seed: int | Generator = 0, groups: ArrayLike | None = None
-) -> IntArray:
+def _picks(n: int, groups: Groups) -> IntArray:
     """The runs that each resample draws, shape (resamples, n); none if there is one group."""
-    resamples = count("resamples", resamples)
-    if groups is None and isinstance(seed, int):
-        return _usual_picks(n, resamples, seed)
-    return _picked(n, groups, resamples, seed)
-
-
-@lru_cache(8)
-def _usual_picks(n: int, resamples: int, seed: int) -> IntArray:
-    return _picked(n, None, resamples, seed)
-
-
-def _picked(n: int, groups: ArrayLike | None, resamples: int, seed) -> IntArray:
-    labels = np.arange(n) if groups is None else np.asarray(groups)
+    if groups is None:
+        return _picks_of_runs(n)
+    labels = np.asarray(groups)
     if labels.shape != (n,):
         raise InputError(f"groups must be {n} ids, one per run, not of shape {labels.shape}")
     names, sizes = np.unique(labels, return_counts=True)
     if sizes.min() != sizes.max():
         raise InputError(f"groups hold from {sizes.min()} to {sizes.max()} runs, not equally many")
-    if len(names) == 1:
-        return np.empty((0, n), np.int64)
     runs_of = np.argsort(labels, kind="stable").reshape(len(names), -1)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
-    return runs_of[drawn].reshape(resamples, n)
+    return runs_of[_picks_of_runs(len(names))].reshape(-1, n)
+
+
+@lru_cache(8)
+def _picks_of_runs(n: int) -> IntArray:
+    rng = np.random.default_rng(SEED)
+    return rng.integers(0, n, (RESAMPLES, n)) if n > 1 else np.empty((0, n), np.int64)
 
 
 def _finite(name: str, values: ArrayLike) -> FloatArray:

@@ -69,9 +69,6 @@ def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
     values = quality(a["truth"], a["predicted"], lengths)
     if not {*CLASS_METRICS}.isdisjoint(names):
         values |= class_quality(a["true_class"], a["predicted_class"])
-    if not {"precision", "recall"}.isdisjoint(names):
-        classes = a["true_class"], a["predicted_class"]
-        values["precision"], values["recall"] = precision_and_recall(*classes)
     if "spearman_of_mean" in names:
         of_mean = quality(a["mean"], a["predicted"], ["spearman"])
         values["spearman_of_mean"] = of_mean["spearman"]
@@ -99,15 +96,6 @@ def confusion(part: pd.DataFrame) -> np.ndarray:
     counts = np.zeros((k, k))
     np.add.at(counts, (true, predicted), 1)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def precision_and_recall(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-    """Plain means over the classes that occur among the true ones; 0 where none is predicted."""
-    ids = np.unique(true)
-    hits = np.array([((true == i) & (predicted == i)).sum() for i in ids])
-    guesses = np.array([(predicted == i).sum() for i in ids])
-    occur = np.array([(true == i).sum() for i in ids])
-    return float((hits / np.maximum(guesses, 1)).mean()), float((hits / occur).mean())
 
 
 def coverage(runs: pd.DataFrame, bands: int = 5) -> pd.DataFrame:

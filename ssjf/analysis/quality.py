@@ -21,7 +21,7 @@ from ssjf.errors import InputError, unknown
 from ssjf.request import PAPER_THRESHOLDS, FloatArray, IntArray
 
 ERROR_METRICS = ("mae", "rmse", "r2")
-CLASS_METRICS = ("accuracy", "macro_f1", "within_one_class")
+CLASS_METRICS = ("accuracy", "macro_f1", "precision", "recall", "within_one_class")
 RANK_METRICS = ("kendall_tau_b", "spearman", "pairs_2x")
 METRICS = ERROR_METRICS + CLASS_METRICS + RANK_METRICS
 
@@ -67,16 +67,21 @@ def class_quality(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """``CLASS_METRICS`` of class ids (whole numbers in order of length), shape (n,) each.
 
     ``macro_f1`` is the plain mean of the F1 of the classes that occur in either column;
-    ``within_one_class`` the share of ids that miss by at most 1.
+    ``precision`` and ``recall`` those over the classes that occur among the true ones, 0 where none
+    is predicted; ``within_one_class`` the share of ids that miss by at most 1.
     """
     true, guess = _columns(truth=truth, predicted=predicted)
     if np.any(true % 1) or np.any(guess % 1):
         raise InputError("class ids must be whole numbers")
     ids, codes = np.unique(np.concatenate([true, guess]), return_inverse=True)
+    known, guessed = (np.bincount(part, minlength=len(ids)) for part in np.split(codes, 2))
     hits = np.bincount(codes[: len(true)][true == guess], minlength=len(ids))
+    there = known > 0
     return {
         "accuracy": float((true == guess).mean()),
-        "macro_f1": float((2 * hits / np.bincount(codes)).mean()),  # 2 TP / (true + predicted)
+        "macro_f1": float((2 * hits / (known + guessed)).mean()),
+        "precision": float((hits / np.maximum(guessed, 1))[there].mean()),
+        "recall": float((hits[there] / known[there]).mean()),
         "within_one_class": float((abs(true - guess) <= 1).mean()),
     }
 

@@ -147,8 +147,8 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
     alone = rows[rows["workload"] == ALONE]
     plain, in_order = (alone[alone["series"] == series] for series in (PLAIN, IN_ORDER))
     goal = GOAL_OVERHEAD_MS + float(per_seed(in_order)["predictor_ms"].mean())
-    ttft_ms = [1e3 * part["ttft_seconds"].to_numpy() for part in (plain, in_order)]
-    later = bootstrap.difference(*ttft_ms, groups=_groups(plain))
+    before, after = (1e3 * part["ttft_seconds"].to_numpy() for part in (plain, in_order))
+    later = bootstrap.difference(before, after, groups=_groups(plain))
     costs.append((f"TTFT later at the client, {ALONE} (ms)", goal, later))
     return pd.DataFrame(
         {
@@ -176,21 +176,3 @@ def _own(rows: pd.DataFrame, load: str) -> Estimate:
     runs = part.groupby(["series", "seed"])[["overhead_ms", "predictor_ms"]].first().reset_index()
     own = (runs["overhead_ms"] - runs["predictor_ms"]).to_numpy(np.float64)
     return bootstrap.interval(own, groups=runs["seed"])
-
-
-def sentence(rows: pd.DataFrame, series: str) -> str:
-    """What a server of ``rows`` does to latency, in words computed from them."""
-    part = reductions(rows[rows["series"].isin([PLAIN, series])]).set_index("metric")
-    mean, tail, rate = (part.loc[name] for name in ("e2el_mean", "e2el_p99", "requests_per_second"))
-    clocks = per_seed(rows[rows["series"] == series]).mean()
-    own = clocks["overhead_ms"] - clocks["predictor_ms"]
-    return (
-        f"Mean E2EL {_change(mean)}, p99 {_change(tail)}, requests/s {_change(rate)}; the "
-        f"middleware takes {own:.2g} ms a request and its predictor {clocks['predictor_ms']:.2g} ms"
-    )
-
-
-def _change(row: pd.Series) -> str:
-    low, high = -row["high"], -row["low"]
-    interval = "" if np.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
-    return f"{-row['value']:+.3g} %{interval}"

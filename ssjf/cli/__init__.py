@@ -5,7 +5,6 @@ import os
 import click
 
 from ssjf import __version__
-from ssjf.cli.bench import bench
 from ssjf.cli.common import Group
 from ssjf.cli.data import data
 from ssjf.cli.demo import demo
@@ -23,6 +22,6 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-for command in (arena, bench, calibrate, check, data, demo, list_names, model, notebook, predict,
+for command in (arena, calibrate, check, data, demo, list_names, model, notebook, predict,
                 report, route, run, serve, simulate, train):  # fmt: skip
     main.add_command(command)

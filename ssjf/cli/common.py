@@ -86,13 +86,3 @@ def _finite(value: Any) -> Any:
 def print_table(frame: Any) -> None:
     """A frame as text, four digits a number."""
     click.echo(frame.to_string(index=False, float_format=lambda v: f"{v:,.4g}"))
-
-
-def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
-    """Records as JSON, or as a table."""
-    import pandas as pd
-
-    if as_json:
-        print_json(records)
-    else:
-        print_table(pd.DataFrame(records))

@@ -1,6 +1,5 @@
-"""How fast the simulator and a proxy model are, on one thread."""
+"""How fast a proxy model is, on one thread: what `ssjf run proxy-cost` records."""
 
-import gc
 import json
 import os
 import resource
@@ -17,17 +16,8 @@ from typing import Any
 import numpy as np
 
 from ssjf.proxy import io as proxy_folder
-from ssjf.request import Requests
-from ssjf.scheduler import Policy, Queue, orderings, policy
-from ssjf.simulator.profile import profile
-from ssjf.simulator.server import Memory, Server
-from ssjf.simulator.simulate import simulate
-from ssjf.workload import synthetic
 
-REPEATS = 15  # of a simulation, of which the fastest counts
-CALLS = 50  # of a proxy, of which the median counts
-SWAP = Memory("swap", host_tokens=10**8, bytes_per_token=8e5,
-              out_bytes_per_second=16e9, in_bytes_per_second=16e9)  # fmt: skip
+CALLS = 50  # of which the median counts
 PROMPT_TOKENS = (64, 256)
 BATCHES = (1, 32)
 VOCABULARY = """
@@ -50,78 +40,19 @@ ONE_THREAD = {
 Figures = dict[str, float | str]
 
 
-def simulator(repeats: int = REPEATS, shrink: int = 1) -> list[Figures]:
-    """Requests per second of each policy, compile time excluded, the best of several.
-
-    Objects with ``policy, requests, requests_per_second, ns_per_request, peak_rss_mb``, and
-    the ``setting``: log-normal lengths (means 150 and 200) at ρ 0.8 in 256, 8 or 1 slots, at ρ 1
-    with preemption and swapping, or 30,000 requests at ρ 1.1. ``shrink`` divides the numbers of
-    requests, for a quick look.
-    """
-    plain = Policy("python-function", _plain, "any")
-    steady = [policy(name) for name in ("fcfs", "sjf", "ssjf", "ssjf-aged", "ssjf-bounded", "hrrn")]
-    cases = [(each, 100_000, 0.8) for each in [*steady, plain]]
-    cases += [(policy(name), 1_000_000, 0.8) for name in ("fcfs", "ssjf")]
-    cases += [(policy(name), 30_000, 1.1) for name in ("sjf", "ssjf-bounded")]
-    figures = [_simulated(each, n // shrink, rho, repeats) for each, n, rho in cases]
-    for slots in (8, 1):
-        figures.append(_simulated(policy("ssjf"), 100_000 // shrink, 0.8, repeats, slots))
-    swapping = _simulated(policy("alise"), 30_000 // shrink, 1.0, repeats, memory=SWAP)
-    return [*figures, swapping]
-
-
-def _plain(queue: Queue, now: float) -> np.ndarray:
-    return orderings.response_ratio(queue, now)
-
-
-def _simulated(
-    each: Policy, n: int, rho: float, repeats: int, slots: int = 256, memory: Memory | None = None
-) -> Figures:
-    requests = workload(n, rho, slots=slots)
-    predicted = requests.output_tokens.astype(np.float64)
-    model, server = profile("illustrative-gpu"), Server(slots=slots)
-
-    def work() -> object:
-        return simulate(requests, each, model, server, predicted, memory=memory)
-
-    work()  # compiles, and warms the caches
-    gc.collect()
-    seconds = min(_seconds(work) for _ in range(repeats))
-    return {
-        "policy": each.name,
-        "setting": f"batch {slots}, rho {rho}" + (", swap" if memory else ""),
-        "requests": n,
-        "requests_per_second": round(n / seconds),
-        "ns_per_request": round(1e9 * seconds / n, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-
-
-def workload(n: int, rho: float, seed: int = 0, slots: int = 256) -> Requests:
-    """Poisson arrivals at ``rho`` of what a full batch of ``slots`` gets done."""
-    rng = np.random.default_rng(seed)
-    requests = synthetic.requests(n, rng)
-    model = profile("illustrative-gpu")
-    prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
-    step = model.step_seconds + slots * model.per_sequence_seconds
-    step += slots * (prompt + output / 2) * model.per_context_token_seconds
-    per_request = step / slots * output + model.per_prefill_token_seconds * prompt
-    return requests.arriving(np.cumsum(rng.exponential(per_request / rho, n)))
-
-
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - started
 
 
-def proxy(name: str = proxy_folder.BUILTIN, calls: int = CALLS) -> list[Figures]:
+def proxy(name: str, calls: int = CALLS) -> list[Figures]:
     """Speed of a proxy by prompt and batch: text in, prediction out, tokenisation included.
 
     Each case is measured in a process of its own, where threads and the place of compiled code
     are settled before anything is imported.
 
-    Objects with ``proxy``, ``prompt_tokens`` (words between spaces, which tokenizers count about
+    Objects with ``prompt_tokens`` (words between spaces, which tokenizers count about
     alike), ``batch``, ``ms_per_prompt`` and ``prompts_per_second`` (of the median call, each call
     on new prompts), ``rss_mb`` (most memory resident), ``load_ms`` (reading and checking the
     folder) and ``first_call_ms``, which compiles and is in no other figure.
@@ -152,7 +83,6 @@ def _predicted(name: str, prompt_tokens: int, batch: int, calls: int) -> Figures
     first, *others = (_seconds(predict, each) for each in batches)
     median = statistics.median(others)
     return {
-        "proxy": name,
         "prompt_tokens": prompt_tokens,
         "batch": batch,
         "ms_per_prompt": round(1e3 * median / batch, 4),

@@ -40,11 +40,10 @@ class Engine:
     start, or dies in a run.
     """
 
-    def __init__(self, deployment: Deployment, model: Path | None = None) -> None:
+    def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self.hardware: dict[str, Any] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="ssjf-vllm-"))
-        self._model = model
         self._process: subprocess.Popen[str] | None = None
         self._jobs = 0
 
@@ -74,7 +73,7 @@ class Engine:
         if interpreter is None:
             raise InputError(ABSENT)
         self._folder.mkdir(exist_ok=True)
-        model = self._model or self.deployment.folder() or self._folder / "model"
+        model = self.deployment.folder() or self._folder / "model"
         if not model.exists() and self.deployment.shape:
             make(self.deployment.shape, model)
         try:

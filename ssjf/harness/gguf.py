@@ -5,14 +5,12 @@ other tokens; here the tokenizer is that of llama.cpp.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssjf.errors import InputError
-from ssjf.harness.models import write_safetensors
 
 _PARTS = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -47,10 +45,12 @@ def convert(path: Path, folder: Path, precision: str) -> dict[str, Any]:
     InputError: for what is no whole GGUF file, another architecture, an unknown tokenizer or a
     model without a chat template.
     """
+    from safetensors.torch import save_file
+
     about, tensors = _read(path)
     _check(path, about, tensors)
-    sizes = {_name(each.name): _size(each) for each in tensors}
-    config = _config(about, tied="lm_head.weight" not in sizes, precision=precision)
+    weights = _weights(about, tensors, precision)
+    config = _config(about, tied="lm_head.weight" not in weights, precision=precision)
     end = config["eos_token_id"]
     for name, value in (
         ("config", config),
@@ -60,7 +60,7 @@ def convert(path: Path, folder: Path, precision: str) -> dict[str, Any]:
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
     (folder / "chat_template.jinja").write_text(about["tokenizer.chat_template"])
     _tokenizer(about).save(str(folder / "tokenizer.json"))
-    write_safetensors(folder / "model.safetensors", sizes, _arrays(about, tensors), precision)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return about
 
 
@@ -92,10 +92,6 @@ def _check(path: Path, about: dict[str, Any], tensors: list[Any]) -> None:
                          "as a Hugging Face folder")  # fmt: skip
 
 
-def _size(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in tensor.shape[::-1])
-
-
 def _name(name: str) -> str:
     """What transformers calls a tensor of llama.cpp."""
     parts = name.split(".")
@@ -104,15 +100,20 @@ def _name(name: str) -> str:
     return f"{_WHOLE[parts[0]]}.{parts[1]}"
 
 
-def _arrays(about: dict[str, Any], tensors: list[Any]) -> Iterator[np.ndarray]:
+def _weights(about: dict[str, Any], tensors: list[Any], precision: str) -> dict[str, Any]:
+    """PyTorch's tensors, by transformers' names."""
+    import torch
     from gguf.quants import dequantize
 
     heads = {"attn_q": about["llama.attention.head_count"],
              "attn_k": about["llama.attention.head_count_kv"]}  # fmt: skip
+    weights = {}
     for each in tensors:
-        weights = dequantize(each.data, each.tensor_type).astype(np.float32)
+        values = dequantize(each.data, each.tensor_type).astype(np.float32)
         n = heads.get(each.name.split(".")[-2])
-        yield weights if n is None else _unpermuted(weights, n)
+        values = values if n is None else _unpermuted(values, n)
+        weights[_name(each.name)] = torch.from_numpy(values).to(getattr(torch, precision))
+    return weights
 
 
 def _unpermuted(weights: np.ndarray, heads: int) -> np.ndarray:

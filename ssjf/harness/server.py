@@ -58,8 +58,7 @@ class LiveServer:
     """``vllm serve MODEL``, or ``ssjf serve MODEL`` where ``middleware`` is given.
 
     ``middleware``: the variables of its options (``ServeOptions.environment``).
-    A context manager: it has started when the block begins and has ended behind it. InputError,
-    in one sentence, where vLLM is absent, does not start, or has died.
+    InputError, in one sentence, where vLLM is absent, does not start, or has died.
     """
 
     def __init__(
@@ -79,13 +78,6 @@ class LiveServer:
         self.command = [interpreter, "-m", command, "serve", *arguments]
         self._variables = dict(middleware or {})
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "LiveServer":
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start it and wait until it answers."""

@@ -5,7 +5,7 @@ A format is known by its columns: see FORMATS. Whatever is wrong raises InputErr
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssjf.errors import InputError, unknown
+from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray
 from ssjf.workload.tables import Columns, open_table, refuse
 
@@ -34,37 +34,27 @@ class Format:
     rows: Callable[[Path, Columns], Columns]
 
 
-def read_rows(path: Path, format: str | None = None) -> Columns:
+def read_rows(path: Path) -> Columns:
     """One row per (prompt, answer): at least the column ``prompt``, none of them empty.
 
     Where they are known also ``response``, ``model``, ``conversation_id`` and ``turn`` (from 1),
     and ``thread`` and ``chunk`` where one conversation was cut into several. Format "table" keeps
     all other columns. In the conversations of "lmsys" and "sharegpt" a row is a user's message
-    that is followed by an answer. ``format`` is found by the columns unless it is given.
+    that is followed by an answer.
     """
     names, read = open_table(path)
-    if format is not None and format not in FORMATS:
-        raise unknown("text format", format, FORMATS)
-    chosen = FORMATS[format or _detect(path, names)]
-    for name in chosen.required:
-        if name not in names:
-            raise InputError(
-                f"{path}: text format {format} needs the column {name!r}; found: {_list(names)}"
-            )
+    chosen = _detect(path, names)
     wanted = [*chosen.required, *(names if chosen.optional is None else chosen.optional)]
     return chosen.rows(path, read([name for name in dict.fromkeys(wanted) if name in names]))
 
 
-def _detect(path: Path, names: list[str]) -> str:
-    for name, format in FORMATS.items():
+def _detect(path: Path, names: list[str]) -> Format:
+    for format in FORMATS.values():
         if set(format.required) <= set(names):
-            return name
+            return format
+    found = ", ".join(names) or "none"
     known = ", ".join(f"{' and '.join(each.required)} ({n})" for n, each in FORMATS.items())
-    raise InputError(f"{path}: no column with prompts; found: {_list(names)}; needed: {known}")
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+    raise InputError(f"{path}: no column with prompts; found: {found}; needed: {known}")
 
 
 def _table(path: Path, columns: Columns) -> Columns:

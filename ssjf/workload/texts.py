@@ -135,10 +135,7 @@ class Texts:
 
 
 def load_texts(
-    path_or_name: str | Path,
-    tokenizer: str | None = None,
-    label: str | None = None,
-    format: str | None = None,
+    path_or_name: str | Path, tokenizer: str | None = None, label: str | None = None
 ) -> Texts:
     """The texts of a named data set (see catalogue) or of a file (see text_formats).
 
@@ -146,7 +143,7 @@ def load_texts(
     answers (see tokenizers), or the column ``label``. A row whose answer is empty is left out, as
     is one without the label. Raises InputError naming file, row and column.
     """
-    return joined([_load(path, tokenizer, label, format) for path in _paths(path_or_name)])
+    return joined([_load(path, tokenizer, label) for path in _paths(path_or_name)])
 
 
 def check_trainable(texts: Texts) -> None:
@@ -169,9 +166,9 @@ def _paths(path_or_name: str | Path) -> list[Path]:
     return [path]
 
 
-def _load(path: Path, tokenizer: str | None, label: str | None, format: str | None) -> Texts:
+def _load(path: Path, tokenizer: str | None, label: str | None) -> Texts:
     label = None if label == "output_tokens" else label
-    rows = read_rows(path, format)
+    rows = read_rows(path)
     lengths = None if label else _output_tokens(path, rows, tokenizer)
     texts = _texts(path, rows, lengths, label)
     try:

@@ -8,6 +8,7 @@ differs: two servers on one machine differ more in speed than two orders do.
 import atexit
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,23 @@ from ssjf.harness.server import LiveServer, options_of
 from ssjf.serving.options import ServeOptions
 from ssjf.workload.texts import prompt_hash
 
+_ASKS = (
+    "What is the capital city of {}?", "Name three people who are known for {}.",
+    "Did the Romans know {}? Answer yes or no.", "Translate '{}' into French.",
+    "Define {} in one sentence.", "Give a synonym for {}.",
+    "Write a haiku about {}.", "List ten facts about {}.",
+    "Explain {} to a child.", "Summarise the history of {} in a paragraph.",
+    "Write a detailed essay about {}, with an introduction and a conclusion.",
+    "Write a short story about {}.",
+    "Compare {} with what came before it, and say who gained from the change.",
+    "Write an email to a colleague who asks for advice about {}.",
+    "Write a Python program about {}, and explain how it works.",
+    "Plan a lesson of one hour about {}, minute by minute.",
+)  # fmt: skip
+_SUBJECTS = (
+    "bread", "the bicycle", "chess", "the moon", "opera", "vaccines", "tea", "lighthouses",
+    "money", "bees", "railways", "the violin", "glass", "the calendar", "maps", "football",
+)  # fmt: skip
 WARMING = {"most_tokens": 16, "temperature": 0.0, "repetition_penalty": 1.0}
 PURE = ServeOptions(policy="ssjf", learn="none")
 """Options of `ssjf serve` for orders to compare: each by prediction alone."""
@@ -88,10 +106,15 @@ def serving(
     return live
 
 
+def made_up_prompts() -> list[str]:
+    """All prompts that are made up here: instructions for short and for long answers."""
+    return [ask.format(subject) for ask, subject in product(_ASKS, _SUBJECTS)]
+
+
 def chosen_prompts(known: list[str] | None, n: int, seed: int) -> list[str]:
     """n different prompts drawn by ``seed`` of those given, or of made-up ones; InputError where
     there are fewer, or where one says nothing."""
-    known = server.made_up_prompts() if known is None else [*dict.fromkeys(known)]
+    known = made_up_prompts() if known is None else [*dict.fromkeys(known)]
     if empty := [i for i, prompt in enumerate(known) if not prompt.strip()]:
         raise InputError(f"prompt {empty[0] + 1} is empty")
     if n > len(known):

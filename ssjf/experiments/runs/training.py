@@ -161,7 +161,7 @@ def _resolved(spec: TrainingRun, value: Any) -> Any:
 
 def costs(spec: CostRun) -> pd.DataFrame:
     """One row per size of prompt and batch: see ``bench.proxy``."""
-    return _keyed(pd.DataFrame(bench.proxy(str(_trained(spec)))).drop(columns="proxy"))
+    return _keyed(pd.DataFrame(bench.proxy(str(_trained(spec)))))
 
 
 def latencies(spec: CostRun) -> pd.DataFrame:
