@@ -14,7 +14,7 @@ from ssjf.proxy import io, predict
 from ssjf.proxy.refit import as_served
 from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import OraclePolicy, Policy, policy
-from ssjf.simulator.contract import Contract, Shadow, best, trials, tuned
+from ssjf.simulator.contract import Contract, Shadow, trials, tuned
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
@@ -126,18 +126,20 @@ class WhatIf:
         return pd.DataFrame(rows)
 
     def under(self, contract: Contract) -> pd.DataFrame:
-        """The row as of ``compare`` of the order that a server's contract would choose, and its
-        whole name (``order``); none where a prediction is 0 (no tokens), nobody waits or none
-        keeps it."""
-        rows: list[dict[str, Any]] = []
-        if self.predicted.min() > 0 and Shadow.of(self.fcfs).wait > 0:
-            chosen = best(trials(self.requests, self.predicted, self.model, self.server, contract))
-            if chosen.gain_percent > 0:
-                served = simulate(self.requests, tuned(chosen.parameters), self.model, self.server,
-                                  self.predicted, self.predictor_seconds)  # fmt: skip
-                name = f"headroom:{','.join(f'{each:.6g}' for each in chosen.parameters)}"
-                rows.append(self._row("headroom", served) | {"order": name})
-        return pd.DataFrame(rows)
+        """The row as of ``compare`` of the order of best mean, of those that a server's contract
+        chooses from, that keeps it on this trace, and its whole name (``order``); none where a
+        prediction is 0 (no tokens), nobody waits or none keeps it."""
+        if not self.predicted.min() > 0 or Shadow.of(self.fcfs).wait == 0:
+            return pd.DataFrame()
+        tried = trials(self.requests, self.predicted, self.model, self.server, contract)[1:]
+        kept = [each for each in tried if each.p99 <= contract.p99 and each.p999 <= contract.p999]
+        if not kept or not kept[0].gain_percent > 0:
+            return pd.DataFrame()
+        numbers = kept[0].parameters
+        served = simulate(self.requests, tuned(numbers), self.model, self.server, self.predicted,
+                          self.predictor_seconds)  # fmt: skip
+        name = f"headroom:{','.join(f'{each:.6g}' for each in numbers)}"
+        return pd.DataFrame([self._row("headroom", served) | {"order": name}])
 
     def _row(self, name: str, served: Completions) -> dict[str, Any]:
         prompt_tokens, output_tokens = self.requests.prompt_tokens, self.requests.output_tokens

@@ -21,7 +21,7 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
 HEADSTARTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in FCFS's mean waits of those that wait
-SHARES = (0.3, 0.8)  # of the room, in HEADROOM
+SHARES = (0.0, 0.3, 0.8)  # of the room, in HEADROOM
 SHORTEST, LONGEST = 0.01, 0.8  # quantiles of the predictions; beyond, one counts as that
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
