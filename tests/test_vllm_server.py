@@ -6,11 +6,12 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 
 import vllm_engine
-from serving_tools import until
+from serving_tools import PATIENT, serving, until, wrapped
 from ssjf.errors import InputError
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import Deployment
@@ -19,6 +20,7 @@ from ssjf.harness.models import make
 from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
+from ssjf.serving.route import Route
 
 pytestmark = [vllm_engine.needed, pytest.mark.slow]
 
@@ -158,6 +160,46 @@ def test_what_waits_is_served_in_the_order_of_predicted_length(server):
 def test_vllm_alone_serves_them_first_come_first_served(servers):
     assert served_order(servers["plain"]) == list(PROMPTS)
     assert "ssjf_" not in servers["plain"].get("/metrics")
+
+
+SAYS = [{"role": "user", "content": "Name a colour."}]
+ROUTES = {
+    COMPLETIONS: {"prompt": "Name a colour.", "max_tokens": 6},
+    CHAT: {"messages": SAYS, "max_tokens": 6},
+    "/v1/responses": {"input": "Name a colour.", "max_output_tokens": 6},
+    "/v1/messages": {"messages": SAYS, "max_tokens": 6},
+}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_route_is_predicted_answered_and_learned_from(server, path, stream):
+    names = ("ssjf_predictions_total", "ssjf_learned_total")
+    before = {name: counted(server, name) for name in names}
+    body = {"model": server.model, "stream": stream, **ROUTES[path]}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    response = connection.getresponse()
+    assert response.status == 200 and len(response.read()) > 50
+    for name, was in before.items():
+        until(lambda name=name, was=was: counted(server, name) == was + 1)
+
+
+def test_it_is_routed_to_with_a_priority_and_answers_whole(server):
+    """Through ``ssjf route``: the server's own middleware finds that a priority is there."""
+    given = 'ssjf_unpredicted_total{reason="client_priority"}'
+
+    def respected():
+        found = [line for line in server.get("/metrics").splitlines() if line.startswith(given)]
+        return float(found[0].split()[1]) if found else 0.0
+
+    before = respected()
+    upstream = Route([f"http://127.0.0.1:{server.port}"])
+    with serving(wrapped(upstream, policy="ssjf", **PATIENT)) as address:
+        for path, members in ROUTES.items():
+            found = httpx.post(address + path, json={"model": server.model, **members}, timeout=600)
+            assert found.status_code == 200, found.text
+    assert respected() == before + len(ROUTES)
 
 
 def test_the_openai_client_sees_no_difference(server):
