@@ -41,6 +41,8 @@ class Metrics:
         self.contract_tail = Gauge("ssjf_contract_tail_ratio", tail, ["quantile"])
         resent = "Requests sent again by `ssjf route`: no answer had begun when their server left."
         self.resent = by("resent", resent)
+        tokens = "What is predicted of the requests under way, together."
+        self.in_flight_tokens = Gauge("ssjf_in_flight_predicted_tokens", tokens)
         self.learned = by("learned", "Finished requests that were learned from.")
         self.not_learned = by("not_learned", "Predicted requests not learned from.", "reason")
         self.failures = by("predictor_failures", "Calls of the predictor that failed.")

@@ -42,12 +42,14 @@ class InFlight:
         """A request of so many predicted tokens goes on to vLLM."""
         self._tokens[request] = tokens
         self.tokens += tokens
+        metrics().in_flight_tokens.set(self.tokens)
 
     def leave(self, request: IncomingRequest) -> None:
         """It has ended, answered or not."""
         self.tokens -= self._tokens.pop(request, 0.0)
         if not self._tokens:
             self.tokens = 0.0  # whatever sums of floats have come to
+        metrics().in_flight_tokens.set(self.tokens)
 
 
 class Keys:

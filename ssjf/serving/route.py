@@ -99,6 +99,8 @@ class Route:
             self.in_flight[upstream] += 1
             try:
                 return await self._ask(upstream, request, body, begun)
+            except httpx.LocalProtocolError as error:  # what HTTP does not allow, from the client
+                return await _fail(send, 400, f"the request cannot be passed on ({error})")
             except httpx.HTTPError as error:
                 self._gone_at[upstream] = time.monotonic()
                 if begun.is_true:
