@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from ssjf.config import validated
 from ssjf.errors import unknown
-from ssjf.experiments.tables import Count, Decoding, Number, Positive, Table
+from ssjf.experiments.tables import Count, Decoding, Number, Positive, ServerTable, Table
 from ssjf.experiments.workloads import (
     ArenaLoop,
     Asked,
@@ -89,19 +89,20 @@ class PublishedRun(Queued):
     quirks_off: Annotated[list[str], _checked(Quirks().without)] = Field(default_factory=list)
 
 
-class ServerTable(Table):
-    """What a simulated server has besides its slots."""
+class Tuned(Queued):
+    """Its policy's numbers may come from FCFS's queue of the same traffic.
 
-    token_budget: Count | None = None
-    kv_tokens: Count | None = None
-
-
-class SteadyRun(Queued):
-    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's.
-
-    times: the policy's seconds in FCFS's mean waits (DUE's weight). share: HEADROOM's, of the room.
-    longest: the quantile of the predictions beyond which HEADSTART counts them as that.
+    times: the seconds in mean waits (DUE's weight). share: HEADROOM's, of the room. longest: the
+    quantile of the predictions beyond which HEADSTART counts them as that.
     """
+
+    times: Positive | None = None
+    share: Share | None = None
+    longest: Share | None = None
+
+
+class SteadyRun(Tuned):
+    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's."""
 
     engine: Literal["simulator"]
     workload: OpenLoop
@@ -110,9 +111,6 @@ class SteadyRun(Queued):
     rho: Utilisation
     server: ServerTable = ServerTable()
     deployment: str | None = None
-    times: Positive | None = None
-    share: Share | None = None
-    longest: Share | None = None
     slowdown_quantiles: bool = False
 
 
@@ -198,7 +196,7 @@ class AnswersRun(Run):
     decoding: Decoding
 
 
-class NaturalRun(Queued):
+class NaturalRun(Tuned):
     """An open loop of real prompts in steps, on vLLM or simulated; more as of ``SteadyRun``."""
 
     engine: Literal["vllm-natural", "natural"]

@@ -26,6 +26,13 @@ class Table(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+class ServerTable(Table):
+    """What a simulated server has besides its slots."""
+
+    token_budget: Count | None = None
+    kv_tokens: Count | None = None
+
+
 class Decoding(Table):
     """How a model answers: vLLM's sampling parameters, and the cap in tokens."""
 

@@ -23,7 +23,7 @@ BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 DEFAULT_PREDICTOR = "noise:0.5"
 CONTRACT = Contract()
 NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
-ORACLES = ("sjf", "srpt")  # no advice: they know what nobody does
+ORACLES = ("sjf", "srpt")  # know what nobody does
 METRICS = ("jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99",
            "slowdown_mean", "slowdown_p99", "queue_depth_mean", "queue_depth_max",
            "completed_per_second")  # fmt: skip
@@ -49,9 +49,7 @@ def predictor_for(requests: Requests, name: str | None) -> str:
     if name is None:
         return own if "predicted_tokens" in requests.predictions else DEFAULT_PREDICTOR
     if name == "column" and "predicted_tokens" not in requests.predictions:
-        raise InputError(
-            "predictor `column` needs a column predicted_tokens, and the trace has none"
-        )
+        raise InputError("predictor `column` needs a column predicted_tokens; the trace has none")
     return own if name == "column" else name
 
 
@@ -126,14 +124,14 @@ class WhatIf:
         return pd.DataFrame(rows)
 
     def under(self, contract: Contract) -> pd.DataFrame:
-        """The row as of ``compare`` of the order of best mean, of those that a server's contract
-        chooses from, that keeps it on this trace, and its whole name (``order``); none where a
-        prediction is 0 (no tokens), nobody waits or none keeps it."""
-        if not self.predicted.min() > 0 or Shadow.of(self.fcfs).wait == 0:
-            return pd.DataFrame()
-        tried = trials(self.requests, self.predicted, self.model, self.server, contract)[1:]
+        """The row as of ``compare`` of the order that keeps a contract on this trace with the best
+        mean, of those that a server chooses from, and its whole name (``order``), if there is one.
+        """
+        if self.predicted.min() <= 0 or Shadow.of(self.fcfs).wait == 0:
+            return pd.DataFrame()  # these are no tokens, or there is no queue
+        _, *tried = trials(self.requests, self.predicted, self.model, self.server, contract)
         kept = [each for each in tried if each.p99 <= contract.p99 and each.p999 <= contract.p999]
-        if not kept or not kept[0].gain_percent > 0:
+        if not kept or kept[0].gain_percent <= 0:
             return pd.DataFrame()
         numbers = kept[0].parameters
         served = simulate(self.requests, tuned(numbers), self.model, self.server, self.predicted,
@@ -168,9 +166,8 @@ class WhatIf:
 class Recommendation:
     """What to do with this traffic.
 
-    action: ``switch on``, ``contract`` or ``leave off``. policy: the order that is meant, by the
-        name that ``ssjf serve --policy`` takes, None where none helps. sentence: the same in words,
-        with gain, interval and tail.
+    action: ``switch on``, ``contract`` or ``leave off``. policy: the order's name, as for ``ssjf
+    serve --policy``, None where none helps. sentence: the same in words, with gain and tail.
     """
 
     action: str
@@ -184,9 +181,8 @@ def recommend(
 ) -> Recommendation:  # fmt: skip
     """Advise from a table of ``compare``, the load, and what ``under`` gave for the contract.
 
-    An order is advised whose gain is sure (its interval above 0) and whose tail keeps the
-    contract: the one of lowest mean JCT. What no server can know (an oracle) is advised only
-    where nothing else was asked for.
+    An order is advised whose gain is sure (its interval above 0) and whose tail keeps the contract:
+    the one of lowest mean JCT. An oracle is advised only where nothing else was asked for.
     """
     fcfs = table.iloc[0]
     load = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
