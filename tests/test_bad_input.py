@@ -81,7 +81,7 @@ NUMBERS = [
     (["--predictor-seconds", -1], "predictor_seconds is -1.0; it must be from 0"),
     (["--predictor", "noise:-1"], "'-1' is not a number from 0 to 100"),
     (["--predictor", "noise"], "lacks its value"),
-    (["--predictor", "column"], "needs a column predicted_tokens, and the trace has none"),
+    (["--predictor", "column"], "needs a column predicted_tokens; the trace has none"),
     (["--policies", "ssjf-aged:x"], "'x' is not a finite number of at least 0"),
     (["--policies", "no_module:f"], "module 'no_module' cannot be imported"),
     (["--speed", 3], "No such option '--speed'"),
