@@ -7,8 +7,9 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, from_dtype, njit, types
 from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -114,6 +115,29 @@ def call(typing, address, arrived, predicted, generated, now, parameters):
         return builder.call(function, [*values[1:-1], given])
 
     return signature, code
+
+
+@intrinsic
+def ask(typing, address, record):
+    """What the function at an address says of the record at another: see ``native_of``."""
+
+    def code(context, builder, signature, values):
+        kind = ir.FunctionType(ir.DoubleType(), [ir.IntType(8).as_pointer()])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        return builder.call(function, [builder.inttoptr(values[1], kind.args[0])])
+
+    return types.float64(types.int64, types.int64), code
+
+
+@cache
+def native_of(function: Callable[..., float], record: np.dtype):
+    """A function of such a record as one that ``ask`` can call."""
+    inner = njit(function)
+
+    def outer(at):
+        return float(inner(carray(at, 1)[0]))
+
+    return cfunc(types.float64(types.CPointer(from_dtype(record))))(outer)
 
 
 @cache

@@ -138,7 +138,7 @@ def machine(
         check_lengths(queue.predicted_tokens)
     record = np.zeros(1, state.MACHINE)
     m = record[0]
-    m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
+    m["jump_up_to"], m["limit"], m["stop_at"] = jump_up_to, TIME_LIMIT, state.NEVER
     _set_server(m, profile, server)
     _set_memory(m, server, memory)
     moving = policy.score if isinstance(policy.score, Moving) else None
