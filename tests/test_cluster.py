@@ -151,6 +151,7 @@ def seen(machine, k, machines, requests, tokens, i, now, seed, key):
         prompt_tokens=requests.prompt_tokens[i], predicted_tokens=tokens[i], draw=draws[k],
         lot=min(sum(draw < draws[k] for draw in draws.values()), 2),
         running=len(running), waiting=len(waiting), work_tokens=sum(left.values()),
+        kv_tokens=sum(job.prompt + made + left[job.i] for job, made in running + waiting),
         queued_tokens=sum(left[job.i] for job, _ in waiting),
         queued_prompt_tokens=sum(job.prompt for job, _ in waiting),
         start_tokens=start_of([left[job.i] for job, _ in running],
@@ -346,6 +347,9 @@ def test_a_users_own_router_sees_what_it_asks_for():
     mine = Router("last", lambda seen: -seen.replica, "nothing")
     found = simulate_cluster(requests, policy("fcfs"), [Replica(MODEL, SERVER)] * 3, mine)
     assert (found.replica == 2).all()
+    wrong = Router("wrong", lambda seen: seen.patience)
+    with pytest.raises(InputError, match="cannot be compiled: nothing is called 'patience'"):
+        simulate_cluster(requests, policy("fcfs"), [Replica(MODEL, SERVER)], wrong)
     with pytest.raises(InputError, match="known: counts, lengths, nothing, starts"):
         Router("mine", lambda seen: 0.0, "everything")
 

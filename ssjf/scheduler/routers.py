@@ -16,7 +16,7 @@ SEEN = {
     "nothing": ("replica", "replicas", "slots", "step_seconds", "prompt_tokens",
                 "predicted_tokens", "draw", "lot"),
     "counts": ("running", "waiting"),
-    "lengths": ("work_tokens", "queued_tokens", "queued_prompt_tokens"),
+    "lengths": ("work_tokens", "kv_tokens", "queued_tokens", "queued_prompt_tokens"),
     "starts": ("start_tokens",),
 }  # fmt: skip
 """What a router may see of a replica, by how much it looks at; each sees the lines above, too.
@@ -27,7 +27,8 @@ each request and replica, or for each prefix and replica; ``lot``: how many repl
 have a lower one, counted to two.
 
 ``work_tokens``: predicted tokens that are still to come of all requests in flight, at least one
-each; ``queued_tokens``: of those that wait; ``queued_prompt_tokens``: of the same.
+each; ``kv_tokens``: what these will hold at their end; ``queued_tokens``: the work of those that
+wait; ``queued_prompt_tokens``: their prompts.
 ``start_tokens``: steps until the request has a slot, if what goes before it there is poured evenly
 over the slots and each request ends as predicted."""
 Sees = Literal["nothing", "counts", "lengths", "starts"]
@@ -57,6 +58,10 @@ class Router:
             raise unknown(f"sees of router {self.name}:", self.sees, SEEN)
 
 
+TIE = 1e-9
+"""Seconds for each request in flight: where nobody waits, by JSQ."""
+
+
 def _round_robin(seen):
     return 0.0
 
@@ -77,12 +82,17 @@ def _work(seen):
     return seen.work_tokens * (seen.step_seconds / seen.slots)
 
 
+def _kv(seen):
+    return seen.kv_tokens
+
+
 def _queued_work(seen):
-    return seen.queued_tokens * (seen.step_seconds / seen.slots)
+    seconds = seen.queued_tokens * (seen.step_seconds / seen.slots)
+    return seconds + TIE * (seen.running + seen.waiting)
 
 
 def _start(seen):
-    return seen.start_tokens * seen.step_seconds
+    return seen.start_tokens * seen.step_seconds + TIE * (seen.running + seen.waiting)
 
 
 def _lmetric(seen):
@@ -109,6 +119,7 @@ _FIXED = {
         Router("jsq", _in_flight),
         Router("lmetric", _lmetric, "lengths"),
         Router("least-work", _work, "lengths", uses_prediction=True),
+        Router("least-kv", _kv, "lengths", uses_prediction=True),
         Router("least-queued-work", _queued_work, "lengths", uses_prediction=True),
         Router("earliest-start", _start, "starts", uses_prediction=True),
     )
@@ -124,7 +135,8 @@ def router(name: str) -> Router:
     """The router of that name.
 
     ``jsq``: fewest requests in flight. ``power-of-two``: the same of two drawn. ``least-work``,
-    ``least-queued-work``, ``earliest-start``: by predicted tokens, over the replica's speed.
+    ``least-queued-work``, ``earliest-start``: by predicted tokens, over the replica's speed, the
+    last two then by JSQ. ``least-kv``: KV tokens of those in flight at their predicted ends.
     ``lmetric``: prompt tokens to be prefilled times requests (OSDI'26). ``affinity``: one replica
     for each prefix. ``two-pool:TOKENS``: replicas of the first half get what is predicted to be
     that long at most, the others the rest, each by JSQ. Unknown names raise, listing the known.

@@ -137,7 +137,8 @@ def native_of(function: Callable[..., float], record: np.dtype):
     def outer(at):
         return float(inner(carray(at, 1)[0]))
 
-    return cfunc(types.float64(types.CPointer(from_dtype(record))))(outer)
+    return _callback(types.float64(types.CPointer(from_dtype(record))), outer,
+                     f"the score {function.__name__} cannot be compiled")  # fmt: skip
 
 
 @cache
@@ -150,14 +151,20 @@ def native(function: Callable[..., float], parameters: int):
         return inner(arrived, predicted, generated, now, *rest)
 
     kind = types.float64(*[types.float64] * 4, types.CPointer(types.float64))
+    return _callback(kind, outer, f"the score {function.__name__} cannot be compiled with "
+                     f"{parameters} parameters")  # fmt: skip
+
+
+def _callback(kind, outer: Callable, failed: str):
+    """Compiled, or InputError with the first line of why not."""
     try:
         return cfunc(kind)(outer)
+    except KeyError as error:  # of a record
+        why = f"nothing is called {error}"
     except NumbaError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = next((line for line in lines if not line.startswith("Failed in")), lines[0])
-        raise InputError(
-            f"the score {function.__name__} cannot be compiled with {parameters} parameters: {why}"
-        ) from None
+    raise InputError(f"{failed}: {why}")
 
 
 class _Announcement(event.Listener):

@@ -90,24 +90,32 @@ def _take(m, requests, extra, tables, i, now):
 
 
 @compiled
+def _made(m, r):
+    return r.generated + m.step - r.since if r.since > 0 else r.generated
+
+
+@compiled
 def _tokens_left(m, r, tokens):
-    made = r.generated + m.step - r.since if r.since > 0 else r.generated
-    return max(tokens + m.lead - made, 1)
+    return max(tokens + m.lead - _made(m, r), 1)
 
 
 @compiled
 def _see_lengths(m, seen, requests, tables, tokens):
-    queued = prompts = running = 0
+    queued = prompts = running = kv = 0
     for place in range(m.waiting):
         i = tables[WAITING, place].item
-        queued += _tokens_left(m, requests[i], tokens[i])
-        prompts += requests[i].prompt
+        r, left = requests[i], _tokens_left(m, requests[i], tokens[i])
+        queued += left
+        prompts += r.prompt
+        kv += r.prompt + r.generated + left
     i = m.first_running
     while i != NONE:
-        running += _tokens_left(m, requests[i], tokens[i])
-        i = requests[i].after
+        r, left = requests[i], _tokens_left(m, requests[i], tokens[i])
+        running += left
+        kv += r.prompt + _made(m, r) + left
+        i = r.after
     seen.work_tokens, seen.queued_tokens = queued + running, queued
-    seen.queued_prompt_tokens = prompts
+    seen.queued_prompt_tokens, seen.kv_tokens = prompts, kv
 
 
 @compiled

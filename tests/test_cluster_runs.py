@@ -1,0 +1,47 @@
+"""Runs of clusters: their rows, and what their specifications refuse."""
+
+import pytest
+
+from ssjf.errors import InputError
+from ssjf.experiments.grid import experiment
+from ssjf.experiments.runner import execute
+from ssjf.experiments.runs.arena import rows as arena_rows
+from ssjf.experiments.specs import spec_of
+
+
+def small(name="cluster", series="ssjf", **more):
+    """A run of little traffic."""
+    specs = [each for each in experiment(name).specs(seeds=1) if each.series == series]
+    (spec,) = (each for each in specs if each.workload.label.startswith("reasoning"))
+    values = spec.as_json() | {"replicas": [2], "loads": [0.9]} | more
+    values["workload"] = values["workload"] | {"requests": 2000}
+    return spec_of(values, "test")
+
+
+def test_a_cluster_of_one_is_the_arenas_server():
+    spec = small(replicas=[1], routers=["jsq"])
+    (arena,) = (each for each in experiment("arena").specs(seeds=1)
+                if each.series == "ssjf" and each.arrivals == "poisson"
+                and each.workload.label == spec.workload.label)  # fmt: skip
+    values = arena.as_json() | {"batch_slots": [8], "loads": [0.9]}
+    values["workload"] = values["workload"] | {"requests": 2000}
+    one, found = arena_rows(spec_of(values, "test")), execute(spec)
+    for column in ("jct_mean", "jct_p99", "jct_max"):
+        assert one[column].tolist() == found[column].tolist()
+
+
+@pytest.mark.parametrize("name", ["cluster", "cluster-memory"])
+def test_rows_are_a_router_each_on_the_same_traffic(name):
+    spec = small(name)
+    found = execute(spec)
+    assert found["router"].tolist() == spec.routers and set(found["replicas"]) == {2}
+    mean = found.set_index("router")["jct_mean"]
+    assert mean["jsq"] <= mean["power-of-two"] < mean["random"]
+    assert set(spec.columns) < set(found.columns)
+
+
+def test_what_is_wrong_is_refused():
+    for given, says in [({"routers": ["jqs"]}, "unknown router 'jqs'; known: affinity"),
+                        ({"replicas": [0]}, "replicas"), ({"loads": [3.0]}, "loads")]:  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            small(**given)
