@@ -7,6 +7,7 @@ from ssjf.experiments.grid import experiment
 from ssjf.experiments.runner import execute
 from ssjf.experiments.runs.arena import rows as arena_rows
 from ssjf.experiments.specs import spec_of
+from ssjf.experiments.store import check_rows
 
 
 def small(name="cluster", series="ssjf", **more):
@@ -34,8 +35,9 @@ def test_a_cluster_of_one_is_the_arenas_server():
 def test_rows_are_a_router_each_on_the_same_traffic(name):
     spec = small(name)
     found = execute(spec)
-    assert found["router"].tolist() == spec.routers and set(found["replicas"]) == {2}
-    mean = found.set_index("router")["jct_mean"]
+    assert found["router"].tolist() == [*range(9)] and set(found["replicas"]) == {2}
+    check_rows(found, spec.detail, "test")
+    mean = dict(zip(spec.routers, found["jct_mean"], strict=True))
     assert mean["jsq"] <= mean["power-of-two"] < mean["random"]
     assert set(spec.columns) < set(found.columns)
 

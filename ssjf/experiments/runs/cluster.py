@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ssjf.analysis import metrics
+from ssjf.experiments import grid, store
 from ssjf.experiments.runs.steady import open_loop, typed
 from ssjf.experiments.specs import ClusterRun
 from ssjf.request import FloatArray, Requests
@@ -17,18 +18,27 @@ from ssjf.simulator.server import Server
 
 
 def rows(spec: ClusterRun) -> pd.DataFrame:
-    """A row per router, replicas, load (x) and seed: the metrics that ``columns`` names."""
-    parts, names = [], []
+    """A row per router (its place in ``routers``), replicas, load (x) and seed: the metrics that
+    ``columns`` names."""
+    parts = []
     for replicas in spec.replicas:
         for rho in spec.loads:
             for seed in spec.workload.seeds:
                 requests, server, predicted = _traffic(spec, replicas, rho, seed)
-                for name in spec.routers:
-                    names.append(name)
-                    at = {"x": rho, "seed": seed, "run": 0, "replicas": replicas}
+                for place, name in enumerate(spec.routers):
+                    at = {"x": rho, "seed": seed, "run": 0, "replicas": replicas, "router": place}
                     values = _served(spec, name, replicas, requests, server, predicted, seed)
                     parts.append(at | values)
-    return typed(parts).assign(router=names)
+    return typed(parts)
+
+
+def stored(name: str) -> pd.DataFrame:
+    """The rows of a stored experiment, its routers by name."""
+    table = grid.rows(name)
+    specs = [each for each in grid.experiment(name).specs() if isinstance(each, ClusterRun)]
+    known = {store.digest(each): each.routers for each in specs}
+    named = zip(table["run_id"], table["router"].astype(int), strict=True)
+    return table.assign(router=[known[run][place] for run, place in named])
 
 
 def _traffic(
