@@ -1,7 +1,11 @@
 """Runs of clusters: their rows, and what their specifications refuse."""
 
+import json
+
+import numpy as np
 import pytest
 
+from commands import refused, ssjf
 from ssjf.errors import InputError
 from ssjf.experiments.grid import experiment
 from ssjf.experiments.runner import execute
@@ -47,3 +51,23 @@ def test_what_is_wrong_is_refused():
                         ({"replicas": [0]}, "replicas"), ({"loads": [3.0]}, "loads")]:  # fmt: skip
         with pytest.raises(InputError, match=says):
             small(**given)
+
+
+def test_the_command_line_serves_a_trace_by_a_cluster(tmp_path):
+    trace = tmp_path / "trace.csv"
+    rng = np.random.default_rng(0)
+    rows = zip(rng.exponential(0.05, 300).cumsum(), rng.integers(1, 90, (300, 2)), strict=True)
+    lines = [f"{at},{prompt},{output}" for at, (prompt, output) in rows]
+    trace.write_text("\n".join(["arrived_at,prompt_tokens,output_tokens", *lines]))
+    command = ["simulate", trace, "--slots", 2, "--policies", "fcfs,ssjf", "--predictor", "oracle"]
+    one, same, found, by_work = (
+        json.loads(ssjf(*command, *more, "--json").stdout)
+        for more in ((), ("--replicas", 1), ("--replicas", 3, "--router", "jsq"),
+                     ("--replicas", 3, "--router", "least-work"))
+    )  # fmt: skip
+    assert one == same and found["replicas"] == 3 and found["rho"] < 0.5 * one["rho"]
+    means = [each["policies"][0]["jct_mean"] for each in (one, found, by_work)]
+    assert means[1] < means[0] and means[1] != means[2]
+    assert "on each of 3 replicas (jsq)" in ssjf(*command, "--replicas", 3).stdout
+    assert "at least one replica" in refused(*command, "--replicas", 0)
+    assert "unknown router 'jqs'; known: affinity" in refused(*command, "--router", "jqs")

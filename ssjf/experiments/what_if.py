@@ -1,6 +1,6 @@
 """What would length-aware scheduling do to this trace? One table, and one sentence of advice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
+Serve = Callable[..., Completions]
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 DEFAULT_PREDICTOR = "noise:0.5"
 CONTRACT = Contract()
@@ -56,11 +57,12 @@ def predictor_for(requests: Requests, name: str | None) -> str:
 
 
 def learning(
-    requests: Requests, prompts: Sequence[str], model: Profile, server: Server
-) -> Requests:
+    requests: Requests, prompts: Sequence[str], model: Profile, server: Server,
+    serve: Serve = simulate,
+) -> Requests:  # fmt: skip
     """The requests, each with what the shipped proxy, refitted to the requests that had finished
     under FCFS, predicts of it when it arrives."""
-    finished_at = simulate(requests, policy("fcfs"), model, server).finished_at
+    finished_at = serve(requests, policy("fcfs"), model, server).finished_at
     tokens = as_served(prompts, requests.output_tokens, io.load(io.BUILTIN),
                        requests.arrived_at, finished_at)  # fmt: skip
     return replace(requests, predictions={"predicted_tokens": tokens})
@@ -71,7 +73,7 @@ class WhatIf:
     """A trace on a server, under one policy or another.
 
     predictor_seconds: charged to each request whose length is predicted. memory: what becomes of
-    requests that a policy preempts.
+    requests that a policy preempts. serve: one machine, or another that is called like it.
     """
 
     requests: Requests
@@ -81,6 +83,7 @@ class WhatIf:
     seed: int = 0
     predictor_seconds: float = 0.0
     memory: Memory | None = None
+    serve: Serve = simulate
 
     @cached_property
     def predicted(self) -> FloatArray:
@@ -90,17 +93,15 @@ class WhatIf:
     @cached_property
     def fcfs(self) -> Completions:
         """The baseline of every gain: first come, first served, with recomputation."""
-        return simulate(self.requests, policy("fcfs"), self.model, self.server)
+        return self.serve(self.requests, policy("fcfs"), self.model, self.server, self.predicted)
 
     @cached_property
     def offered_load(self) -> float:
-        """ρ: the trace's rate over the throughput of the same requests arriving all at once.
-
-        Infinite where all arrive at one instant; NaN for one request, which has no rate.
-        """
+        """ρ: the trace's rate over the throughput of the same requests arriving all at once;
+        infinite where all arrive at one instant, NaN for one request, which has no rate."""
         n, arrived_at = len(self.requests), self.requests.arrived_at
         burst = self.requests.arriving(np.zeros(n))
-        flat_out = simulate(burst, policy("fcfs"), self.model, self.server)
+        flat_out = self.serve(burst, policy("fcfs"), self.model, self.server, self.predicted)
         span = arrived_at[-1] - arrived_at[0]
         if span == 0:
             return float("inf") if n > 1 else float("nan")
@@ -114,14 +115,13 @@ class WhatIf:
         preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT
         against FCFS.
         """
-        predicted = self.predicted  # refused if it is wrong, even where no policy needs it
-        rows = [self._row("fcfs", self.fcfs)]
+        rows = [self._row("fcfs", self.fcfs)]  # wrong predictions are refused with it
         for each in policies:
             if each.name != "fcfs":
                 free = isinstance(each, OraclePolicy) or not each.uses_prediction
                 seconds = 0.0 if free else self.predictor_seconds
-                served = simulate(self.requests, each, self.model, self.server, predicted,
-                                  seconds, self.memory)  # fmt: skip
+                served = self.serve(self.requests, each, self.model, self.server, self.predicted,
+                                    seconds, self.memory)  # fmt: skip
                 rows.append(self._row(each.name, served))
         return pd.DataFrame(rows)
 
@@ -132,8 +132,8 @@ class WhatIf:
         most = float(np.quantile(self.predicted, LONGEST))
         for times in HEADSTARTS if self.predicted.min() > 0 and wait > 0 else ():
             order = policy(f"headstart:{times * wait!r},{most!r}")
-            served = simulate(self.requests, order, self.model, self.server, self.predicted,
-                              self.predictor_seconds)  # fmt: skip
+            served = self.serve(self.requests, order, self.model, self.server, self.predicted,
+                                self.predictor_seconds)  # fmt: skip
             rows.append(self._row("headstart", served) | {"headstart_seconds": times * wait})
         return pd.DataFrame(rows)
 
