@@ -60,8 +60,8 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     chosen = [replace(policy(name), name=name) for name in names]
     model = profile(profile_name)
     server = what_if.with_slots(Server(kv_tokens=kv_tokens), slots)
-    behind = simulator_of(replicas, router(router_name), seed)
-    serve = alone if replicas == 1 else behind
+    cluster = simulator_of(replicas, router(router_name), seed)
+    serve = alone if replicas == 1 else cluster
     requests = what_if.rescaled(load_trace(trace), scale)
     if learn and predictor:
         raise InputError(f"--learn predicts the lengths itself; leave out --predictor {predictor}")
@@ -75,13 +75,13 @@ def simulate(trace, policies, profile_name, slots, kv_tokens, memory_text, scale
     advice = what_if.recommend(table, rho, served.headstarts(), contract)
     equal = int((requests.arrived_at[1:] == requests.arrived_at[:-1]).sum())
     if as_json:
-        print_json({"rho": rho, "predictor": predictor, "profile": model.name,
-                    "replicas": replicas, "router": router_name, "equal_arrivals": equal,
-                    "policies": table.to_dict("records"),
+        cluster_of = {"replicas": replicas, "router": router_name} if replicas > 1 else {}
+        print_json({"rho": rho, "predictor": predictor, "profile": model.name, **cluster_of,
+                    "equal_arrivals": equal, "policies": table.to_dict("records"),
                     "recommendation": asdict(advice)})  # fmt: skip
         return
-    cluster = f" on each of {replicas} replicas ({router_name})" if replicas > 1 else ""
-    click.echo(f"{len(requests)} requests, profile {model.name}, {server.slots} slots{cluster}, "
+    each = f" on each of {replicas} replicas ({router_name})" if replicas > 1 else ""
+    click.echo(f"{len(requests)} requests, profile {model.name}, {server.slots} slots{each}, "
                f"ρ {rho:.3f}, predictor {predictor}; times in seconds")  # fmt: skip
     if equal:
         click.echo(f"{equal} requests arrive at the time of the row above; rows keep their order")
