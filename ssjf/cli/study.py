@@ -95,12 +95,14 @@ def _names() -> dict[str, Callable[[], list[str]]]:
     from ssjf.proxy import known_predictors
     from ssjf.report import claims
     from ssjf.scheduler import known_policies
+    from ssjf.scheduler.routers import known_routers
     from ssjf.simulator.profile import builtin_profiles
     from ssjf.workload.catalogue import DATASETS, TEXTS
 
     return {
         "experiments": lambda: [f"{e.name}: {e.title}" for e in grid.experiments().values()],
         "policies": lambda: [*known_policies(), "module:function"],
+        "routers": lambda: [*known_routers()],
         "predictors": lambda: [*known_predictors()],
         "profiles": lambda: [*builtin_profiles()],
         "notebooks": lambda: sorted(path.stem for path in paths.notebooks().glob("*.ipynb")),

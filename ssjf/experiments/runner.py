@@ -23,6 +23,7 @@ from ssjf.experiments.runs import (
     answers,
     arena,
     chats,
+    cluster,
     natural,
     published,
     server,
@@ -36,6 +37,7 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "published": published.rows,
     "simulator": steady.rows,
     "arena": arena.rows,
+    "cluster": cluster.rows,
     "training": training.predictions,
     "cost": training.costs,
     "latency": training.latencies,
@@ -56,7 +58,7 @@ MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
 ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
-    "all": ("published", "simulator", "arena", "natural", "alise-curve", "alise-limit"),
+    "all": ("published", "simulator", "arena", "cluster", "natural", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
     "answers": ("answers", "vllm-natural", "serve-chats"),

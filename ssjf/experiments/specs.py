@@ -3,14 +3,25 @@
 A specification is checked when it is read; its canonical JSON names the run (see ``store``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ssjf.config import validated
 from ssjf.errors import unknown
-from ssjf.experiments.tables import Count, Decoding, Number, Positive, ServerTable, Table
+from ssjf.experiments.tables import (
+    Count,
+    Decoding,
+    Number,
+    PolicyName,
+    Positive,
+    Predictor,
+    RouterName,
+    ServerTable,
+    Table,
+    checked_by,
+)
 from ssjf.experiments.workloads import (
     ArenaLoop,
     Asked,
@@ -22,32 +33,11 @@ from ssjf.experiments.workloads import (
     Prompted,
     Sweep,
     Texts,
-)
-from ssjf.proxy import known_predictors
-from ssjf.scheduler import policy
+)  # fmt: skip
 from ssjf.simulator.contract import Contract
 from ssjf.simulator.published import Quirks
 from ssjf.simulator.server import Memory
 
-
-def _checked(check: Callable[[Any], object]) -> AfterValidator:
-    """Take a value as it is unless ``check`` raises."""
-
-    def validate(value: Any) -> Any:
-        check(value)
-        return value
-
-    return AfterValidator(validate)
-
-
-def _known_predictor(spec: str) -> None:
-    names = {form.partition(":")[0] for form in known_predictors()}
-    if spec.partition(":")[0] not in names:
-        raise unknown("predictor", spec, known_predictors())
-
-
-PolicyName = Annotated[str, _checked(policy)]
-Predictor = Annotated[str, _checked(_known_predictor)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Seconds = Annotated[Number, Field(ge=0)]
 Utilisation = Annotated[Number, Field(gt=0, le=2)]
@@ -86,7 +76,7 @@ class PublishedRun(Queued):
     mode: Literal["none", "dynamic", "continuous"]
     slots: Count | None = None
     expected: Predictor | None = None
-    quirks_off: Annotated[list[str], _checked(Quirks().without)] = Field(default_factory=list)
+    quirks_off: Annotated[list[str], checked_by(Quirks().without)] = Field(default_factory=list)
 
 
 class Tuned(Queued):
@@ -125,9 +115,20 @@ class ArenaRun(SteadyRun):
     batch_slots: list[Count]
     loads: list[Utilisation]
     arrivals: Literal["poisson", "bursts", "azure", "overload"]
-    contract: Annotated[str, _checked(Contract.of)] | None = None
+    contract: Annotated[str, checked_by(Contract.of)] | None = None
     moves: bool = False
     slots: Count = 1
+    rho: Utilisation = 0.5
+
+
+class ClusterRun(SteadyRun):
+    """One order inside all replicas, under several routers, at several loads."""
+
+    engine: Literal["cluster"]  # type: ignore[assignment]
+    workload: ArenaLoop
+    replicas: list[Count]
+    loads: list[Utilisation]
+    routers: list[RouterName]
     rho: Utilisation = 0.5
 
 
@@ -159,7 +160,7 @@ class AliseRun(Queued):
     keeps_up: bool = False
     kv_share: Positive = 1.0
     link_share: Positive = 1.0
-    memory: Annotated[dict[str, Any], _checked(lambda options: Memory(**options))] = Field(
+    memory: Annotated[dict[str, Any], checked_by(lambda options: Memory(**options))] = Field(
         default_factory=dict
     )
 
@@ -205,9 +206,6 @@ class NaturalRun(Tuned):
     decoding: Decoding
     slots: Count
     rho: Utilisation
-    times: Positive | None = None
-    share: Share | None = None
-    longest: Share | None = None
 
 
 class ChatRun(Run):
@@ -234,8 +232,8 @@ class ServerRun(Run):
 
 
 _CLASSES: tuple[type[Run], ...] = (
-    PublishedRun, SteadyRun, ArenaRun, VllmRun, StepsRun, AliseRun, TrainingRun, CostRun,
-    AnswersRun, NaturalRun, ChatRun, ServerRun,
+    PublishedRun, SteadyRun, ArenaRun, ClusterRun, VllmRun, StepsRun, AliseRun, TrainingRun,
+    CostRun, AnswersRun, NaturalRun, ChatRun, ServerRun,
 )  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip

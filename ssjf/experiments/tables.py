@@ -4,15 +4,45 @@ A table is stored as it was written, only with the keys that were set, so that t
 specification does not change when a new option with a default comes.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from ssjf.config import STRICT
+from ssjf.errors import unknown
+from ssjf.proxy import known_predictors
+from ssjf.scheduler import policy
+from ssjf.scheduler.routers import router
+
+
+def checked_by(check: Callable[[Any], object]) -> AfterValidator:
+    """Take a value as it is unless ``check`` raises."""
+
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _known_predictor(spec: str) -> None:
+    names = {form.partition(":")[0] for form in known_predictors()}
+    if spec.partition(":")[0] not in names:
+        raise unknown("predictor", spec, known_predictors())
+
+
+def _known_router(name: str) -> None:
+    """``two-pool`` without a number splits the predicted tokens into halves."""
+    router(f"{name}:1" if name == "two-pool" else name)
+
 
 Number = int | float  # a whole number stays one: it is written and hashed as such
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+PolicyName = Annotated[str, checked_by(policy)]
+Predictor = Annotated[str, checked_by(_known_predictor)]
+RouterName = Annotated[str, checked_by(_known_router)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 

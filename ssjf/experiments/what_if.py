@@ -1,6 +1,6 @@
 """What would length-aware scheduling do to this trace? One table, and one sentence of advice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
+Serve = Callable[..., Completions]
 BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
 DEFAULT_PREDICTOR = "noise:0.5"
 CONTRACT = Contract()
@@ -54,11 +55,12 @@ def predictor_for(requests: Requests, name: str | None) -> str:
 
 
 def learning(
-    requests: Requests, prompts: Sequence[str], model: Profile, server: Server
-) -> Requests:
+    requests: Requests, prompts: Sequence[str], model: Profile, server: Server,
+    serve: Serve = simulate,
+) -> Requests:  # fmt: skip
     """The requests, each with what the shipped proxy, refitted to the requests that had finished
     under FCFS, predicts of it when it arrives."""
-    finished_at = simulate(requests, policy("fcfs"), model, server).finished_at
+    finished_at = serve(requests, policy("fcfs"), model, server).finished_at
     tokens = as_served(prompts, requests.output_tokens, io.load(io.BUILTIN),
                        requests.arrived_at, finished_at)  # fmt: skip
     return replace(requests, predictions={"predicted_tokens": tokens})
@@ -69,7 +71,7 @@ class WhatIf:
     """A trace on a server, under one policy or another.
 
     predictor_seconds: charged to each request whose length is predicted. memory: what becomes of
-    requests that a policy preempts.
+    requests that a policy preempts. serve: one machine, or another that is called like it.
     """
 
     requests: Requests
@@ -79,6 +81,7 @@ class WhatIf:
     seed: int = 0
     predictor_seconds: float = 0.0
     memory: Memory | None = None
+    serve: Serve = simulate
 
     @cached_property
     def predicted(self) -> FloatArray:
@@ -88,17 +91,15 @@ class WhatIf:
     @cached_property
     def fcfs(self) -> Completions:
         """The baseline of every gain: first come, first served, with recomputation."""
-        return simulate(self.requests, policy("fcfs"), self.model, self.server)
+        return self.serve(self.requests, policy("fcfs"), self.model, self.server, self.predicted)
 
     @cached_property
     def offered_load(self) -> float:
-        """ρ: the trace's rate over the throughput of the same requests arriving all at once.
-
-        Infinite where all arrive at one instant; NaN for one request, which has no rate.
-        """
+        """ρ: the trace's rate over the throughput of the same requests arriving all at once;
+        infinite where all arrive at one instant, NaN for one request, which has no rate."""
         n, arrived_at = len(self.requests), self.requests.arrived_at
         burst = self.requests.arriving(np.zeros(n))
-        flat_out = simulate(burst, policy("fcfs"), self.model, self.server)
+        flat_out = self.serve(burst, policy("fcfs"), self.model, self.server, self.predicted)
         span = arrived_at[-1] - arrived_at[0]
         if span == 0:
             return float("inf") if n > 1 else float("nan")
@@ -112,14 +113,13 @@ class WhatIf:
         preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT
         against FCFS.
         """
-        predicted = self.predicted  # refused if it is wrong, even where no policy needs it
-        rows = [self._row("fcfs", self.fcfs)]
+        rows = [self._row("fcfs", self.fcfs)]  # wrong predictions are refused with it
         for each in policies:
             if each.name != "fcfs":
                 free = isinstance(each, OraclePolicy) or not each.uses_prediction
                 seconds = 0.0 if free else self.predictor_seconds
-                served = simulate(self.requests, each, self.model, self.server, predicted,
-                                  seconds, self.memory)  # fmt: skip
+                served = self.serve(self.requests, each, self.model, self.server, self.predicted,
+                                    seconds, self.memory)  # fmt: skip
                 rows.append(self._row(each.name, served))
         return pd.DataFrame(rows)
 
@@ -127,15 +127,17 @@ class WhatIf:
         """The row as of ``compare`` of the order that keeps a contract on this trace with the best
         mean, of those that a server chooses from, and its whole name (``order``), if there is one.
         """
-        if self.predicted.min() <= 0 or Shadow.of(self.fcfs).wait == 0:
-            return pd.DataFrame()  # these are no tokens, or there is no queue
-        _, *tried = trials(self.requests, self.predicted, self.model, self.server, contract)
+        few, no_queue = len(self.requests) < 2 * BATCHES, Shadow.of(self.fcfs).wait == 0
+        if few or no_queue or self.predicted.min() <= 0:  # these are no tokens
+            return pd.DataFrame()
+        _, *tried = trials(self.requests, self.predicted, self.model, self.server, contract,
+                           serve=self.serve)  # fmt: skip
         kept = [each for each in tried if each.p99 <= contract.p99 and each.p999 <= contract.p999]
         if not kept or kept[0].gain_percent <= 0:
             return pd.DataFrame()
         numbers = kept[0].parameters
-        served = simulate(self.requests, tuned(numbers), self.model, self.server, self.predicted,
-                          self.predictor_seconds)  # fmt: skip
+        served = self.serve(self.requests, tuned(numbers), self.model, self.server,
+                            self.predicted, self.predictor_seconds)  # fmt: skip
         name = f"headroom:{','.join(f'{each:.6g}' for each in numbers)}"
         return pd.DataFrame([self._row("headroom", served) | {"order": name}])
 

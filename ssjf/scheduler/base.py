@@ -72,8 +72,8 @@ class AtArrival(Compiled):
     """A key that a request is given when it arrives, from what is there then; it never changes.
 
     function: ``(arrived_at, predicted_tokens, in_flight, in_flight_tokens, *parameters) -> float``,
-        the last two as of ``Queue``. The simulator's requests arrive as its scheduler sees them:
-        when a step ends.
+        the last two as of ``Queue``. A simulated machine's requests arrive when its scheduler sees
+        them, as a step ends; those of a cluster when they are routed.
     """
 
     def __call__(self, queue: Queue, now: float) -> FloatArray:

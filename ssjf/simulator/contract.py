@@ -5,7 +5,7 @@ counts is the difference to FCFS on the same requests, not the tail itself.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple, Self
@@ -139,16 +139,19 @@ def ladder(
 
 def trials(
     requests: Requests, predicted: FloatArray, profile: Profile, server: Server,
-    contract: Contract, moves: bool = False,
+    contract: Contract, moves: bool = False, serve: Callable[..., Completions] = simulate,
 ) -> list[Trial]:  # fmt: skip
-    """Every order of the ladder on these requests, FCFS first, then by gain, the best first."""
-    fcfs = simulate(requests, policy("fcfs"), profile, server)
+    """Every order of the ladder on these requests, FCFS first, then by gain, the best first.
+
+    ``serve``: one machine, or another that is called like it.
+    """
+    fcfs = serve(requests, policy("fcfs"), profile, server, predicted)
     before = fcfs.finished_at - requests.arrived_at
     limits = {name: float(np.quantile(before, level)) for name, level in LEVELS.items()}
     tried = []
     orders = ladder(Shadow.of(fcfs), predicted, server.slots, moves)
     for name, parameters in orders.items():
-        done = simulate(requests, tuned(parameters, moves), profile, server, predicted)
+        done = serve(requests, tuned(parameters, moves), profile, server, predicted)
         after = done.finished_at - requests.arrived_at
         keeps = all(
             _within(before, after, limits[each], getattr(contract, each)) for each in LEVELS

@@ -80,6 +80,14 @@ def simulate(
                 ask()
             if ended != state.FINISHED or machine[0][0]["done"] == len(requests):
                 break
+    check_end(ended, memory)
+    return _completions(machine, requests)
+
+
+def check_end(ended: int, memory: Memory) -> None:
+    """Raise unless the machine FINISHED."""
+    from ssjf.simulator.core import setting, state
+
     if ended == state.OVERFLOW:
         raise InputError(
             f"the run passes {setting.TIME_LIMIT // PICOSECONDS} s, the end of the time counter; "
@@ -87,7 +95,6 @@ def simulate(
         )
     if ended != state.FINISHED:
         raise AssertionError("the simulated server waits for nothing")
-    return _completions(machine, requests)
 
 
 def _tune(machine, ask: Callable[[IntArray, float], tuple[float, ...]], every: int) -> None:
@@ -130,16 +137,21 @@ def _scorer(machine, policy: Policy, queue: Queue) -> Callable[[], None]:
     return ask
 
 
-def _completions(machine, requests: Requests) -> SimulatedCompletions:
+def counted(m) -> dict[str, float]:
+    """The counters of a machine; see ``SimulatedCompletions``."""
     from ssjf.simulator.core.state import COUNTS, TIMES
 
-    m, records, extra, times = machine[0][0], machine[1], machine[2], machine[4]
-    n = len(requests)
     counters: dict[str, float] = {"steps": int(m["step"]) - 1}
     counters |= {name: int(m[name]) for name in COUNTS}
     counters |= {f"{name}_seconds": int(m[name]) / PICOSECONDS for name in TIMES}
     counters["most_kv_blocks"] = int(m["blocks"] - m["least_free"])
     counters["most_host_blocks"] = int(m["host_blocks"] - m["least_host_free"])
+    return counters
+
+
+def _completions(machine, requests: Requests) -> SimulatedCompletions:
+    m, records, extra, times = machine[0][0], machine[1], machine[2], machine[4]
+    n = len(requests)
     scheduled_at, first_token_at, finished_at = times[1:] / PICOSECONDS
     return SimulatedCompletions(
         requests,
@@ -147,6 +159,6 @@ def _completions(machine, requests: Requests) -> SimulatedCompletions:
         first_token_at,
         finished_at,
         np.zeros(n, np.int64) if m["preemptions"] == 0 else records["preempted"].astype(np.int64),
-        counters,
+        counted(m),
         extra["swapped"] / PICOSECONDS if m["swaps_in"] else np.zeros(n),
     )

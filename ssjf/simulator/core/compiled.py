@@ -7,8 +7,9 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, from_dtype, njit, types
 from numba.core import event, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -116,6 +117,30 @@ def call(typing, address, arrived, predicted, generated, now, parameters):
     return signature, code
 
 
+@intrinsic
+def ask(typing, address, record):
+    """What the function at an address says of the record at another: see ``native_of``."""
+
+    def code(context, builder, signature, values):
+        kind = ir.FunctionType(ir.DoubleType(), [ir.IntType(8).as_pointer()])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        return builder.call(function, [builder.inttoptr(values[1], kind.args[0])])
+
+    return types.float64(types.int64, types.int64), code
+
+
+@cache
+def native_of(function: Callable[..., float], record: np.dtype):
+    """A function of such a record as one that ``ask`` can call."""
+    inner = njit(function)
+
+    def outer(at):
+        return float(inner(carray(at, 1)[0]))
+
+    return _callback(types.float64(types.CPointer(from_dtype(record))), outer,
+                     f"the score {function.__name__} cannot be compiled")  # fmt: skip
+
+
 @cache
 def native(function: Callable[..., float], parameters: int):
     """A function of four numbers and so many parameters as one that ``call`` can call."""
@@ -126,14 +151,20 @@ def native(function: Callable[..., float], parameters: int):
         return inner(arrived, predicted, generated, now, *rest)
 
     kind = types.float64(*[types.float64] * 4, types.CPointer(types.float64))
+    return _callback(kind, outer, f"the score {function.__name__} cannot be compiled with "
+                     f"{parameters} parameters")  # fmt: skip
+
+
+def _callback(kind, outer: Callable, failed: str):
+    """Compiled, or InputError with the first line of why not."""
     try:
         return cfunc(kind)(outer)
+    except KeyError as error:  # of a record
+        why = f"nothing is called {error}"
     except NumbaError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = next((line for line in lines if not line.startswith("Failed in")), lines[0])
-        raise InputError(
-            f"the score {function.__name__} cannot be compiled with {parameters} parameters: {why}"
-        ) from None
+    raise InputError(f"{failed}: {why}")
 
 
 class _Announcement(event.Listener):

@@ -152,6 +152,27 @@ def _arrive(m, requests, extra, tables, times, cells):
 
 
 @inlined
+def begin_step(m, requests, extra, tables, times, cells, ewt):
+    """Who runs in this step, and the time that it takes; True if some were preempted for it."""
+    m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
+    m.best = NONE
+    m.round += 1
+    preempted = _schedule(m, requests, extra, tables, times, cells, ewt)
+    if m.scheduled > 0:
+        _take_time(m)
+    return preempted
+
+
+@inlined
+def end_step(m, requests, extra, tables, times, cells):
+    """What the step made."""
+    if m.left_out > 0 or m.partials > 0:
+        _settle(m, requests, extra, tables, cells)
+    _reach_tokens(m, requests, extra, tables, times, cells)
+    m.step += 1
+
+
+@inlined
 def _serve(m, requests, extra, tables, times, cells, ewt):
     while m.done < m.until:
         if not _arrive(m, requests, extra, tables, times, cells):
@@ -159,17 +180,9 @@ def _serve(m, requests, extra, tables, times, cells, ewt):
         m.left = m.budget - m.decoding
         if m.kind == ANY and _lacks_scores(m, requests, extra, tables, cells):
             return NEEDS_SCORES
-        m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
-        m.best = NONE
-        m.round += 1
-        preempted = _schedule(m, requests, extra, tables, times, cells, ewt)
+        preempted = begin_step(m, requests, extra, tables, times, cells, ewt)
         if m.scheduled > 0 or preempted:
-            if m.scheduled > 0:
-                _take_time(m)
-            if m.left_out > 0 or m.partials > 0:
-                _settle(m, requests, extra, tables, cells)
-            _reach_tokens(m, requests, extra, tables, times, cells)
-            m.step += 1
+            end_step(m, requests, extra, tables, times, cells)
         else:  # until a copy ends or somebody arrives
             until = min(m.next_ready, m.copy_ends)
             if until == NEVER:

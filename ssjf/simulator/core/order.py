@@ -1,9 +1,8 @@
 """The policy's order: scores now, heaps of them, and those that wait.
 
-A heap is a row of ``tables``, the smallest key first, then the smallest item; where ``tracked``,
-the row below has the place of every item. Scores that only change at known times are a heap, with
-timers for those times. Scores that move all the time (LINEAR, MOVING, ANY) are a plain list,
-looked through when the first is wanted.
+A heap is a row of ``tables``, the smallest key first, then item; where ``tracked``, the row below
+has the place of every item. Scores that only change at known times are a heap, with timers for
+those times; those that move all the time (LINEAR, MOVING, ANY) are a plain list, looked through.
 """
 
 import numpy as np
@@ -100,7 +99,7 @@ def remaining(m, r, x, prefill, context, token, growth):
 
 @compiled
 def level(m, tables, r, x):
-    """Predicted remaining seconds of a request or, where there are levels, the level of that."""
+    """Predicted remaining seconds or, where there are levels, the level of that."""
     seconds = remaining(m, r, x, m.order_prefill, m.order_context, m.order_token, m.order_growth)
     if m.levels == 0:
         return seconds
@@ -126,13 +125,10 @@ def moving(m, r, x):
 @compiled
 def make_key(m, requests, extra, i):
     """The score of i, which arrives, from what is in flight; it is, too, from now on."""
-    in_flight, x = m.next - m.done, extra[i]
-    if in_flight == 0:
-        m.in_flight_tokens = 0.0  # whatever sums of floats have come to
-    requests[i].score = call(
-        m.function, x.arrived, x.base, float(in_flight), m.in_flight_tokens, m.parameters
-    )
-    m.in_flight_tokens += x.base
+    there, x = m.running + m.waiting, extra[i]
+    tokens = m.in_flight_tokens if there > 0 else 0.0  # whatever sums of floats have come to
+    requests[i].score = call(m.function, x.arrived, x.base, float(there), tokens, m.parameters)
+    m.in_flight_tokens = tokens + x.base
 
 
 @compiled

@@ -149,11 +149,13 @@ def jump(m, requests, tables, cells):
     context = m.kv_offset + m.decoding * m.step
     first = m.step_time + m.sequence_time * m.decoding + m.context_time * context
     increment = m.context_time * m.decoding
-    until = m.limit
+    m.quiet_until = m.now + _elapsed(steps, first, increment)
+    until = min(m.limit, m.stop_at)
     if m.running < m.slots or m.displaces:
         until = min(until, m.next_ready)
     if m.waiting > 0 and m.timers > 0 and (m.running < m.slots or m.displaces):
         until = min(until, tables[TIMERS, 0].key)
+        m.quiet_until = min(m.quiet_until, until)
     if until - m.now < _elapsed(steps, first, increment):
         fewest = 0  # that reach it: by bisection
         while fewest < steps:
@@ -162,6 +164,8 @@ def jump(m, requests, tables, cells):
                 steps = middle
             else:
                 fewest = middle + 1
+        if m.now + _elapsed(steps, first, increment) > m.stop_at:
+            steps -= 1  # the step that passes it is taken by itself
     time = _elapsed(steps, first, increment)
     m.now += time
     m.busy += time

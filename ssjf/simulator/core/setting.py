@@ -6,9 +6,8 @@ import numpy as np
 
 from ssjf.simulator.core import state
 from ssjf.simulator.core.compiled import native
-from ssjf.simulator.server import ON_PREEMPTION, Memory
+from ssjf.simulator.server import ON_PREEMPTION, Memory, Server
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.simulator.server import Server
 from ssjf.errors import InputError
 from ssjf.scheduler import OraclePolicy, Policy, Queue
 from ssjf.scheduler.base import Compiled
@@ -135,20 +134,17 @@ def machine(
     """The arrays of ``state`` at time 0; ``queue`` is what the policy sees of the requests."""
     total = requests.output_tokens + profile.start_up_steps
     remaining = policy.score if isinstance(policy.score, Remaining) else None
+    function = policy.score if isinstance(policy.score, Compiled) else None
     if remaining or memory.on_preemption == "ewt":
         check_lengths(queue.predicted_tokens)
     record = np.zeros(1, state.MACHINE)
     m = record[0]
-    m["jump_up_to"], m["limit"] = jump_up_to, TIME_LIMIT
+    m["jump_up_to"], m["limit"], m["stop_at"] = jump_up_to, TIME_LIMIT, state.NEVER
     _set_server(m, profile, server)
     _set_memory(m, server, memory)
-    function = policy.score if isinstance(policy.score, Compiled) else None
     _set_policy(m, policy, remaining, time_model(profile))
     if function:
-        _set_function(record, function)
-        m["at_arrival"] = policy.made_at_arrival
-        if not policy.made_at_arrival:
-            m["kind"] = state.MOVING
+        _set_function(record, function, policy.made_at_arrival)
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
@@ -227,8 +223,9 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
         m[f"{name}_growth"] = growth
 
 
-def _set_function(record: np.ndarray, score: Compiled) -> None:
+def _set_function(record: np.ndarray, score: Compiled, at_arrival: bool) -> None:
     m = record[0]
+    m["at_arrival"], m["kind"] = at_arrival, state.STATIC if at_arrival else state.MOVING
     m["function"] = native(score.function, len(score.parameters)).address
     set_parameters(m, score.parameters)
     m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others lie behind it

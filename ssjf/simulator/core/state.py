@@ -67,7 +67,7 @@ MACHINE = _record(
     # of the step
     "now step round next next_ready waiting running decoding kv_offset free left prefill partials "
     "timers best blocked paused claimed left_out cursor scheduled context least_free first_running "
-    "last_running order done until "
+    "last_running order done until stop_at quiet_until same_until under_way restless stalled "
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
@@ -84,11 +84,13 @@ MACHINE = _record(
 """``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
 ``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
 ``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
-blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. ``order_*``
-is the time model of the policy's score, ``wait_*`` that of the machine, for EWT. ``at_arrival``:
-the policy's function makes each score then, of ``in_flight_tokens`` among others. ``leaving``:
-blocks whose copy is under way; ``residents``: those that wait with their KV on the device,
-``resident`` their blocks; ``uploading``: those that wait while their KV comes back."""
+blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. Up to
+``quiet_until`` nobody comes or goes; no jump passes ``stop_at``; the rest of that line is for a
+machine among others (``core.fleet``). ``order_*`` is the time model of the policy's score,
+``wait_*`` that of the machine, for EWT. ``at_arrival``: the policy's function makes each score
+then, of ``in_flight_tokens`` among others. ``leaving``: blocks whose copy is under way;
+``residents``: those that wait with their KV on the device, ``resident`` their blocks;
+``uploading``: those that wait while their KV comes back."""
 
 _TOKENS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
 _FLAGS = ["place", "waits", "started"]
