@@ -166,11 +166,8 @@ class WhatIf:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to do with this traffic.
-
-    action: ``switch on``, ``contract`` or ``leave off``. policy: the order's name, as for ``ssjf
-    serve --policy``, None where none helps. sentence: the same in words, with gain and tail.
-    """
+    """What to do with this traffic: an action (``switch on``, ``contract`` or ``leave off``), the
+    name of the order that is meant, if one helps, and the same in words, with gain and tail."""
 
     action: str
     policy: str | None
