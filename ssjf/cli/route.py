@@ -40,7 +40,8 @@ def route(upstreams: tuple[str, ...], host: str, port: int, slots: int, wait_sec
     if loaded.learner.tuner is not None:
         loaded.learner.tuner.slots = slots
     app = Middleware(Route(upstreams, wait_seconds), chosen, loaded)
-    with closing(socket.socket()) as listening:
+    # Of TCP by name: asyncio sends at once, without Nagle's delay, where it is said
+    with closing(socket.socket(proto=socket.IPPROTO_TCP)) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
