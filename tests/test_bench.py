@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssjf.errors import InputError
-from ssjf.experiments import bench
+from ssjf.experiments.runs import bench
 
 PROXY_FIELDS = {
     "prompt_tokens", "batch", "ms_per_prompt", "prompts_per_second", "rss_mb", "load_ms",

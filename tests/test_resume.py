@@ -20,13 +20,13 @@ def finished(results):
     return [path for path in (results / "raw" / "cv-sweep").glob("[0-9a-f]*")]
 
 
-def killed_midway(results, kill=os.killpg, how=signal.SIGKILL, when=None):
+def killed_midway(results, kill=os.killpg, how=signal.SIGKILL, when=None, more=()):
     """Start the experiment and kill its process group (or it alone) once a run has finished.
 
-    Or once ``when``, a function of the process's id, says so.
+    Or once ``when``, a function of the process's id, says so. ``more`` joins the command.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "ssjf", *COMMAND],
+        [sys.executable, "-m", "ssjf", *COMMAND, *more],
         env=os.environ | {"SSJF_RESULTS": str(results)},
         cwd=ROOT,
         start_new_session=True,
@@ -87,12 +87,17 @@ def members(session):
     return [line for line in listed.splitlines()[1:] if line.split()[0] == str(session)]
 
 
+def everyone_ends(session):
+    """Whether all processes of a session end, for which they have minutes."""
+    deadline = time.monotonic() + 600
+    while members(session) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not members(session)
+
+
 def test_workers_end_when_their_parent_alone_is_killed(tmp_path):
     child, _ = killed_midway(tmp_path, kill=os.kill)
-    deadline = time.monotonic() + 600
-    while members(child.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not members(child.pid)
+    assert everyone_ends(child.pid)
 
 
 def importing(session):

@@ -21,7 +21,10 @@ VERDICT = ["claim_id", "unit", "paper_value", "value", "low", "high", "verdict"]
 @click.option("--seeds", type=int, help="Repeat with so many seeds (default: the experiment's).")
 @click.option("--again", is_flag=True, help="Simulate the stored runs again and compare.")
 @click.option("--profile", help="Of an experiment on vLLM: cpu-tiny, cpu-mid, gpu-1b, gpu-8b, ….")
-def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str | None) -> None:
+@click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]",
+              help="On a Ray cluster: $RAY_ADDRESS, or a local one of --jobs cores.")  # fmt: skip
+def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str | None,
+        ray: str | None) -> None:  # fmt: skip
     """Do the missing runs of EXPERIMENT; finished ones are kept.
 
     `all` is every simulation, `trainings` every training of a proxy, `measurements` every run on
@@ -35,10 +38,12 @@ def run(experiment: str, jobs: int, seeds: int | None, again: bool, profile: str
     if again:
         if profile is not None:
             raise InputError("--again simulates; --profile is for runs that are measured")
+        if ray is not None:
+            raise InputError("--again compares on this machine; --ray is for missing runs")
         different = runner.simulate_again(experiment, jobs, seeds)
         click.echo(f"{experiment}: {len(different)} runs differ from the stored ones")
         sys.exit(1 if different else 0)
-    done = runner.run(experiment, jobs, seeds, deployment=profile)
+    done = runner.run(experiment, jobs, seeds, deployment=profile, ray=ray)
     click.echo(f"{experiment}: {len(done)} runs made, the others were there")
 
 

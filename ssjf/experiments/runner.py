@@ -4,11 +4,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import closing, contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -16,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
-from ssjf.experiments import draws, store
+from ssjf.experiments import draws, ray_grid, store
 from ssjf.experiments.grid import experiment, experiments
 from ssjf.experiments.runs import (
     alise,
@@ -73,11 +72,18 @@ def execute(spec: Run) -> pd.DataFrame:
 
 
 def run(
-    name: str, jobs: int = 1, seeds: int | None = None, deployment: str | None = None
+    name: str,
+    jobs: int = 1,
+    seeds: int | None = None,
+    deployment: str | None = None,
+    ray: str | None = None,
 ) -> list[str]:
     """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids.
 
-    ``deployment`` is what runs on vLLM use instead of the experiment's.
+    Parameters
+    ----------
+    deployment: what runs on vLLM use instead of the experiment's.
+    ray: a cluster to run on, as of ``ray_grid.connected``, instead of processes of this machine.
     """
     specs = _specs(name, seeds, deployment)
     store.sweep_temporary({spec.experiment for spec in specs})
@@ -85,11 +91,38 @@ def run(
     _prepare(missing)
     alone = [spec for spec in missing if spec.engine in ONE_BY_ONE]
     others = [spec for spec in missing if spec.engine not in ONE_BY_ONE]
-    with tqdm(total=len(specs), desc=name, unit="run", disable=None) as bar:
+    work = _here(others, alone, jobs) if ray is None else _on_ray(others, alone, jobs, ray)
+    with closing(work), tqdm(total=len(specs), desc=name, unit="run", disable=None) as bar:
         bar.update(len(specs) - len(missing))
-        for _ in chain(_each(_do, others, jobs), map(_do, alone)):
+        for _ in work:
             bar.update()
     return [store.digest(spec) for spec in missing]
+
+
+def _here(others: list[Run], alone: list[Run], jobs: int) -> Generator[None]:
+    yield from _each(_do, others, jobs)
+    yield from map(_do, alone)
+
+
+def _on_ray(others: list[Run], alone: list[Run], jobs: int, address: str) -> Generator[None]:
+    """On the cluster what may run side by side; the rest after it, one by one, in this process.
+
+    Here, since a node may lack the runs and the proxies that were made before. Only what vLLM
+    serves from a GPU goes to the cluster too, which then does nothing else for us.
+    """
+    if not others + alone:
+        return
+    on_gpu = [_on_gpu(spec) and not isinstance(spec, TrainingRun) for spec in alone]
+    with ray_grid.connected(address, jobs, any(on_gpu)):
+        for made in ray_grid.each(execute, others):
+            store.save(*made)
+            yield
+        for spec, remote in zip(alone, on_gpu, strict=True):
+            if remote:
+                store.save(*next(ray_grid.each(execute, [spec], gpus=1)))
+            else:
+                _do(spec)
+            yield
 
 
 def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[Run]:

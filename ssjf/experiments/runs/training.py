@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ssjf.errors import InputError
-from ssjf.experiments import bench, paths, train, workloads
+from ssjf.experiments import paths, train, workloads
 from ssjf.experiments.grid import experiment, rows
+from ssjf.experiments.runs import bench
 from ssjf.experiments.specs import CostRun, TrainingRun
 from ssjf.experiments.store import digest
 from ssjf.files import writable
