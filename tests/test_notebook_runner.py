@@ -172,6 +172,13 @@ def test_a_cell_that_takes_too_long(project):
     assert left(project) == []
 
 
+def test_a_cell_whose_answer_never_comes_is_tried_once_more(project, monkeypatch):
+    monkeypatch.setattr(notebooks, "_FIRST_TRY_SECONDS", 3)
+    first = "import os, time; there = os.path.exists('tried'); open('tried', 'w').close()"
+    notebooks.run(written(project, first, "time.sleep(0 if there else 600)"))
+    assert (project / "tried").exists()
+
+
 def test_all_notebooks_run_even_if_one_fails(project):
     here = Path.cwd()
     inside = f"import os; assert os.path.samefile('.', {str(project)!r})"

@@ -29,6 +29,7 @@ from ssjf.report.notebookfile import (
 KERNEL = "python3"  # the one name every installation of ipykernel has
 _START_TIMEOUT_SECONDS = 600
 _MESSAGE_TIMEOUT_SECONDS = 60  # nbclient's four fail runs on a busy machine
+_FIRST_TRY_SECONDS = 150  # for a cell; ipykernel 7 now and then loses a reply: then once more
 
 
 class Result(NamedTuple):
@@ -59,7 +60,8 @@ def run(
     partial = output.with_name(f".{source.stem}.{os.getpid()}.tmp.ipynb")
     started = time.perf_counter()
     try:
-        _execute(source, partial, values, timeout_seconds)
+        if not _ran(source, partial, values, min(_FIRST_TRY_SECONDS, timeout_seconds)):
+            _execute(source, partial, values, timeout_seconds)
         _check_promises(source.name, before)
         os.replace(partial, output)
     finally:
@@ -110,6 +112,19 @@ def run_all(
         summary = f"{len(failures)} of {len(sources)} notebooks failed"
         raise NotebookError(f"{summary}: {'; '.join(sorted(failures))}")
     return [results[source] for source in sources]
+
+
+def _ran(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> bool:
+    """Execute it; False where a cell took too long, or its kernel's reply was lost."""
+    from nbclient.exceptions import CellTimeoutError
+
+    try:
+        _execute(source, partial, values, timeout_seconds)
+    except NotebookError as error:
+        if not isinstance(error.__cause__, CellTimeoutError):
+            raise
+        return False
+    return True
 
 
 def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> None:
