@@ -139,7 +139,7 @@ def test_the_board_alone_is_that_of_what_is_stored():
 @pytest.mark.parametrize(
     "options, says",
     [
-        (["--workload", "novels"], "unknown workload 'novels'; known: 90 / 10 mixture, noise 0.5, Alp"),
+        (["--workload", "novels"], "unknown workload 'novels'; known: 90 / 10 mixture"),
         (
             ["--arrivals", "sine"],
             "unknown arrivals 'sine'; known: azure, bursts",
