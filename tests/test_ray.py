@@ -133,7 +133,8 @@ def test_only_what_a_gpu_serves_goes_to_the_cluster_one_by_one(tmp_path, monkeyp
 
 
 def test_a_gpu_that_no_node_has_is_told(monkeypatch):
-    ray = pytest.importorskip("ray")
+    import ray
+
     monkeypatch.setattr(ray, "init", lambda *given, **options: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(InputError, match="need a GPU"), ray_grid.connected("local", 2, gpu=True):

@@ -87,6 +87,7 @@ class Prioritiser:
 
     async def prioritise(self, request: IncomingRequest) -> Predicted | None:
         """Read and prioritise a request; NotPredicted leaves its body as it is."""
+        request.set_header(ESTIMATE, None)  # no client's word counts as ours
         if self._respects_priority and request.header(HEADER) is not None:
             raise NotPredicted("client_priority")
         try:
@@ -103,7 +104,8 @@ class Prioritiser:
         limit = openai.max_tokens(body, request.route) if self._respects_limit else None
         tokens = min(tokens, limit or math.inf)
         self._set(request, arrived_at, tokens)
-        request.set_header(ESTIMATE, b"%d" % tokens if predicted else None)
+        if predicted:
+            request.set_header(ESTIMATE, b"%d" % tokens)
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
         return predicted
 

@@ -16,16 +16,9 @@ from typing import Any
 import httpx
 
 from ssjf.errors import InputError
+from ssjf.serving import openai
 from ssjf.serving.metrics import metrics
-from ssjf.serving.openai import (
-    IncomingRequest,
-    Message,
-    NotPredicted,
-    Receive,
-    Scope,
-    Send,
-    route_of,
-)
+from ssjf.serving.openai import IncomingRequest, Message, Receive, Scope, Send
 from ssjf.serving.priority import HEADER
 
 METRICS = "/ssjf/metrics"  # ours; /metrics is the server's
@@ -76,9 +69,12 @@ class Route:
         """Answer a request, or give it up where its client does."""
         try:
             body = await request.body(MOST_BODY_BYTES, encoded=True)
-            if route_of(request.scope["path"]) and request.header(b"content-encoding") is None:
+            if (
+                openai.route_of(request.scope["path"])
+                and request.header(b"content-encoding") is None
+            ):
                 body = with_priority(body, request.header(HEADER))
-        except NotPredicted as why:
+        except openai.NotPredicted as why:
             if not request.disconnected:
                 await _fail(send, 413, f"the body is {why}; at most {MOST_BODY_BYTES} bytes")
             return
@@ -92,7 +88,7 @@ class Route:
             await answer
 
     async def _answer(self, request: IncomingRequest, body: bytes, send: Send) -> None:
-        is_completion = route_of(request.scope["path"]) is not None
+        is_completion = openai.route_of(request.scope["path"]) is not None
         until, begun = time.monotonic() + self._wait_seconds, Begun(send)
         while True:
             upstream = min(self.in_flight, key=lambda url: (self._rests(url), self.in_flight[url]))
