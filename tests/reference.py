@@ -78,7 +78,8 @@ class Machine:
         return self.server.token_budget - sum(self.tokens.values())
 
     def key(self, job):
-        return self.order.score(job, self.now), job.i
+        score = self.order.victim if job in self.running else self.order.score
+        return score(job, self.now), job.i
 
     def reserved(self, job):
         if self.memory.reserve == "none":

@@ -42,10 +42,13 @@ def remaining(queue: Queue, now: float):
 class Order:
     """A policy in plain words; ``seconds`` is the time model of the machine, for EWT."""
 
-    def __init__(self, requests, ready, profile, score, growth=True, aged=None, bound=None):
+    def __init__(
+        self, requests, ready, profile, score, growth=True, aged=None, bound=None, victims=None
+    ):
         self.predicted, self.arrived = requests.predictions["p"], requests.arrived_at
         self.ready, self.lead, self.model = ready, profile.start_up_steps, time_model(profile)
         self._score, self.growth, self.aged, self.bound = score, growth, aged, bound
+        self._victims = victims
 
     def estimate(self, job):
         total = max(self.predicted[job.i], 1.0) + self.lead
@@ -79,6 +82,9 @@ class Order:
         if self.aged:
             return max(self.level(job) - math.floor(self.age(job, now) / self.aged), 0)
         return -math.inf if job.promoted else self._score(self, job, now)
+
+    def victim(self, job, now):
+        return self._victims(self, job, now) if self._victims else self.score(job, now)
 
     def most_seconds(self, job, now):
         if self.bound:
@@ -114,6 +120,18 @@ def asked(order, job, now):
     return order.predicted[job.i] - job.made + 0.1 * np.sin(np.float64(now) / PICOSECONDS)
 
 
+def beyond(order, job):
+    return job.made > 0.3 * order.predicted[job.i]
+
+
+def trail_waits(order, job, now):
+    return 1e15 if beyond(order, job) else order.predicted[job.i] - job.made
+
+
+def trail_runs(order, job, now):
+    return -1e15 if beyond(order, job) else order.predicted[job.i] - job.made
+
+
 ALISE = {"boundaries": LEVELS, "promotion_seconds": 0.3}
 KINDS = {
     "fcfs": (policy("fcfs"), lambda order, job, now: order.arrived[job.i], {}),
@@ -135,6 +153,11 @@ KINDS = {
         Policy("hrrn", orderings.response_ratio, "linear", preempts=True), ratio, {},
     ),
     "asked, preemptive": (Policy("asked", remaining, preempts=True), asked, {}),
+    "trail": (policy("trail:0.3"), trail_waits, {"victims": trail_runs}),
+    "trail, never preempting": (
+        replace(policy("trail:0.3"), preempts=False), trail_waits, {"victims": trail_runs},
+    ),
+    "trail, first": (policy("trail-first:0.3"), trail_runs, {}),
     "ssrpt": (policy("ssrpt"), tokens_left, {"growth": False}),
     "alise": (alise(**ALISE), None, {"aged": 0.3, "growth": False}),
     "alise with context": (alise(**ALISE, context_growth=True), None, {"aged": 0.3}),

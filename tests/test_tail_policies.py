@@ -164,12 +164,38 @@ def test_due_counts_who_is_about_to_be_late_and_gives_up_who_is():
 
 def test_trail_keeps_whoever_is_beyond_its_limit():
     assert order_of("trail:0.8", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [2, 1, 0]
-    assert order_of("trail:0.2", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [0, 2, 1]
+    # beyond the limit one is the last of those that wait, but not of those that run
+    assert order_of("trail:0.2", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [2, 1, 0]
+    assert order_of("trail-first:0.2", [0, 1, 2], [100, 50, 10], generated=[30, 0, 0]) == [0, 2, 1]
     requests = Requests(np.array([0.0, 20.0]), np.ones(2, int), np.array([100, 10]))
     for limit, first in ((0.8, 1), (0.1, 0)):
         done = simulate(requests, policy(f"trail:{limit}"), STEPS, Server(slots=1),
                         requests.output_tokens.astype(float))  # fmt: skip
         assert np.argmin(done.finished_at) == first
+
+
+def test_orders_by_the_prompt_by_hand():
+    """At γ = 10/s a prompt of 1000 tokens has (1/10) · ln(1 / (1 - e^-0.64)) = 0.0749 s of head
+    start, one of a token 0.7354 s: 0.6605 s more."""
+
+    def order(name, arrived, prompts, now=0.0):
+        zeros = np.zeros(len(arrived), int)
+        queue = Queue(np.array(arrived, float), np.array(prompts), zeros + np.nan, zeros)
+        return np.argsort(policy(name).scores(queue, now), kind="stable").tolist()
+
+    assert order("uniboost", [0, 0.67], [1000, 1]) == [0, 1]
+    assert order("uniboost", [0, 0.65], [1000, 1]) == [1, 0]
+    assert order("sglang-hrrn", [0, 8], [100, 10], now=9) == [1, 0]  # 9 / 100 < 1 / 10
+    assert order("sglang-hrrn", [0, 8], [100, 10], now=8.5) == [0, 1]
+    with pytest.raises(InputError, match="uniboost: γ is 0 per second; it must be above 0"):
+        policy("uniboost:0")
+
+
+def test_a_victim_rule_is_of_the_same_parameters_as_a_moving_score():
+    kept = policy("trail:0.5").victims
+    for score in (policy("ssjf").score, Moving(kept.function, (0.4,)), policy("headroom").score):
+        with pytest.raises(InputError, match="policy mine: victims needs a Moving score with the"):
+            Policy("mine", score, victims=kept)
 
 
 def test_mlfq_goes_down_a_level_after_each_doubling():

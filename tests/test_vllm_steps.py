@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,14 +22,19 @@ SMALL = vllm_engine.SMALL.replace(token_budget=256, context_tokens=512)
 ONE_A_STEP = Profile("one a step", 1.0)
 STAMPS = ("scheduled_at", "first_token_at", "finished_at", "preemptions")
 POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5",
-            "headstart:4,20", "due:3,8,30,1", "headroom:2,0.5,40,3,50,1,3")  # fmt: skip
-MOVING = ("hrrn", "due:3,8,30,1")
+            "headstart:4,20", "due:3,8,30,1", "headroom:2,0.5,40,3,50,1,3",
+            "victim_policy:longest_kept", "sglang-hrrn")  # fmt: skip
+MOVING = ("hrrn", "due:3,8,30,1", "victim_policy:longest_kept", "sglang-hrrn")
 
 
 @pytest.fixture(scope="module")
 def engine():
-    with Engine(SMALL) as live:
-        yield live
+    """Its process finds ``victim_policy`` in this folder."""
+    places = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", places.strip(os.pathsep))
+        with Engine(SMALL) as live:
+            yield live
 
 
 def drawn(seed, between_steps):

@@ -101,6 +101,9 @@ class PolicyScheduler(Scheduler):
         )
         now = self._clock()
         scores = self._policy.scores(queue, now).tolist()
+        if self._policy.victims is not None:
+            running = self._policy.victims(queue, now).tolist()
+            scores = scores[: len(waiting)] + running[len(waiting) :]
         bound = self._policy.promote_after
         if bound is not None:
             late = (now - queue.arrived_at >= bound(queue))[: len(waiting)]

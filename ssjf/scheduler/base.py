@@ -105,6 +105,8 @@ class Policy:
     uses_prediction: False for an order that reads no predicted length.
     preempts: may a waiting request take the place of a running one whose score is strictly
         higher? Equal scores never do. (In the simulator; vLLM preempts only when short of KV.)
+    victims: the score of a request that runs, where it is not that of one that waits: the highest
+        gives way first. Beside a ``Moving`` score of the same parameters.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Policy:
     promote_after: Bound | None = None
     uses_prediction: bool = True
     preempts: bool = False
+    victims: Moving | None = None
 
     def __post_init__(self) -> None:
         if self.in_time not in ("constant", "linear", "any"):
@@ -126,6 +129,12 @@ class Policy:
             raise InputError(
                 f"policy {self.name}: promote_after needs in_time 'constant', and no key AtArrival"
             )
+
+        if self.victims is not None and (
+            not isinstance(self.score, Moving) or self.victims.parameters != self.score.parameters
+        ):
+            raise InputError(f"policy {self.name}: victims needs a Moving score with the same "
+                             "parameters")  # fmt: skip
 
     @property
     def made_at_arrival(self) -> bool:

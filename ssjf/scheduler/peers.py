@@ -1,7 +1,8 @@
 """The rules of other systems, from their public code at the commit named; deviations are said.
 
 "After" means known from a description, or changed more than in units. Lengths are what any of our
-predictors says, times are seconds.
+predictors says, times are seconds. Left out: Multi-Bin batching and EWSJF, which form whole batches
+of like lengths; a server that batches continuously has none.
 """
 
 import math
@@ -17,6 +18,7 @@ from ssjf.scheduler.tail import headstart
 TIE_SECONDS = 30 / math.log(1 / 0.9)
 SHORT_TOKENS, MEDIUM_TOKENS = 128, 512
 CLAIRVOYANT_SECONDS, LTR_SECONDS = 15.0, 30.0
+PREFILL_TOKEN_SECONDS = 64e-6
 ELIS_TOKENS, QUANTUM_TOKENS = 50, 32.0
 LEVEL = 1e9  # seconds: more than any arrival
 HELD = -1e15  # before every score: never a victim
@@ -72,18 +74,58 @@ def _after(seconds: float):
     return lambda queue: np.full(len(queue), seconds)
 
 
-def _trail(arrived: float, predicted: float, generated: float, now: float, limit: float) -> float:
+def _kept(arrived: float, predicted: float, generated: float, now: float, limit: float) -> float:
     return HELD if generated > limit * predicted else predicted - generated
+
+
+def _last(arrived: float, predicted: float, generated: float, now: float, limit: float) -> float:
+    return -HELD if generated > limit * predicted else predicted - generated
 
 
 def trail(limit: float = 0.8) -> Policy:
     """TRAIL: shortest remaining first; running requests give way until ``limit`` · predicted.
 
-    harvard-cns/TRAIL-llm-scheduling@3c4bcd6a. Who is beyond the limit goes first, as in
-    sglang#23688 (in TRAIL's own code it is not preempted but last among those that wait). The
-    remaining length is predicted − generated: no probe refines it. Limit 0 never preempts.
+    harvard-cns/TRAIL-llm-scheduling@3c4bcd6a. Who is beyond the limit keeps its slot; should it
+    wait all the same, since KV memory was short, it is the last. The remaining length is
+    predicted − generated: no probe refines it. With limit 0 whoever has a token is kept.
     """
-    return Policy("trail", Moving(_trail, (limit,)), preempts=True)
+    return Policy("trail", Moving(_last, (limit,)), preempts=True, victims=Moving(_kept, (limit,)))
+
+
+def trail_first(limit: float = 0.8) -> Policy:
+    """TRAIL as read in sglang#23688: who is beyond the limit is the first of those that wait."""
+    return Policy("trail-first", Moving(_kept, (limit,)), preempts=True)
+
+
+def uniboost(per_second: float = 10.0) -> Policy:
+    """UniBoost's branch: γ-boost of the prefill, 64 µs a prompt token; ``per_second`` = γ.
+
+    yl3469/sglang@9979a9aa, schedule_policy.py. Where γ is the most that it is there (it falls
+    where t99 / t95 of what has finished grows); all of the prompt counts, as nothing is cached.
+    No length is predicted: equal prompts are served first come, first served.
+    """
+
+    def score(queue: Queue, now: float) -> FloatArray:
+        work = np.maximum(queue.prompt_tokens, 1) * PREFILL_TOKEN_SECONDS
+        return queue.arrived_at + np.log(-np.expm1(-per_second * work)) / per_second
+
+    if per_second <= 0:
+        raise InputError("policy uniboost: γ is 0 per second; it must be above 0")
+    return Policy("uniboost", score, "constant", uses_prediction=False)
+
+
+def prompt_ratio() -> Policy:
+    """After SGLang's HRRN: longest wait per prompt token first.
+
+    sglang 0.5.23, schedule_policy.py. There the wait is counted in tokens that the engine has
+    processed, which is seconds as long as its batches are alike; all of the prompt counts, as
+    nothing is cached. No length is predicted.
+    """
+
+    def score(queue: Queue, now: float) -> FloatArray:
+        return (queue.arrived_at - now) / np.maximum(queue.prompt_tokens, 1)
+
+    return Policy("sglang-hrrn", score, "linear", uses_prediction=False)
 
 
 def _elis(arrived: float, predicted: float, generated: float, now: float) -> float:

@@ -20,6 +20,7 @@ _FIXED = {
     "ssjf": Policy("ssjf", orderings.shortest_predicted, "constant"),
     "hrrn": Policy("hrrn", orderings.response_ratio, "linear"),
     "elis": peers.elis(),
+    "sglang-hrrn": peers.prompt_ratio(),
     "srpt": alise.srpt(),
     "ssrpt": alise.ssrpt(),
 }
@@ -56,6 +57,8 @@ _WITH_VALUE: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
     "clairvoyant": (peers.clairvoyant, peers.CLAIRVOYANT_SECONDS),
     "ltr": (peers.ltr, peers.LTR_SECONDS),
     "trail": (peers.trail, 0.8),
+    "trail-first": (peers.trail_first, 0.8),
+    "uniboost": (peers.uniboost, 10.0),
     "mlfq": (peers.mlfq, peers.QUANTUM_TOKENS),
     "gittins": (peers.gittins, 0.5),
     "ssjf-aged": (_aged, DEFAULT_AGEING_TOKENS_PER_SECOND),

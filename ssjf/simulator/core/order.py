@@ -117,9 +117,10 @@ def age(m, x):
 
 @compiled
 def moving(m, r, x):
-    """What the policy's own function says of a request now."""
+    """What the policy's own function says of a request now, or that of its victims."""
     made = r.generated + m.step - r.since if r.since > 0 else r.generated
-    return call(m.function, x.arrived, x.base, float(made), m.now / PICOSECONDS, m.parameters)
+    function = m.function if r.waits else m.victims
+    return call(function, x.arrived, x.base, float(made), m.now / PICOSECONDS, m.parameters)
 
 
 @compiled
@@ -207,18 +208,16 @@ def ring_timers(m, requests, extra, tables):
 @compiled
 def first(m, requests, extra, tables):
     """The place in WAITING of the first in the order."""
-    if m.kind < LINEAR:
-        return NO
-    if m.best != NONE:
-        return m.best
-    now = m.now * SECONDS
+    if m.kind < LINEAR or m.best != NONE:
+        return NO if m.kind < LINEAR else m.best
     best, least, least_item = 0, np.inf, 0
     for place in range(m.waiting):
         i = tables[WAITING, place].item
         value = requests[i].score
         if m.kind == LINEAR:
             base = np.int64(tables[WAITING, place].key).view(np.float64)
-            value = base + np.int64(tables[SLOPES, place].key).view(np.float64) * now
+            slope = np.int64(tables[SLOPES, place].key).view(np.float64)
+            value = base + slope * (m.now * SECONDS)
         elif m.kind == MOVING:
             value = moving(m, requests[i], extra[i])
         if place == 0 or value < least or (value == least and i < least_item):

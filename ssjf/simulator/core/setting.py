@@ -144,7 +144,7 @@ def machine(
     _set_memory(m, server, memory)
     _set_policy(m, policy, remaining, time_model(profile))
     if function:
-        _set_function(record, function, policy.made_at_arrival)
+        _set_function(record, function, policy.victims or function, policy.made_at_arrival)
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
@@ -223,10 +223,10 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
         m[f"{name}_growth"] = growth
 
 
-def _set_function(record: np.ndarray, score: Compiled, at_arrival: bool) -> None:
-    m = record[0]
+def _set_function(record: np.ndarray, score: Compiled, victims: Compiled, at_arrival: bool) -> None:
+    m, n = record[0], len(score.parameters)
     m["at_arrival"], m["kind"] = at_arrival, state.STATIC if at_arrival else state.MOVING
-    m["function"] = native(score.function, len(score.parameters)).address
+    m["function"], m["victims"] = (native(each.function, n).address for each in (score, victims))
     set_parameters(m, score.parameters)
     m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others lie behind it
 
