@@ -1,6 +1,7 @@
 """Orders of the field and ours that spare the tail, by hand; scores that the simulator compiles."""
 
 import math
+from collections import deque
 
 import numpy as np
 import pytest
@@ -290,6 +291,28 @@ def test_trials_say_what_each_order_does_to_this_traffic():
     assert loose.gain_percent == max(each.gain_percent for each in tried)
 
 
+def test_head_starts_are_in_the_waits_of_all_that_was_seen():
+    """A burst is replayed with head starts that the quiet before it makes shorter."""
+    quiet, predicted = traffic(2000, rho=0.7)
+    burst = Requests(quiet.arrived_at / 1.3, quiet.prompt_tokens, quiet.output_tokens)
+    seen = deque(maxlen=2)
+    first, then, again = (
+        {each.name: each for each in trials(requests, predicted, PAPER, Server(slots=1),
+                                            Contract(), earlier=seen)}
+        for requests in (quiet, burst, burst)
+    )  # fmt: skip
+    name = "head start 2w, room 0.3"
+    alone = {
+        each.name: each for each in trials(burst, predicted, PAPER, Server(slots=1), Contract())
+    }
+    for i in (0, 2):  # head start, tail of the waits
+        parts = [each[name].parameters[i] for each in (first, alone, then)]
+        assert parts[0] < parts[2] < parts[1] and parts[2] == pytest.approx(
+            (parts[0] + parts[1]) / 2
+        )
+    assert again[name].parameters == pytest.approx(alone[name].parameters)  # the quiet is forgotten
+
+
 def test_nothing_qualifies_where_predictions_say_nothing():
     requests, predicted = traffic(6000, rho=0.95)
     shuffled = np.random.default_rng(1).permutation(predicted)
@@ -320,8 +343,9 @@ def test_the_tuner_sees_nothing_of_the_future(monkeypatch):
     """Of what has not finished it knows the prediction, and of what has not come nothing."""
     requests, predicted = traffic(5000)
     shown = []
-    monkeypatch.setattr(contract, "trials", lambda recent, *rest: shown.append(recent) or [
-        contract.Trial("fcfs", contract.FCFS[False], 0, 1, 1, True)])  # fmt: skip
+    fcfs = contract.Trial("fcfs", contract.FCFS[False], 0, 1, 1, True)
+    monkeypatch.setattr(contract, "trials",
+                        lambda recent, *rest, earlier: shown.append(recent) or [fcfs])  # fmt: skip
     tuner = Tuner(requests, predicted, PAPER, Server(slots=1), Contract())
     tuner(np.arange(1500), float(requests.arrived_at[2000]))
     (recent,) = shown

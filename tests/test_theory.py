@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import theory
 from ssjf.analysis import metrics
+from ssjf.analysis.theory import fcfs_tail, priority_waits
 from ssjf.errors import InputError
 from ssjf.proxy import predict
 from ssjf.request import Requests
@@ -65,11 +66,26 @@ def test_fcfs_is_pollaczek_khinchine(rho):
     assert_agrees(found, expected, within=0.02)
 
 
+def test_the_tail_of_fcfs_is_that_of_cramer_and_lundberg():
+    """M/M/1: JCT is exponential with rate μ − λ. And simulated, at the p95."""
+    sample = -np.log1p(-(np.arange(200_000) + 0.5) / 200_000)
+    gamma, scale = fcfs_tail(0.8, sample)
+    assert gamma == pytest.approx(0.2, rel=2e-3) and scale == pytest.approx(1, rel=5e-3)
+    rate = rate_for(0.8, POOL_SECONDS.mean())
+    gamma, scale = fcfs_tail(rate, POOL_SECONDS)
+    beyond = np.log(scale / 0.05) / gamma
+    late = []
+    for seed in SEEDS:
+        done = run(from_pool(seed, 0.8), "fcfs")
+        late.append(((done.finished_at - done.requests.arrived_at)[N // 10 :] > beyond).mean())
+    assert_agrees(late, 0.05, within=0.05)
+
+
 @pytest.mark.parametrize("rho", [0.5, 0.8])
 @pytest.mark.parametrize(("name", "keys"), [("sjf", POOL), ("ssjf", POOL_NOISY)])
 def test_shortest_first_is_the_priority_queue_of_phipps_and_cobham(name, keys, rho):
     rate = rate_for(rho, POOL_SECONDS.mean())
-    waits = theory.priority_waits(rate, POOL_SECONDS, keys)
+    waits = priority_waits(rate, POOL_SECONDS, keys)
     slowdown = (waits / POOL_SECONDS).mean()
     runs = [run(from_pool(seed, rho), name) for seed in SEEDS]
     seconds = [
@@ -249,10 +265,10 @@ def test_formulas_keep_the_conservation_law_whatever_the_keys(durations, rho, se
     rate = rate_for(rho, durations.mean())
     fcfs = theory.pollaczek_khinchine(rate, durations.mean(), (durations**2).mean())
     keys = np.random.default_rng(seed).integers(0, 5, len(durations))
-    waits = theory.priority_waits(rate, durations, keys)
+    waits = priority_waits(rate, durations, keys)
     assert (durations * waits).mean() == pytest.approx(durations.mean() * fcfs)
     assert theory.sjf_waiting(rate, durations) <= waits.mean() * (1 + 1e-9)
-    assert theory.priority_waits(rate, durations, 0 * keys) == pytest.approx(fcfs)
+    assert priority_waits(rate, durations, 0 * keys) == pytest.approx(fcfs)
 
 
 @settings(deadline=None)
@@ -284,7 +300,7 @@ def test_erlang_c_by_hand_and_for_many_slots():
         (lambda: rate_for(0.5, 0), "mean_seconds is 0"),
         (lambda: theory.sjf_waiting(1, []), "durations must be"),
         (lambda: theory.sjf_waiting(1, [0.1, np.nan]), "durations must be"),
-        (lambda: theory.priority_waits(1, [0.1], [1, 2]), "2 keys were given for 1 durations"),
+        (lambda: priority_waits(1, [0.1], [1, 2]), "2 keys were given for 1 durations"),
     ],
 )
 def test_no_steady_state_and_bad_numbers_are_refused(call, message):

@@ -6,12 +6,11 @@ number out of range and for a load of 1 or more, which has no steady state.
 
 import math
 
-import numpy as np
 from numpy.typing import ArrayLike
 
+from ssjf.analysis.theory import priority_waits
 from ssjf.config import count, positive
 from ssjf.errors import InputError
-from ssjf.request import FloatArray
 
 
 def utilisation(rate: float, mean_seconds: float, slots: int = 1) -> float:
@@ -28,29 +27,6 @@ def pollaczek_khinchine(rate: float, mean: float, second_moment: float) -> float
     """
     rho = _steady(rate, mean, 1)
     return rate * positive("second_moment", second_moment) / (2 * (1 - rho))
-
-
-def priority_waits(rate: float, durations: ArrayLike, keys: ArrayLike) -> FloatArray:
-    """Mean M/G/1 waiting time of each of an empirical distribution's jobs, shape (n,).
-
-    Jobs are drawn with equal chance from ``durations`` (s, shape (n,)) and served without
-    preemption by lowest key, shape (n,), first come first served within a key. For a job of
-    key k
-
-        W_k = W_0 / ((1 - rho_{<k}) (1 - rho_{<=k})),  W_0 = rate E[S^2] / 2
-
-    with rho_{<k} the load of the jobs of lower keys. One key for all is FCFS, a predicted
-    length is SSJF, the duration itself SJF. Source: Cobham 1954 (Operations Research 2:70).
-    """
-    seconds, keys = _durations(durations), np.asarray(keys)
-    if keys.shape != seconds.shape:
-        raise InputError(f"{keys.size} keys were given for {seconds.size} durations")
-    _steady(rate, float(seconds.mean()), 1)
-    _, class_of = np.unique(keys, return_inverse=True)
-    load = rate * np.bincount(class_of, seconds) / len(seconds)
-    up_to = np.cumsum(load)
-    residual = rate * np.mean(seconds**2) / 2
-    return (residual / ((1 - (up_to - load)) * (1 - up_to)))[class_of]
 
 
 def sjf_waiting(rate: float, durations: ArrayLike) -> float:
@@ -78,13 +54,6 @@ def mmc_waiting(rate: float, mean_seconds: float, slots: int) -> float:
     """Mean waiting time of M/M/c: C E[S] / (c (1 - rho)), C the probability to wait."""
     rho = _steady(rate, mean_seconds, slots)
     return erlang_c(rate, mean_seconds, slots) * mean_seconds / (slots * (1 - rho))
-
-
-def _durations(durations: ArrayLike) -> FloatArray:
-    seconds = np.asarray(durations, np.float64)
-    if seconds.ndim != 1 or not len(seconds) or not (np.isfinite(seconds) & (seconds > 0)).all():
-        raise InputError("durations must be a list of finite times above 0")
-    return seconds
 
 
 def _steady(rate: float, mean_seconds: float, slots: int) -> float:

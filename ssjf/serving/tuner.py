@@ -7,7 +7,7 @@ prefills nor short KV memory: it sees a queue for slots and no other.
 
 import logging
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ssjf.serving.metrics import metrics
 CAUTIOUS = "headstart:1"  # until enough has been seen
 TYPICAL_TOKENS = 128.0  # likewise
 SLOTS = 256  # where the server does not say them
-EVERY, WINDOW = 1000, 20_000  # finished requests
+EVERY, WINDOW, MEMORY = 1000, 20_000, 100_000  # finished requests; as of ``simulator.contract``
 ALONE = 0.1  # this quantile of seconds per token is that of a request which did not wait
 NONE_KEEPS = "no order lowers the mean and keeps the contract"
 LOG = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Tuner:
 
         self._contract, self.slots = Contract.of(contract), slots
         self._rows: deque[Done] = deque(maxlen=WINDOW)
+        self._shadows: deque[Any] = deque(maxlen=MEMORY // EVERY)
         self._count = 0
         self.policy = policy(CAUTIOUS)
         metrics().say_policy(CAUTIOUS, f"fewer than {EVERY} requests have finished")
@@ -65,7 +66,8 @@ class Tuner:
         seen = Profile("seen", step_seconds=max(token_seconds, 1e-6))
         recent = Requests(arrived - arrived[0], np.ones_like(lengths), lengths)
         server = Server(slots=self.slots, token_budget=2 * self.slots)
-        chosen = best(trials(recent, predicted, seen, server, self._contract))
+        tried = trials(recent, predicted, seen, server, self._contract, earlier=self._shadows)
+        chosen = best(tried)
         self.policy = tuned(chosen.parameters)
         seconds, share = chosen.parameters[:2]
         metrics().headstart_seconds.set(seconds)

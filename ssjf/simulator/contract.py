@@ -5,6 +5,7 @@ counts is the difference to FCFS on the same requests, not the tail itself.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -25,6 +26,7 @@ SHARES = (0.0, 0.3, 0.8)  # of the room, in HEADROOM
 SHORTEST, LONGEST = 0.01, 0.8  # quantiles of the predictions; beyond, one counts as that
 DUES = (1.0, 3.0, 10.0, 100.0)
 WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
+MEMORY = 100_000  # requests over whose replays FCFS's waits are averaged
 FEWEST = 1_000  # requests in a window
 BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
 SURELY = 0.5  # standard errors
@@ -140,16 +142,24 @@ def ladder(
 def trials(
     requests: Requests, predicted: FloatArray, profile: Profile, server: Server,
     contract: Contract, moves: bool = False, serve: Callable[..., Completions] = simulate,
+    earlier: deque[Shadow] | None = None,
 ) -> list[Trial]:  # fmt: skip
     """Every order of the ladder on these requests, FCFS first, then by gain, the best first.
 
-    ``serve``: one machine, or another that is called like it.
+    Parameters
+    ----------
+    serve: one machine, or another that is called like it.
+    earlier: what FCFS did with earlier traffic, to which this is added. The ladder is then in the
+        waits of all that: those of a burst would make head starts too long for what comes after.
     """
     fcfs = serve(requests, policy("fcfs"), profile, server, predicted)
+    seen = deque(maxlen=1) if earlier is None else earlier
+    seen.append(Shadow.of(fcfs))
+    usual = Shadow(*np.mean(seen, axis=0).tolist())
     before = fcfs.finished_at - requests.arrived_at
     limits = {name: float(np.quantile(before, level)) for name, level in LEVELS.items()}
     tried = []
-    orders = ladder(Shadow.of(fcfs), predicted, server.slots, moves)
+    orders = ladder(usual, predicted, server.slots, moves)
     for name, parameters in orders.items():
         done = serve(requests, tuned(parameters, moves), profile, server, predicted)
         after = done.finished_at - requests.arrived_at
@@ -183,7 +193,7 @@ class Tuner:
     """Chooses anew as requests finish; for ``simulate(…, tune=…)``.
 
     What has arrived and not finished is replayed with its predicted length. ``chosen`` are the
-    trials that it chose, in turn.
+    trials that it chose, in turn, ``shadows`` what FCFS did with the latest windows.
     """
 
     requests: Requests
@@ -194,6 +204,7 @@ class Tuner:
     moves: bool = False
     window: int = WINDOW
     chosen: list[Trial] = field(default_factory=list)
+    shadows: deque[Shadow] = field(default_factory=deque)
 
     def __call__(self, finished: IntArray, now: float) -> tuple[float, ...]:
         end = int(np.searchsorted(self.requests.arrived_at, now))
@@ -207,6 +218,6 @@ class Tuner:
         lengths = np.where(known[rows], recent.output_tokens, guessed)
         recent = Requests(recent.arrived_at - recent.arrived_at[0], recent.prompt_tokens, lengths)
         tried = trials(recent, self.predicted[rows], self.profile, self.server, self.contract,
-                       self.moves)  # fmt: skip
+                       self.moves, earlier=self.shadows)  # fmt: skip
         self.chosen.append(best(tried))
         return self.chosen[-1].parameters

@@ -6,13 +6,14 @@ tail) is that of the very traffic it serves; only the tuner has to find it out a
 
 import hashlib
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssjf.analysis import metrics
+from ssjf.analysis import metrics, theory
 from ssjf.errors import unknown
 from ssjf.experiments import paths, store
 from ssjf.experiments.grid import experiment
@@ -22,7 +23,7 @@ from ssjf.experiments.specs import ArenaRun
 from ssjf.experiments.workloads import Arrivals
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import policy
-from ssjf.simulator.contract import Contract, Tuner, tuned
+from ssjf.simulator.contract import EVERY, MEMORY, Contract, Shadow, Tuner, tuned
 from ssjf.simulator.profile import profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
@@ -111,7 +112,7 @@ def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) ->
     """
     requests, server, predicted = _traffic(spec, slots, rho, seed)
     model, asked = profile(spec.profile), [(0.0, 0.0)]
-    tuner = _tuner(spec, requests, server, predicted)
+    tuner = _tuner(spec, requests, server, predicted, every)
 
     def tune(finished: IntArray, now: float) -> tuple[float, ...]:
         parameters = tuner(finished, now)
@@ -134,6 +135,35 @@ def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) ->
     return pd.DataFrame(table)
 
 
+def by_theory() -> pd.DataFrame:
+    """What queueing theory says of the cells of one slot and Poisson arrivals.
+
+    A row per workload, x (load) and series (fcfs, ssjf, sjf), from the lengths and predictions of
+    the first seed: jct_mean and, of fcfs alone, jct_p99.9, gamma_seconds (1/γ) and wait_seconds
+    (mean wait of those that wait), all in seconds.
+    """
+    parts = []
+    for spec in experiment("arena").specs():
+        if isinstance(spec, ArenaRun) and (spec.series, spec.arrivals) == ("fcfs", "poisson"):
+            for rho in spec.loads:
+                requests, _, predicted = _traffic(spec, 1, rho, spec.workload.seeds[0])
+                model = profile(spec.profile)
+                alone = model.alone_seconds(requests.prompt_tokens, requests.output_tokens)
+                at = {"workload": str(spec.workload.label), "x": rho}
+                parts += [at | each for each in _theory(rho / alone.mean(), alone, predicted)]
+    return pd.DataFrame(parts)
+
+
+def _theory(rate: float, alone: FloatArray, predicted: FloatArray) -> list[dict[str, Any]]:
+    gamma, scale = theory.fcfs_tail(rate, alone)
+    keys = {"fcfs": np.zeros(len(alone)), "ssjf": predicted, "sjf": alone}
+    waits = {name: theory.priority_waits(rate, alone, key).mean() for name, key in keys.items()}
+    rows = [{"series": name, "jct_mean": alone.mean() + wait} for name, wait in waits.items()]
+    rows[0] |= {"jct_p99.9": np.log(scale / 0.001) / gamma, "gamma_seconds": 1 / gamma,
+                "wait_seconds": waits["fcfs"] / (rate * alone.mean())}  # fmt: skip
+    return rows
+
+
 def _repetition(spec: ArenaRun, slots: int, rho: float, seed: int) -> dict[str, Any]:
     requests, server, predicted = _traffic(spec, slots, rho, seed)
     done = _served(spec, requests, server, predicted)
@@ -151,9 +181,12 @@ def _traffic(spec: ArenaRun, slots: int, rho: float, seed: int) -> tuple[Request
     return open_loop(here, seed)
 
 
-def _tuner(spec: ArenaRun, requests: Requests, server: Server, predicted: FloatArray) -> Tuner:
-    contract = Contract.of(str(spec.contract))
-    return Tuner(requests, predicted, profile(spec.profile), server, contract, spec.moves)
+def _tuner(
+    spec: ArenaRun, requests: Requests, server: Server, predicted: FloatArray, every: int = EVERY
+) -> Tuner:
+    contract, seen = Contract.of(str(spec.contract)), deque[Shadow](maxlen=MEMORY // every)
+    model = profile(spec.profile)
+    return Tuner(requests, predicted, model, server, contract, spec.moves, shadows=seen)
 
 
 def _served(
