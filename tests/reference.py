@@ -173,7 +173,7 @@ class Machine:
                 tokens, wanted = self.want(job)
                 job.blocks += wanted
                 self.tokens[job.i] = tokens
-            elif job not in self.running:
+            elif job not in self.running and self.server.vllm == "0.32":
                 return
 
     def displace(self, job, wanted):

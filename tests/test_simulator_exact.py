@@ -181,7 +181,8 @@ def random_server(rng, longest):
     chunked = bool(rng.random() < 0.8)
     budget = max(slots, int(rng.integers(1, 64))) if chunked else max(slots, longest)
     watermark = float(rng.choice([0.0, 0.0, 0.1]))
-    return Server(slots, kv_tokens, block, budget, chunked, watermark)
+    vllm = str(rng.choice(["0.32", "0.33"]))
+    return Server(slots, kv_tokens, block, budget, chunked, watermark, vllm)
 
 
 def random_memory(rng, on_preemption, quantise, longest):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,16 @@ POLICIES = ("fcfs", "sjf", "ssjf", "ssjf-aged:2", "hrrn", "ssjf-bounded:0.5",
 MOVING = ("hrrn", "due:3,8,30,1", "victim_policy:longest_kept", "sglang-hrrn")
 
 
+def places():
+    """Where an engine's process finds the policies of this folder, too."""
+    others = os.environ.get("PYTHONPATH", "")
+    return f"{Path(__file__).parent}{os.pathsep}{others}".strip(os.pathsep)
+
+
 @pytest.fixture(scope="module")
 def engine():
-    """Its process finds ``victim_policy`` in this folder."""
-    places = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", places.strip(os.pathsep))
+        patch.setenv("PYTHONPATH", places())
         with Engine(SMALL) as live:
             yield live
 
@@ -77,6 +82,28 @@ def test_every_first_token_and_finish_is_at_the_step_of_vllm(engine, policy_name
         assert steps["running"].max() <= server.slots
         preemptions += real.preemptions.sum()
     assert preemptions > 4  # the memory really was short
+
+
+def test_the_rule_of_vllm_033_is_that_of_its_source(monkeypatch):
+    """Where the rules of 0.32 and 0.33 differ: a request preempts itself, and others are behind."""
+    from ssjf.scheduler import policy
+
+    monkeypatch.setenv("PYTHONPATH", places())
+    found = 0
+    with Engine(SMALL) as live:
+        for seed in range(1000):
+            requests, predicted, server = drawn([33, seed], bool(seed % 2))
+            old, new = (simulate(requests, policy("ssjf"), ONE_A_STEP, replace(server, vllm=each),
+                                 predicted) for each in ("0.32", "0.33"))  # fmt: skip
+            if (old.finished_at == new.finished_at).all():
+                continue
+            real, *_ = live.serve(requests, "vllm_033:shortest", server, predicted, clock="steps")
+            for name in STAMPS:
+                assert getattr(new, name).tolist() == getattr(real, name).tolist(), (seed, name)
+            found += 1
+            if found == 12:
+                return
+    raise AssertionError("the rules hardly ever differ")
 
 
 def test_sjf_serves_the_shortest_first_in_a_full_slot(engine):

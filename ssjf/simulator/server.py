@@ -29,6 +29,9 @@ class Server:
     token_budget: tokens a step may process (vLLM ``max_num_batched_tokens``).
     chunked_prefill: may a prompt be cut to the budget that is left?
     watermark: share of the blocks kept free when admitting beside running requests.
+    vllm: whose scheduler it is. A running request that is itself the victim of its want of blocks
+        ends the step of those admitted after it in 0.32, and not in 0.33 (vllm/v1/core/sched/
+        scheduler.py); exact for 0.32, and for that source with that change.
     """
 
     slots: Count = 256
@@ -37,6 +40,7 @@ class Server:
     token_budget: Count = 8192
     chunked_prefill: bool = True
     watermark: float = Field(0.0, ge=0, lt=1)
+    vllm: Literal["0.32", "0.33"] = "0.32"
 
     def __post_init__(self) -> None:
         if self.token_budget < self.slots:

@@ -186,12 +186,12 @@ def in_order(m, requests, extra, tables, cells):
     """Go through those that run in order of admission, as vLLM v1 does (``Scheduler.schedule``).
 
     Each gets its tokens and blocks; where there are none, others are preempted until there are or
-    the asker was itself the victim: then the rest is left out of this step.
+    the asker was itself the victim: then the rest is left out of this step (not in 0.33).
     """
     m.left = m.budget
     i = m.first_running
     room = ROOM
-    while i != NONE and m.left > 0 and room != GONE:
+    while i != NONE and m.left > 0 and (room != GONE or m.goes_on):
         r, x = requests[i], extra[i]
         m.cursor = x.order
         if r.place == DEVICE:

@@ -186,7 +186,7 @@ def _set_server(m, profile: Profile, server: Server) -> None:
     m["blocks"] = m["free"] = m["least_free"] = server.blocks
     m["watermark"] = int(server.watermark * server.blocks)
     m["budget"], m["chunked"] = server.token_budget, server.chunked_prefill
-    m["lead"] = profile.start_up_steps
+    m["goes_on"], m["lead"] = server.vllm != "0.32", profile.start_up_steps
     times = ("step_time", "sequence_time", "context_time", "prefill_time")
     for name, picoseconds in zip(times, profile.picoseconds(), strict=True):
         m[name] = picoseconds

@@ -71,8 +71,8 @@ MACHINE = _record(
     # fixed
     "slots block shift blocks watermark budget chunked lead step_time sequence_time context_time "
     "prefill_time limit kind on_preemption jump_up_to ring_size growth_at plain displaces listed "
-    "ranked follows tracked reserves host_blocks latency out_time in_time overlap spare_blocks "
-    "ahead levels order_growth wait_growth function victims parameters at_arrival "
+    "ranked follows tracked goes_on reserves host_blocks latency out_time in_time overlap "
+    "spare_blocks ahead levels order_growth wait_growth function victims parameters at_arrival "
     # of the two tiers, and totals
     "host_free leaving residents resident swapped uploading out_free_at in_free_at out_first "
     "out_last in_first in_last copy_ends asked asked_running least_host_free "
