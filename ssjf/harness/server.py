@@ -57,7 +57,8 @@ def environment(model: str) -> dict[str, str]:
 class LiveServer:
     """``vllm serve MODEL``, or ``ssjf serve MODEL`` where ``middleware`` is given.
 
-    ``middleware``: the variables of its options (``ServeOptions.environment``).
+    ``middleware``: the variables of its options (``ServeOptions.environment``). ``variables``: its
+    whole environment, instead of ``environment``.
     InputError, in one sentence, where vLLM is absent, does not start, or has died.
     """
 
@@ -66,6 +67,7 @@ class LiveServer:
         model: str,
         vllm_options: Sequence[str] = (),
         middleware: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         interpreter = python()
         if interpreter is None:
@@ -76,7 +78,8 @@ class LiveServer:
         command = "vllm.entrypoints.cli.main" if middleware is None else "ssjf"
         arguments = [model, *vllm_options, "--host", HOST, "--port", str(self.port)]
         self.command = [interpreter, "-m", command, "serve", *arguments]
-        self._variables = dict(middleware or {})
+        own = environment(model) if variables is None else variables
+        self._variables = {**own, **(middleware or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -89,7 +92,7 @@ class LiveServer:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env=environment(self.model) | self._variables,
+                env=self._variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -97,9 +100,9 @@ class LiveServer:
                 preexec_fn=end_with_the_parent,
             )
 
-    def wait(self) -> None:
+    def wait(self, seconds: float = STARTING_SECONDS) -> None:
         """Wait until it answers; end it where it does not."""
-        end = time.monotonic() + STARTING_SECONDS
+        end = time.monotonic() + seconds
         try:
             while not self._answers():
                 assert self._process is not None
@@ -108,7 +111,7 @@ class LiveServer:
                         f"the server of {self.model} did not start: {self._last_words()}"
                     )
                 if time.monotonic() > end:
-                    raise InputError(f"the server of {self.model} took over {STARTING_SECONDS} s")
+                    raise InputError(f"the server of {self.model} took over {seconds:g} s")
                 time.sleep(0.1)
         except BaseException:
             self.close()
@@ -149,6 +152,11 @@ class LiveServer:
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line]
         errors = [line for line in lines if "rror" in line or line.startswith("ssjf: ")]
         return (errors or lines or ["it said nothing"])[-1].strip()
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait()
 
     def terminate(self) -> int:
         """Ask it to end, as a service manager does; its exit code."""
