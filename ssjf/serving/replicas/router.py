@@ -33,12 +33,12 @@ class Load:
 class LengthRouter(RequestRouter):
     """Sends each request to the replica of the lowest score, and charges it at once."""
 
-    def initialize_state(self, name: str = "jsq", slots: int = 1, seed: int = 0) -> None:
+    def initialize_state(self, **given: Any) -> None:
         """name: of the router; slots: of a replica."""
-        self._score, self._slots = router(name).score, slots
+        self._score, self._slots = router(given["name"]).score, given["slots"]
         self._loads: dict[Any, Load] = defaultdict(Load)
         self._charged: dict[str, tuple[Any, float]] = {}
-        self._random, self._last = random.Random(seed), 0
+        self._random, self._last = random.Random(0), 0
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica],
@@ -76,10 +76,12 @@ class LengthRouter(RequestRouter):
             self.on_request_completed(self._charged[request_id][0], request_id)
         self._charged[request_id] = (replica_id, tokens)
         self._loads[replica_id].add(1, tokens)
-        # Ray tells of the end of what was sent, not of what was given up before
-        pending.future.add_done_callback(
-            lambda sent: sent.cancelled() and self.on_request_completed(replica_id, request_id)
-        )
+
+        def given_up(sent: Any) -> None:  # Ray tells of the end of what was sent alone
+            if sent.cancelled():
+                self.on_request_completed(replica_id, request_id)
+
+        pending.future.add_done_callback(given_up)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """A request has ended at a replica, answered or not."""
