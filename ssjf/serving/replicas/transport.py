@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 ADDRESS = "http://replicas"
+NAME = "x-ssjf-replica"  # header: who answered
 NOT_SUMMED = ("_created", "_info", "_perc", "_start_time_seconds")
 
 
@@ -42,7 +43,7 @@ class Replicas(httpx.AsyncBaseTransport):
             except BaseException:
                 answer.cancel()
                 raise
-        told = [*headers, (b"x-ssjf-replica", name.encode())]
+        told = [*headers, (NAME.encode(), name.encode())]
         return httpx.Response(status, headers=told, stream=Parts(answer))
 
     async def _metrics(self) -> bytes:
