@@ -25,6 +25,9 @@ STARTING_SECONDS, STOPPING_SECONDS = 900, 30
 # What an engine in a worker is given and a server is not: it has a tokenizer and metrics.
 NOT_FOR_SERVERS = {"model", "skip_tokenizer_init", "scheduling_policy", "async_scheduling",
                    "disable_log_stats"}  # fmt: skip
+# Once its input ends, as it does with whoever holds its other end: vLLM killed while it starts, or
+# without a chance to say goodbye, leaves its engine behind.
+GUARD = "cat >/dev/null; kill -s TERM -- -{0} && sleep 10 && kill -s KILL -- -{0}"
 # vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and can fail
 # where it sends at that moment.
 KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
@@ -81,6 +84,7 @@ class LiveServer:
         own = environment(model) if variables is None else variables
         self._variables = {**own, **(middleware or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -99,6 +103,10 @@ class LiveServer:
                 start_new_session=True,  # an interrupt is ours to pass on
                 preexec_fn=end_with_the_parent,
             )
+        guard, nowhere = ["sh", "-c", GUARD.format(self._process.pid)], subprocess.DEVNULL
+        self._guard = subprocess.Popen(
+            guard, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+        )
 
     def wait(self, seconds: float = STARTING_SECONDS) -> None:
         """Wait until it answers; end it where it does not."""
@@ -173,6 +181,10 @@ class LiveServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait()
+            self._guard = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
