@@ -34,7 +34,7 @@ from ssjf.workload import synthetic
 PLAIN = ServeOptions(policy="ssjf", learn="none")
 """Of `ssjf serve`, which lets a priority of the client's pass."""
 ANSWERED_BY = "x-ssjf-replica"
-GAP_SECONDS = 0.01  # the sockets of one instant would be accepted in any order
+GAP_SECONDS = 0.002  # the sockets of one instant would be accepted in any order
 
 
 def rows(spec: ReplicasRun) -> pd.DataFrame:
