@@ -1,8 +1,9 @@
 """Replicas on Ray Serve: bursts that are all there from the start, in one order and the other.
 
-Both orders are headers of the same requests to the same servers, in turn (fcfs, ssjf, ssjf, fcfs),
-so that a machine that is shared, fast or slow, is so for both; what is compared is their ratio.
-The cluster simulator serves the very same requests.
+While all slots are held by requests of no interest, the burst is sent; when all of it waits, they
+are given up, and its clock starts. Both orders are headers of the same requests to the same
+servers, in turn (fcfs, ssjf, ssjf, fcfs), so that a machine that is shared, fast or slow, is so
+for both; what is compared is their ratio. The cluster simulator serves the very same requests.
 """
 
 import asyncio
@@ -34,19 +35,22 @@ from ssjf.workload import synthetic
 PLAIN = ServeOptions(policy="ssjf", learn="none")
 """Of `ssjf serve`, which lets a priority of the client's pass."""
 ANSWERED_BY = "x-ssjf-replica"
+HOLDING_TOKENS = 1900
 GAP_SECONDS = 0.002  # the sockets of one instant would be accepted in any order
 
 
 def rows(spec: ReplicasRun) -> pd.DataFrame:
-    """A row per request, burst (``run``) and order (its place in ``orders``): ``arrived_at`` and
-    ``finished_at`` at the client, ``simulated_finished_at``, and the place of the replica."""
+    """A row per request, burst (``run``) and order (its place in ``orders``): ``finished_at`` at
+    the client, in s since all could start, ``simulated_finished_at``, the place of the replica."""
     requests, predicted = drawn(spec)
     live = _server(spec.deployment, spec.slots, spec.replicas, spec.router)
     parts = []
     for run in range(spec.workload.bursts):
         for place in [*range(len(spec.orders))][:: -1 if run % 2 else 1]:  # a b, b a, …
             priorities = ranks(spec.orders[place], requests, predicted)
-            table = asyncio.run(_burst(live, requests.output_tokens, priorities))
+            table = asyncio.run(
+                _burst(live, requests.output_tokens, priorities, spec.replicas * spec.slots)
+            )
             simulated = _simulated(spec, spec.orders[place], predicted, table)
             table = table.assign(simulated_finished_at=simulated, predicted_tokens=predicted)
             parts.append(table.assign(order=place, run=run))
@@ -76,9 +80,9 @@ def ranks(order: str, requests: Requests, predicted: FloatArray) -> IntArray:
 def _simulated(
     spec: ReplicasRun, order: str, predicted: FloatArray, table: pd.DataFrame
 ) -> FloatArray:
-    """When the cluster simulator finishes what came, from when it came."""
-    columns = ("arrived_at", "prompt_tokens", "output_tokens")
-    requests = Requests(*(table[name].to_numpy() for name in columns))
+    """When the cluster simulator finishes the same, all there at 0."""
+    prompts, tokens = table["prompt_tokens"].to_numpy(), table["output_tokens"].to_numpy()
+    requests = Requests(np.zeros(len(tokens)), prompts, tokens)
     each = Replica(profile(spec.profile), server_on(spec.deployment, spec.slots))
     done = simulate_cluster(requests, policy(order), [each] * spec.replicas, router(spec.router),
                             predicted, seed=spec.seed)  # fmt: skip
@@ -95,38 +99,67 @@ def _server(deployment_name: str, slots: int, replicas: int, router_name: str) -
     live.start()
     atexit.register(live.close)
     warming = np.full(4 * replicas * slots, 8)
-    asyncio.run(_burst(live, warming, np.arange(len(warming))))
+    asyncio.run(_burst(live, warming, np.arange(len(warming)), replicas * slots))
     return live
 
 
-async def _burst(live: LiveServer, tokens: IntArray, priorities: IntArray) -> pd.DataFrame:
-    """Ask for answers of so many tokens, all at once, in order; a row for each."""
+async def _burst(
+    live: LiveServer, tokens: IntArray, priorities: IntArray, held: int
+) -> pd.DataFrame:
+    """Have answers of so many tokens made, once all are asked for; a row for each.
+
+    held: slots, of all replicas.
+    """
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
-        began, sent = time.perf_counter(), []
+        holding = [asyncio.create_task(_hold(client, live)) for _ in range(held)]
+        await _until(client, live, "running", held)
+        sent = []
         for i, priority in enumerate(priorities):
-            asked = client.build_request(
-                "POST", f"http://{HOST}:{live.port}/v1/completions",
-                headers={PRIORITY: str(priority)},
-                json={"model": live.model, "prompt": f"Say something long about number {i}.",
-                      "max_tokens": int(tokens[i]), "ignore_eos": True},
-            )  # fmt: skip
-            sent.append(asyncio.create_task(_row(client, asked, int(tokens[i]), began)))
+            words = f"Say something long about number {i}."
+            asked = _request(client, live, words, int(tokens[i]), int(priority))
+            sent.append(asyncio.create_task(_row(client, asked, int(tokens[i]))))
             await asyncio.sleep(GAP_SECONDS)
-        return pd.DataFrame(await asyncio.gather(*sent))
+        await _until(client, live, "waiting", len(sent))
+        for each in holding:
+            each.cancel()
+        began = time.perf_counter()
+        table = pd.DataFrame(await asyncio.gather(*sent))
+        return table.assign(arrived_at=0.0, finished_at=table["finished_at"] - began)
 
 
-async def _row(
-    client: httpx.AsyncClient, asked: httpx.Request, tokens: int, began: float
-) -> dict[str, Any]:
-    arrived_at = time.perf_counter() - began
+def _request(
+    client: httpx.AsyncClient, live: LiveServer, words: str, tokens: int, priority: int
+) -> httpx.Request:
+    body = {"model": live.model, "prompt": words, "max_tokens": tokens, "ignore_eos": True}
+    url = f"http://{HOST}:{live.port}/v1/completions"
+    return client.build_request("POST", url, json=body, headers={PRIORITY: str(priority)})
+
+
+async def _hold(client: httpx.AsyncClient, live: LiveServer) -> None:
+    """Hold a slot until cancelled, before all others."""
+    while True:
+        asked = _request(client, live, "Hold a slot until all are here.", HOLDING_TOKENS, -1)
+        (await client.send(asked)).raise_for_status()
+
+
+async def _until(client: httpx.AsyncClient, live: LiveServer, what: str, n: int) -> None:
+    """Wait until so many requests are running or waiting, at all replicas together."""
+    name, found = f"vllm:num_requests_{what}{{", -1.0
+    while found < n:
+        answer = await client.get(f"http://{HOST}:{live.port}/metrics")
+        lines = [line for line in answer.text.splitlines() if line.startswith(name)]
+        found = sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+async def _row(client: httpx.AsyncClient, asked: httpx.Request, tokens: int) -> dict[str, Any]:
     answer = await client.send(asked)
-    finished_at = time.perf_counter() - began
+    finished_at = time.perf_counter()
     if answer.status_code != 200:
         raise InputError(f"a request failed with status {answer.status_code}: {answer.text[:200]}")
     usage = answer.json()["usage"]
     if usage["completion_tokens"] != tokens:
         raise InputError(f"{tokens} tokens were asked for and {usage['completion_tokens']} came")
-    return {"arrived_at": arrived_at, "finished_at": finished_at, "output_tokens": tokens,
+    return {"finished_at": finished_at, "output_tokens": tokens,
             "prompt_tokens": usage["prompt_tokens"],
             "replica": answer.headers[ANSWERED_BY]}  # fmt: skip

@@ -80,8 +80,9 @@ def _as_httpx() -> Iterator[None]:
         yield
     except (RayError, RayServeException, StopAsyncIteration) as error:
         cause = getattr(error, "cause", None)
-        if isinstance(cause, httpx.LocalProtocolError):  # the client's fault
-            raise httpx.LocalProtocolError(str(cause)) from None
+        for kind in (httpx.LocalProtocolError, httpx.ConnectError):  # the client's fault; not sent
+            if isinstance(cause, kind):
+                raise kind(str(cause)) from None
         raise httpx.ReadError(f"the replica is gone ({type(error).__name__})") from None
 
 
