@@ -44,7 +44,7 @@ def rows(spec: ReplicasRun) -> pd.DataFrame:
     the client, in s since all could start, ``simulated_finished_at``, the place of the replica."""
     requests, predicted = drawn(spec)
     live = _server(spec.deployment, spec.slots, spec.replicas, spec.router)
-    parts = []
+    parts, held = [], spec.replicas * spec.slots
     for run in range(spec.workload.bursts):
         for place in [*range(len(spec.orders))][:: -1 if run % 2 else 1]:  # a b, b a, …
             priorities = ranks(spec.orders[place], requests, predicted)
