@@ -48,9 +48,7 @@ def rows(spec: ReplicasRun) -> pd.DataFrame:
     for run in range(spec.workload.bursts):
         for place in [*range(len(spec.orders))][:: -1 if run % 2 else 1]:  # a b, b a, …
             priorities = ranks(spec.orders[place], requests, predicted)
-            table = asyncio.run(
-                _burst(live, requests.output_tokens, priorities, spec.replicas * spec.slots)
-            )
+            table = asyncio.run(_burst(live, requests.output_tokens, priorities, held))
             simulated = _simulated(spec, spec.orders[place], predicted, table)
             table = table.assign(simulated_finished_at=simulated, predicted_tokens=predicted)
             parts.append(table.assign(order=place, run=run))
