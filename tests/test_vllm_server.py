@@ -20,7 +20,7 @@ from ssjf.harness.models import make
 from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.proxy import io as folder
 from ssjf.serving.options import ServeOptions
-from ssjf.serving.route import Route
+from ssjf.serving.replicas.route import Route
 
 pytestmark = [vllm_engine.needed, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ _EXTRAS = {
     "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
     "proxy": ("onnxruntime", "tokenizers"),
     "serve": ("httpx", "prometheus_client", "uvicorn"),
-    "ray": ("ray",),
+    "ray": ("ray", "aiohttp", "fastapi", "grpc", "starlette", "watchfiles"),
 }
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 

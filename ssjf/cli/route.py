@@ -32,7 +32,7 @@ def route(upstreams: tuple[str, ...], host: str, port: int, slots: int, wait_sec
     from ssjf.serving import predictor
     from ssjf.serving.middleware import Middleware
     from ssjf.serving.options import ServeOptions
-    from ssjf.serving.route import Route, check
+    from ssjf.serving.replicas.route import Route, check
 
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     asyncio.run(check(upstreams))

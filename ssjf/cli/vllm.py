@@ -8,6 +8,7 @@ from typing import get_args
 import click
 
 from ssjf.cli.common import Group
+from ssjf.cli.replicas import replica_options, serve_replicas, taken
 from ssjf.config import SERVE_PREFIX
 
 # As it was before the command line limited the threads of this process: those of the server are
@@ -42,6 +43,7 @@ class ServeCommand(click.Command):
 @click.option("--dry-run", is_flag=True, help="Print the command instead of running it.")
 @click.option("--check", "check_only", is_flag=True,
               help="Print what this machine can predict instead of running it.")  # fmt: skip
+@replica_options
 def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: bool,
           **own: str | None) -> None:  # fmt: skip
     """Serve MODEL with vLLM, short predicted answers first; clients change nothing.
@@ -53,8 +55,11 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     from ssjf.serving import check, predictor
     from ssjf.serving.options import ServeOptions, check_vllm, command
 
+    of_replicas = taken(own)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options)
+    if of_replicas and not (check_only or dry_run):
+        return serve_replicas(model, vllm_options, chosen, **of_replicas)
     if check_only:
         click.echo(check.capacity(chosen))
         return

@@ -50,7 +50,7 @@ def connected(address: str, cores: int, gpu: bool = False) -> Iterator[None]:
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # of many kinds, and a bare one where Ray is slow to start
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise InputError(f"no Ray cluster to run on at {address} ({reason})") from None
         if gpu and not ray.cluster_resources().get("GPU"):

@@ -25,6 +25,7 @@ from ssjf.experiments.runs import (
     cluster,
     natural,
     published,
+    replicas,
     server,
     steady,
     training,
@@ -49,11 +50,12 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "serve-chats": chats.rows,
     "natural": natural.rows,
     "serve-load": server.rows,
+    "serve-replicas": replicas.rows,
     "alise-curve": alise.curve,
     "alise-limit": alise.limits,
 }
 """What makes the rows of an engine."""
-MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
+MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load", "serve-replicas")
 ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ssjf.config import validated
 from ssjf.errors import unknown
+from ssjf.experiments import workloads
 from ssjf.experiments.tables import (
     Count,
     Decoding,
@@ -22,18 +23,6 @@ from ssjf.experiments.tables import (
     Table,
     checked_by,
 )
-from ssjf.experiments.workloads import (
-    ArenaLoop,
-    Asked,
-    Bursts,
-    Chats,
-    HttpLoad,
-    NaturalLoop,
-    OpenLoop,
-    Prompted,
-    Sweep,
-    Texts,
-)  # fmt: skip
 from ssjf.simulator.contract import Contract
 from ssjf.simulator.published import Quirks
 from ssjf.simulator.server import Memory
@@ -72,7 +61,7 @@ class PublishedRun(Queued):
     """The SSJF authors' simulation; ``expected``: lengths in tokens that the guard reads."""
 
     engine: Literal["published"]
-    workload: Sweep
+    workload: workloads.Sweep
     mode: Literal["none", "dynamic", "continuous"]
     slots: Count | None = None
     expected: Predictor | None = None
@@ -95,7 +84,7 @@ class SteadyRun(Tuned):
     """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's."""
 
     engine: Literal["simulator"]
-    workload: OpenLoop
+    workload: workloads.OpenLoop
     profile: str
     slots: Count
     rho: Utilisation
@@ -111,7 +100,7 @@ class ArenaRun(SteadyRun):
     """
 
     engine: Literal["arena"]  # type: ignore[assignment]
-    workload: ArenaLoop
+    workload: workloads.ArenaLoop
     batch_slots: list[Count]
     loads: list[Utilisation]
     arrivals: Literal["poisson", "bursts", "azure", "overload"]
@@ -125,7 +114,7 @@ class ClusterRun(SteadyRun):
     """One order inside all replicas, under several routers, at several loads."""
 
     engine: Literal["cluster"]  # type: ignore[assignment]
-    workload: ArenaLoop
+    workload: workloads.ArenaLoop
     replicas: list[Count]
     loads: list[Utilisation]
     routers: list[RouterName]
@@ -143,7 +132,7 @@ class StepsRun(Run):
     """Bursts on vLLM at several numbers of slots, of which every step is recorded."""
 
     engine: Literal["vllm-steps"]
-    workload: Bursts
+    workload: workloads.Bursts
     deployment: str
     slots: list[Count]
 
@@ -152,7 +141,7 @@ class AliseRun(Queued):
     """ALISE and its baselines: at several loads, or the highest rate within several bounds."""
 
     engine: Literal["alise-curve", "alise-limit"]
-    workload: Prompted
+    workload: workloads.Prompted
     shape: str
     device: str
     loads: list[Positive] = Field(default_factory=list)
@@ -173,7 +162,7 @@ class TrainingRun(Run):
     """
 
     engine: Literal["training"]
-    workload: Texts
+    workload: workloads.Texts
     proxy: dict[str, Any]
     config: dict[str, Any] = Field(default_factory=dict)
     predicts: str | None = None
@@ -185,14 +174,14 @@ class CostRun(Run):
     """What a trained proxy costs: by prompt and batch, or per real prompt."""
 
     engine: Literal["cost", "latency"]
-    workload: Texts
+    workload: workloads.Texts
 
 
 class AnswersRun(Run):
     """Answers of a deployment's real model, which ends them itself."""
 
     engine: Literal["answers"]
-    workload: Asked
+    workload: workloads.Asked
     deployment: str
     decoding: Decoding
 
@@ -201,7 +190,7 @@ class NaturalRun(Tuned):
     """An open loop of real prompts in steps, on vLLM or simulated; more as of ``SteadyRun``."""
 
     engine: Literal["vllm-natural", "natural"]
-    workload: NaturalLoop
+    workload: workloads.NaturalLoop
     deployment: str
     decoding: Decoding
     slots: Count
@@ -212,7 +201,7 @@ class ChatRun(Run):
     """Chats with a real model over HTTP, all with one server; ``order`` by a header."""
 
     engine: Literal["serve-chats"]
-    workload: Chats
+    workload: workloads.Chats
     deployment: str
     decoding: Decoding
     slots: Count
@@ -224,16 +213,28 @@ class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
     engine: Literal["serve-load"]
-    workload: HttpLoad
+    workload: workloads.HttpLoad
     deployment: str
     slots: Count
     seed: Annotated[int, Field(ge=0)]
     serve: dict[str, Number | str] | None = None
 
 
+class ReplicasRun(ServerRun):
+    """Bursts to replicas on Ray Serve, in several ``orders``, and the same simulated."""
+
+    engine: Literal["serve-replicas"]  # type: ignore[assignment]
+    workload: workloads.Backlog  # type: ignore[assignment]
+    profile: str
+    replicas: Count
+    router: RouterName
+    predictor: Predictor
+    orders: list[PolicyName]
+
+
 _CLASSES: tuple[type[Run], ...] = (
     PublishedRun, SteadyRun, ArenaRun, ClusterRun, VllmRun, StepsRun, AliseRun, TrainingRun,
-    CostRun, AnswersRun, NaturalRun, ChatRun, ServerRun,
+    CostRun, AnswersRun, NaturalRun, ChatRun, ServerRun, ReplicasRun,
 )  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip

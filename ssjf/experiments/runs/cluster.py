@@ -33,12 +33,13 @@ def rows(spec: ClusterRun) -> pd.DataFrame:
 
 
 def stored(name: str) -> pd.DataFrame:
-    """The rows of a stored experiment, its routers by name."""
+    """The rows of a stored experiment, its routers by name, with ``slots``."""
     table = grid.rows(name)
     specs = [each for each in grid.experiment(name).specs() if isinstance(each, ClusterRun)]
-    known = {store.digest(each): each.routers for each in specs}
+    known = {store.digest(each): each for each in specs}
     named = zip(table["run_id"], table["router"].astype(int), strict=True)
-    return table.assign(router=[known[run][place] for run, place in named])
+    slots = [known[run].slots for run in table["run_id"]]
+    return table.assign(router=[known[run].routers[i] for run, i in named], slots=slots)
 
 
 def _traffic(

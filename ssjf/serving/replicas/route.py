@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import httpx
 
@@ -33,13 +32,19 @@ OF_A_REQUEST = OF_A_HOP | {b"host", b"content-length", b"expect"}  # which are m
 class Route:
     """An ASGI application that passes requests on to ``upstreams``, base URLs.
 
-    wait_seconds: how long a completion waits for a server to come back.
+    wait_seconds: how long a completion waits for a server to come back. transport: what requests
+    are sent by; HTTP by default.
     """
 
-    def __init__(self, upstreams: Sequence[str], wait_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        upstreams: Sequence[str],
+        wait_seconds: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.in_flight = dict.fromkeys(upstreams, 0)
         self._gone_at = dict.fromkeys(upstreams, float("-inf"))
-        self._wait_seconds = wait_seconds
+        self._wait_seconds, self._transport = wait_seconds, transport
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +62,9 @@ class Route:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-                self._client = httpx.AsyncClient(timeout=None, limits=limits)
+                self._client = httpx.AsyncClient(
+                    timeout=None, limits=limits, transport=self._transport
+                )
             else:
                 assert self._client is not None
                 await self._client.aclose()
@@ -100,6 +107,7 @@ class Route:
             except httpx.HTTPError as error:
                 self._gone_at[upstream] = time.monotonic()
                 if begun.is_true:
+                    await begun.fail(f"the answer broke off: {error}")
                     raise  # the connection is closed: its client sees that the answer is not whole
                 never_sent = isinstance(error, httpx.ConnectError)
                 if not (is_completion or never_sent) or time.monotonic() > until:
@@ -148,11 +156,20 @@ class Begun:
     """Sends messages, and knows whether any was."""
 
     def __init__(self, send: Send) -> None:
-        self._send, self.is_true = send, False
+        self._send, self.is_true, self._of_events = send, False, False
 
     async def __call__(self, message: Message) -> None:
         self.is_true = True
+        if message["type"] == "http.response.start":
+            kinds = [value for key, value in message["headers"] if key == b"content-type"]
+            self._of_events = any(each.startswith(b"text/event-stream") for each in kinds)
         await self._send(message)
+
+    async def fail(self, words: str) -> None:
+        """An event that the OpenAI clients raise as an error, where the answer is of events."""
+        if self._of_events:
+            event = b"data: " + _error(502, words) + b"\n\n"
+            await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
 
 def with_priority(body: bytes, priority: bytes | None) -> bytes:
@@ -195,8 +212,11 @@ async def _reply(send: Send, status: int, body: bytes, kind: bytes) -> None:
 
 
 async def _fail(send: Send, status: int, words: str) -> None:
-    error: dict[str, Any] = {"error": {"message": f"ssjf: {words}", "code": status}}
-    await _reply(send, status, json.dumps(error).encode(), b"application/json")
+    await _reply(send, status, _error(status, words), b"application/json")
+
+
+def _error(status: int, words: str) -> bytes:
+    return json.dumps({"error": {"message": f"ssjf: {words}", "code": status}}).encode()
 
 
 def _metrics() -> bytes:
