@@ -26,9 +26,11 @@ class ServeOptions(BaseModel):
     proxy: str = Field(
         default="builtin", min_length=1, description="What predicts lengths: a folder."
     )
-    client_priority: Literal["respect", "override"] = Field(
-        default="respect", description="Whether a priority that a client sets stays."
-    )
+    client_priority: Literal["override", "respect", "trust"] = Field(
+        default="override",
+        description="Whether a priority that a client sets counts: not at all; as so many seconds "
+        "later or earlier, at most 10; or as it is, and nothing is predicted.",
+    )  # fmt: skip
     client_limit: Literal["respect", "ignore"] = Field(
         default="respect", description="Whether a client's max_tokens caps its prediction."
     )
