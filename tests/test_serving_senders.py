@@ -1,18 +1,25 @@
 """Who sends: keys are checked before anything is predicted, and lies about lengths do not pay."""
 
 import asyncio
+import contextlib
 import heapq
 import json
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from serving_tools import COMPLETIONS, HEADER, PATIENT, FakeProxy, answer, counted, read, reply
-from serving_tools import until, wrapped  # fmt: skip
-from ssjf.analysis.metrics import per_request
-from ssjf.request import Completions, Requests
+from serving_tools import (
+    COMPLETIONS,
+    HEADER,
+    PATIENT,
+    FakeProxy,
+    answer,
+    counted,
+    read,
+    reply,
+    wrapped,
+)
 from ssjf.scheduler import Queue, policy
 from ssjf.serving import senders
 from ssjf.serving.senders import MOST_SENDERS, Senders
@@ -119,8 +126,8 @@ def test_answers_that_exceed_their_predictions_are_predicted_so_much_longer():
     for _ in range(200):
         factors.append(found.factor(b"liar"))
         found.note(b"liar", 20.0, 500.0)
-    assert factors[0] == factors[1] == 1.0  # once is no habit
-    assert factors == sorted(factors) and factors[5] > 2 and 17 < factors[-1] < 25
+    assert factors[0] == 1.0 and factors[1] < 1.5  # once is no habit
+    assert factors == sorted(factors) and factors[5] > 2 and 20 < factors[-1] < 25
     for _ in range(400):  # a sender that mends is believed again
         found.note(b"liar", 20.0, 20.0)
     assert found.factor(b"liar") == 1.0 == found.factor(b"else")
@@ -141,7 +148,7 @@ def test_shorter_answers_earn_no_credit_and_one_very_long_one_is_no_habit():
         found.note(b"a", 500.0, 1.0)
     assert found.factor(b"a") == 1.0
     found.note(b"b", 30.0, 1e6)
-    assert found.factor(b"b") < 2
+    assert found.factor(b"b") < 1.5
 
 
 def test_who_is_not_known_and_who_gave_up_early_is_not_counted():
@@ -156,8 +163,8 @@ def test_a_bounded_number_of_senders_is_kept_and_the_latest_stay():
     found = Senders()
     for _ in range(3):
         for i in range(50):
-            found.note(b"liar", 10.0, 300.0)
             found.note(b"%d" % i, 10.0, 10.0)
+            found.note(b"liar", 10.0, 300.0)
     known = found.factor(b"liar")
     for i in range(MOST_SENDERS - 1):
         found.note(b"other %d" % i, 10.0, 10.0)
@@ -174,49 +181,31 @@ SENT = {
 }
 
 
+async def twelve(middleware, given, body):
+    """Requests one after the other, each of whose answers is noted before the next one."""
+    for _ in range(12):
+        with contextlib.suppress(OSError):
+            await asked(middleware, given, body)
+        await asyncio.to_thread(middleware._predictor.stop)
+
+
 @pytest.mark.parametrize("trick", SENT)
 def test_a_trick_costs_its_sender_and_no_one_else(trick):
     """Answers longer than what they were ordered by: of any kind of request, even cut short."""
     _, kind, body = SENT[trick]
     app, seen = says(**kind)
     middleware = wrapped(app, policy="ssjf", client_limit="ignore", **PATIENT)
-    accounts = middleware._predictor.learner.senders
-
-    async def many():
-        for i in range(12):
-            known = len(accounts._accounts) and [*accounts._accounts.values()][0]
-            try:
-                await asked(middleware, scope(bearer(KEYS[0]), keys=KEYS), body)
-            except OSError:
-                pass
-            await asyncio.to_thread(until, lambda: [*accounts._accounts.values()][:1] != [known])
-        await asked(middleware, scope(bearer(KEYS[1]), keys=KEYS), body | {"stream": False})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(senders, "HALF_LIFE", 1000)
-        try:
-            asyncio.run(many())
-        except OSError:
-            pass
+    for key in KEYS:
+        asyncio.run(twelve(middleware, scope(bearer(key), keys=KEYS), body))
     assert seen[11] > 2 * seen[0] and seen[12] == seen[0]
 
 
 def test_without_keys_a_sender_is_what_it_says_of_itself():
     app, seen = says(300)
     middleware = wrapped(app, policy="ssjf", **PATIENT)
-
-    async def many():
-        for user in ("liar", "honest"):
-            for _ in range(12):
-                before = counted("not_learned_total", reason="other_finish")
-                await asked(middleware, scope(), {"prompt": "5", "user": user})
-                reason = {"reason": "other_finish"}
-                await asyncio.to_thread(until, lambda was=before: counted(
-                    "not_learned_total", **reason) > was)  # fmt: skip
-            seen.append(None)
-
-    asyncio.run(many())
-    assert seen[0] == seen[13] == 5000 and seen[11] > 2 * seen[0]
+    for user in ("liar", "honest"):
+        asyncio.run(twelve(middleware, scope(), {"prompt": "5", "user": user}))
+    assert seen[0] == seen[12] == 5000 and seen[11] > 2 * seen[0]
 
 
 def test_no_text_is_kept_of_a_sender():
@@ -262,9 +251,7 @@ def played(lies, corrected, n=2400, seed=0):
         while waiting and len(running) < SLOTS:
             _, next_one = heapq.heappop(waiting)
             heapq.heappush(running, (now + tokens[next_one] / 100, next_one))
-    done = Completions(Requests(arrived, np.ones(n, int), tokens), finished - tokens / 100,
-                       finished - tokens / 100 + 0.01, finished)  # fmt: skip
-    slowdown = per_request(done, tokens / 100)["slowdown"]
+    slowdown = (finished - arrived) / (tokens / 100)
     settled = np.arange(n) >= 30 * SENDERS  # after 30 requests of each
     waits = finished - arrived - tokens / 100
     return (np.array([slowdown[(who == s) & settled].mean() for s in range(SENDERS)]),
@@ -276,7 +263,18 @@ def jain(values):
     return values.sum() ** 2 / (len(values) * (values**2).sum())
 
 
-if __name__ == "__main__":
-    for lies, corrected in ((False, False), (True, False), (True, True), (False, True)):
-        s, w = map(lambda x: np.mean(x, axis=0), zip(*[played(lies, corrected, seed=k) for k in range(4)]))
-        print(lies, corrected, s.round(2), w.round(2), jain(s).round(3), s.max().round(2))
+def by_sender(lies, corrected):
+    """Mean slowdown and mean wait (s) of each sender, over four seeds."""
+    return np.mean([played(lies, corrected, seed=seed) for seed in range(4)], axis=0)
+
+
+def test_after_thirty_requests_a_liar_gains_nothing():
+    """Slowdowns of the liar 4.8 where it is honest, 2.3 where it lies and is believed, 4.7 where
+    its answers are counted; its wait 19.2, 6.7 and 18.6 s; the longest mean slowdown of an honest
+    one 11.0, 20.9 and 11.3; Jain's index of all six 0.95, 0.87 and 0.95."""
+    honest, lying, counted_ = by_sender(False, True), by_sender(True, False), by_sender(True, True)
+    np.testing.assert_array_equal(honest, by_sender(False, False))  # no honest one is corrected
+    assert lying[0][0] < 0.6 * honest[0][0] and lying[1][0] < 0.5 * honest[1][0]
+    assert counted_[0][0] > 0.95 * honest[0][0] and counted_[1][0] > 0.95 * honest[1][0]
+    assert lying[0].max() > 1.8 * honest[0].max() and counted_[0].max() < 1.05 * honest[0].max()
+    assert jain(lying[0]) < 0.88 < 0.94 < jain(counted_[0])

@@ -15,9 +15,10 @@ from ssjf.serving.openai import IncomingRequest
 
 MOST_SENDERS = 10_000  # the least recently answered goes
 HALF_LIFE = 50  # answers of a sender after which one counts half
-PRIOR_TOKENS = 256.0  # every sender begins as one whose answers came as predicted for so long
+PRIOR = 8  # answers of its usual length that every sender is taken to have had as predicted
 TOLERANCE = 1.25  # what answers may take of what was predicted, before it counts
-MOST_TIMES = 8  # one answer counts at most as so many times what was expected of the sender
+MOST_TIMES = 4  # one answer counts at most as so many times what was expected of the sender
+NEW = (0.0, 1.0, 1.0)
 _SALT = os.urandom(16)
 
 
@@ -26,15 +27,16 @@ class Senders:
     more. One thread may ask for factors while another one notes answers."""
 
     def __init__(self) -> None:
-        self._accounts: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        # Answers, tokens predicted and tokens used, the older ones counting less
+        self._accounts: OrderedDict[bytes, tuple[float, float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._accounts)
 
     def factor(self, sender: bytes) -> float:
         """What a prediction is to be multiplied by, at least 1."""
-        predicted, used = self._accounts.get(sender, (0.0, 0.0))
-        ratio = (PRIOR_TOKENS + used) / (PRIOR_TOKENS + predicted)
+        answers, predicted, used = self._accounts.get(sender, NEW)
+        ratio = (PRIOR + answers * used / predicted) / (PRIOR + answers)
         return ratio if ratio > TOLERANCE else 1.0
 
     def note(self, sender: bytes, predicted: float, used: float, whole: bool = True) -> None:
@@ -42,9 +44,10 @@ class Senders:
         if not sender or used < 1 or not (whole or used > predicted):
             return
         counted = min(used, MOST_TIMES * self.factor(sender) * predicted)
-        before = self._accounts.get(sender, (0.0, 0.0))
-        decay = 0.5 ** (1 / HALF_LIFE)
-        self._accounts[sender] = (decay * before[0] + predicted, decay * before[1] + counted)
+        decay, before = 0.5 ** (1 / HALF_LIFE), self._accounts.get(sender, (0.0, 0.0, 0.0))
+        told = zip(before, (1.0, predicted, counted), strict=True)
+        answers, predicted, used = (decay * old + new for old, new in told)
+        self._accounts[sender] = (answers, predicted, used)
         self._accounts.move_to_end(sender)
         if len(self._accounts) > MOST_SENDERS:
             self._accounts.popitem(last=False)
