@@ -21,6 +21,7 @@ LIMITS = {
 UNHEARD = ("/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat",
            "/v1/systemone", "/generative_scoring")  # fmt: skip
 """Other routes that generate: vLLM takes their priority from the body alone."""
+HEARD = "/invocations"  # one more that does, as any of them, and hears the header
 MAX_PROMPTS = 64  # of one request; a longer list is not predicted
 COMPLETION_TOKENS = 16  # default max_tokens of /v1/completions
 MOST_PARTS = 64  # of a body, each an object; more are joined as they come

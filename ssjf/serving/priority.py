@@ -116,10 +116,12 @@ class Prioritiser:
 
     async def guard(self, request: IncomingRequest) -> None:
         """Another route's request: no client's priority, nor the 0 that goes before all others."""
+        path, given = request.scope["path"], request.header(HEADER)
         if self._options.client_priority == "trust":
             return
-        request.set_headers({HEADER: b"%d" % self._last})
-        if request.scope["path"].endswith(openai.UNHEARD) and self.api_keys.take(request):
+        if given is not None or path.endswith(openai.HEARD):
+            request.set_headers({HEADER: b"%d" % self._last})
+        if path.endswith(openai.UNHEARD) and self.api_keys.take(request):
             body = await request.body(MOST_BODY_BYTES, encoded=True)
             request.replace_body(openai.with_priority(body, self._middling()))
 
