@@ -26,6 +26,7 @@ from ssjf.experiments.runs import (
     natural,
     published,
     server,
+    soak,
     steady,
     training,
     vllm,
@@ -49,12 +50,14 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "serve-chats": chats.rows,
     "natural": natural.rows,
     "serve-load": server.rows,
+    "soak": soak.rows,
     "alise-curve": alise.curve,
     "alise-limit": alise.limits,
 }
 """What makes the rows of an engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load")
-ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
+ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", "soak",
+              *MEASURED)  # fmt: skip
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
     "all": ("published", "simulator", "arena", "cluster", "natural", "alise-curve", "alise-limit"),

@@ -31,6 +31,7 @@ from ssjf.experiments.workloads import (
     NaturalLoop,
     OpenLoop,
     Prompted,
+    Soak,
     Sweep,
     Texts,
 )  # fmt: skip
@@ -223,8 +224,8 @@ class ChatRun(Run):
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
-    engine: Literal["serve-load"]
-    workload: HttpLoad
+    engine: Literal["serve-load", "soak"]
+    workload: HttpLoad | Soak
     deployment: str
     slots: Count
     seed: Annotated[int, Field(ge=0)]

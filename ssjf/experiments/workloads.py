@@ -213,3 +213,17 @@ class HttpLoad(Workload):
     rate: Positive | None = None
     concurrency: Count | None = None
     output_tokens: Count | None = None
+
+
+class Soak(Workload):
+    """Requests over so many connections, each sent once the one before is answered; ``faults``:
+    what the server suffers, each for an equal share of them."""
+
+    requests: Count
+    connections: Count
+    samples: Count
+    output_tokens: Count
+    faults: list[
+        Literal["none", "failing", "killed", "delayed", "wrong", "disk full", "terminated",
+                "engine killed"]
+    ]  # fmt: skip
