@@ -99,7 +99,7 @@ def test_what_cannot_be_predicted_has_no_estimate_not_even_its_clients(address):
     found = httpx.post(address + COMPLETIONS, json=body, headers=headers, timeout=600).json()
     assert "x-ssjf-predicted-tokens" not in found["headers"]
     assert json.loads(found["body"])["priority"] == 9000
-    for more in ({"content": b"{"}, {"json": {"prompt": "7", "priority": 3}}):  # unread, or its own
+    for more in ({"content": b"{"}, {"json": {"prompt": [7], "priority": 3}}):  # unread, or no text
         found = httpx.post(address + COMPLETIONS, headers=headers, timeout=600, **more).json()
         assert "x-ssjf-predicted-tokens" not in found["headers"]
 

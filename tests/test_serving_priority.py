@@ -62,7 +62,7 @@ def test_a_key_is_a_whole_number_that_json_readers_keep(at, length, name):
 
 
 VALID = {
-    "client_priority": st.sampled_from(["respect", "override"]),
+    "client_priority": st.sampled_from(["override", "respect", "trust"]),
     "client_limit": st.sampled_from(["respect", "ignore"]),
     "learn": st.just("refit"),
     "log_level": st.sampled_from(["debug", "warning", "error"]),

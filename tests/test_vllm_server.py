@@ -186,20 +186,14 @@ def test_every_route_is_predicted_answered_and_learned_from(server, path, stream
 
 
 def test_it_is_routed_to_with_a_priority_and_answers_whole(server):
-    """Through ``ssjf route``: the server's own middleware finds that a priority is there."""
-    given = 'ssjf_unpredicted_total{reason="client_priority"}'
-
-    def respected():
-        found = [line for line in server.get("/metrics").splitlines() if line.startswith(given)]
-        return float(found[0].split()[1]) if found else 0.0
-
-    before = respected()
+    """Through ``ssjf route``: the server's own middleware takes the priority for a client's."""
+    before = counted(server, "ssjf_predictions_total")
     upstream = Route([f"http://127.0.0.1:{server.port}"])
     with serving(wrapped(upstream, policy="ssjf", **PATIENT)) as address:
         for path, members in ROUTES.items():
             found = httpx.post(address + path, json={"model": server.model, **members}, timeout=600)
             assert found.status_code == 200, found.text
-    assert respected() == before + len(ROUTES)
+    assert counted(server, "ssjf_predictions_total") == before + len(ROUTES)
 
 
 def test_the_openai_client_sees_no_difference(server):

@@ -27,6 +27,7 @@ from ssjf.experiments.runs import (
     published,
     replicas,
     server,
+    soak,
     steady,
     training,
     vllm,
@@ -51,12 +52,14 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "natural": natural.rows,
     "serve-load": server.rows,
     "serve-replicas": replicas.rows,
+    "soak": soak.rows,
     "alise-curve": alise.curve,
     "alise-limit": alise.limits,
 }
 """What makes the rows of an engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load", "serve-replicas")
-ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", *MEASURED)
+ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", "soak",
+              *MEASURED)  # fmt: skip
 """Engines whose runs need the ones before, or the machine to themselves."""
 GROUPS = {
     "all": ("published", "simulator", "arena", "cluster", "natural", "alise-curve", "alise-limit"),

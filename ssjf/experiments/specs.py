@@ -212,8 +212,8 @@ class ChatRun(Run):
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
-    engine: Literal["serve-load"]
-    workload: workloads.HttpLoad
+    engine: Literal["serve-load", "soak"]
+    workload: workloads.HttpLoad | workloads.Soak
     deployment: str
     slots: Count
     seed: Annotated[int, Field(ge=0)]

@@ -223,3 +223,17 @@ class Backlog(Workload):
     mean: Positive
     sigma: Positive
     most: Count
+
+
+class Soak(Workload):
+    """Requests over so many connections, each sent once the one before is answered; ``faults``:
+    what the server suffers, each for an equal share of them."""
+
+    requests: Count
+    connections: Count
+    samples: Count
+    output_tokens: Count
+    faults: list[
+        Literal["none", "failing", "killed", "delayed", "wrong", "disk full", "terminated",
+                "engine killed"]
+    ]  # fmt: skip

@@ -38,8 +38,8 @@ def chats(
     Parameters
     ----------
     decoding: ``most_tokens``, ``temperature``, ``repetition_penalty``. priorities: sent as the
-    header of vLLM, which `ssjf serve` lets pass. users: so many, each of whom sends the next
-    prompt once answered; without, all are sent at once, in order. words: of the progress bar.
+    header of vLLM, which `ssjf serve` trusts if told to. users: so many, each of whom sends the
+    next prompt once answered; without, all are sent at once, in order. words: of the progress bar.
 
     Returns
     -------

@@ -1,5 +1,6 @@
 """A vLLM server for a measurement: started, queried over HTTP, ended with this process."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -108,6 +109,19 @@ class LiveServer:
             guard, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def ended(self, seconds: float | None = None) -> bool:
+        """Whether it has ended by itself after at most so many seconds, or however many."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
     def wait(self, seconds: float = STARTING_SECONDS) -> None:
         """Wait until it answers; end it where it does not."""
         end = time.monotonic() + seconds
@@ -161,11 +175,6 @@ class LiveServer:
         errors = [line for line in lines if "rror" in line or line.startswith("ssjf: ")]
         return (errors or lines or ["it said nothing"])[-1].strip()
 
-    def ended(self) -> int:
-        """Its exit code, once it has ended."""
-        assert self._process is not None
-        return self._process.wait()
-
     def terminate(self) -> int:
         """Ask it to end, as a service manager does; its exit code."""
         assert self._process is not None
@@ -186,6 +195,49 @@ class LiveServer:
             self._guard.wait()
             self._guard = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Connection:
+    """HTTP/1.1 to a server of this machine, kept open."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def open(self, port: int) -> None:
+        """Connect, unless there is a connection to that port."""
+        if self._writer is None or self._port != port or self._writer.is_closing():
+            self.close()
+            self._reader, self._writer = await asyncio.open_connection(HOST, port)
+            self._port = port
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def send(self, body: bytes, headers: dict[str, str]) -> None:
+        """Post a body for a completion."""
+        assert self._writer is not None
+        told = {"host": HOST, "content-type": "application/json", "content-length": str(len(body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (told | headers).items())
+        head = f"POST /v1/completions HTTP/1.1\r\n{lines}\r\n"
+        self._writer.write(head.encode() + body)
+
+    async def answered(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Post a body; status and body of the answer. EOFError where it does not come whole."""
+        self.send(body, headers)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        status = int(head.split(b" ", 2)[1])
+        if b"transfer-encoding: chunked" not in head:
+            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            return status, await self._reader.readexactly(length)
+        found = b""
+        while size := int(await self._reader.readuntil(b"\r\n"), 16):
+            found += (await self._reader.readexactly(size + 2))[:-2]
+        await self._reader.readexactly(2)
+        return status, found
 
 
 def _free_port() -> int:

@@ -37,6 +37,22 @@ class Forecast:
     arrived_at: float = math.nan
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """What a request was ordered by, and is measured against once it is answered.
+
+    sender: the hash of who sent it, empty where nothing says. tokens: what was predicted of each
+    of its ``n`` answers, before the sender's own correction. forecast: None where the recent median
+    stood in.
+    """
+
+    sender: bytes
+    tokens: float
+    n: int = 1
+    model: str = ""
+    forecast: Forecast | None = None
+
+
 class Forecaster:
     """A proxy that does not learn. ``history``: it was trained on earlier turns, too."""
 
@@ -54,10 +70,8 @@ class Forecaster:
             raise ValueError("the proxy's predictions are no lengths")
         return tokens
 
-    def learn(
-        self, request: CompletionRequest, forecast: Forecast, output_tokens: int, cut_off: bool
-    ) -> None:
-        """Learn from a finished request; NotLearnable if this forecaster does not learn."""
+    def learn(self, model: str, forecast: Forecast, output_tokens: int, cut_off: bool) -> None:
+        """Learn from an LLM's finished answer; NotLearnable if this forecaster does not learn."""
         raise NotLearnable("learn_is_none")
 
     def warm_up(self) -> float:
@@ -100,12 +114,10 @@ class Refitting(Forecaster):
         tokens, readings = zip(*found, strict=True)
         return Forecast(max(tokens), readings)
 
-    def learn(
-        self, request: CompletionRequest, forecast: Forecast, output_tokens: int, cut_off: bool
-    ) -> None:
+    def learn(self, model: str, forecast: Forecast, output_tokens: int, cut_off: bool) -> None:
         (reading,) = forecast.readings
-        learner = self.learners.setdefault(request.model, Refit())
-        self.learners.move_to_end(request.model)
+        learner = self.learners.setdefault(model, Refit())
+        self.learners.move_to_end(model)
         if len(self.learners) > MAX_MODELS:
             self.learners.popitem(last=False)
         learner.learn(reading, output_tokens, cut_off)

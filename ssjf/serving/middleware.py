@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 
 from ssjf.errors import InputError
+from ssjf.serving.forecaster import Ordered
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import (
     Application,
@@ -23,7 +24,7 @@ from ssjf.serving.openai import (
 )
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor, load
-from ssjf.serving.priority import Predicted, Prioritiser
+from ssjf.serving.priority import Prioritiser
 from ssjf.serving.response import NotLearnable, ResponseObserver
 
 LOG = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ LOG = logging.getLogger(__name__)
 class Middleware:
     """Sets the header X-Vllm-Priority of what is posted to the routes of ``openai.LIMITS``.
 
-    All else passes untouched, and so does a request with a priority of its client's. Requests
-    without a prediction are counted by reason. Options come from the environment (see
-    ``ServeOptions``) unless they are given, and so does the predictor.
+    Bodies and answers pass untouched. A client's own priority does not, on whatever route, unless
+    it may. Requests without a prediction are counted by reason. Options come from the environment
+    (see ``ServeOptions``) unless they are given, and so does the predictor.
     """
 
     def __init__(
@@ -58,10 +59,16 @@ class Middleware:
             await self._lifespan(scope, receive, send)
         elif self._wrong is not None:
             raise self._wrong
-        elif _is_completion(scope):
-            await self._complete(IncomingRequest(scope, receive), send)
-        else:
+        elif scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
+        else:
+            self._see_server(scope)
+            request = IncomingRequest(scope, receive)
+            if route_of(scope["path"]) is None:
+                await self._guard(request)
+                await self._app(request.scope, request.receive, send)
+            else:
+                await self._complete(request, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Fail to start with one sentence; save what was learned before the server ends."""
@@ -78,9 +85,16 @@ class Middleware:
 
         await self._app(scope, received, send)
 
+    async def _guard(self, request: IncomingRequest) -> None:
+        try:
+            await self._prioritiser.guard(request)
+        except NotPredicted:  # its client has gone
+            pass
+        except Exception as error:
+            LOG.warning("a request goes on as it came (%s)", type(error).__name__)
+
     async def _complete(self, request: IncomingRequest, send: Send) -> None:
-        self._see_slots(request.scope)
-        predicted = await self._prioritise(request)
+        ordered = await self._prioritise(request)
         place = self._overtaking.arrive()
         observer = ResponseObserver(request, send, lambda: self._overtaking.begin(place))
         try:
@@ -88,17 +102,20 @@ class Middleware:
         finally:
             self._overtaking.leave(place)
             self._prioritiser.ended(request)
-            if predicted is not None:
-                self._learn(predicted, observer)
+            if ordered is not None:
+                self._learn(ordered, observer)
 
-    def _see_slots(self, scope: Scope) -> None:
-        """How many vLLM has, of which a contract's replay needs to know."""
-        config = getattr(getattr(scope.get("app"), "state", None), "vllm_config", None)
+    def _see_server(self, scope: Scope) -> None:
+        """How many slots vLLM has, of which a contract's replay needs to know, and its keys."""
+        state = getattr(scope.get("app"), "state", None)
+        keys = getattr(getattr(state, "args", None), "api_key", None) or ()
+        self._prioritiser.api_keys.set([keys] if isinstance(keys, str) else keys)
+        config = getattr(state, "vllm_config", None)
         tuner = self._predictor.learner.tuner
         if config is not None and tuner is not None:
             tuner.slots = config.scheduler_config.max_num_seqs
 
-    async def _prioritise(self, request: IncomingRequest) -> Predicted | None:
+    async def _prioritise(self, request: IncomingRequest) -> Ordered | None:
         try:
             return await self._prioritiser.prioritise(request)
         except NotPredicted as why:
@@ -109,14 +126,14 @@ class Middleware:
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
         return None
 
-    def _learn(self, predicted: Predicted, observer: ResponseObserver) -> None:
-        request, forecast = predicted
+    def _learn(self, ordered: Ordered, observer: ResponseObserver) -> None:
         try:
-            if request.n != 1:
-                raise NotLearnable("several_answers")  # usage is their sum
-            self._predictor.learn(request, forecast, observer.response())
+            self._predictor.learn(ordered, observer.response())
         except NotLearnable as why:
-            metrics().not_learned.labels(str(why)).inc()
+            if ordered.forecast is not None:
+                metrics().not_learned.labels(str(why)).inc()
+            predicted, used = ordered.n * ordered.tokens, observer.used_tokens()
+            self._predictor.learner.senders.note(ordered.sender, predicted, used, whole=False)
 
 
 class OvertakingCounter:
@@ -144,11 +161,6 @@ class OvertakingCounter:
     def leave(self, place: object) -> None:
         """It has ended, answered or not."""
         self._waiting.pop(place, None)
-
-
-def _is_completion(scope: Scope) -> bool:
-    posted = scope["type"] == "http" and scope["method"] == "POST"
-    return posted and route_of(scope["path"]) is not None
 
 
 def _log_at(level: str) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ssjf.errors import InputError
 from ssjf.files import whole_file
-from ssjf.serving.forecaster import Forecast, Forecaster
+from ssjf.serving.forecaster import Forecaster, Ordered
 from ssjf.serving.metrics import metrics
-from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable, Response
+from ssjf.serving.senders import Senders
 from ssjf.serving.tuner import Done, Tuner
 
 STATE_FORMAT = 2
@@ -79,27 +79,36 @@ class StateFile:
 
 
 class OnlineLearner:
-    """Has a forecaster learn, and saves its state at most every ``save_seconds``."""
+    """Has a forecaster learn, and saves its state at most every ``save_seconds``.
+
+    ``senders``: what each one's answers take; it is not saved.
+    """
 
     def __init__(
         self, forecaster: Forecaster, state: StateFile | None, save_seconds: float, max_bytes: int,
         tuner: Tuner | None = None,
     ) -> None:  # fmt: skip
         self._forecaster, self._state, self.tuner = forecaster, state, tuner
+        self.senders = Senders()
         self.save_seconds, self._max_bytes = save_seconds, max_bytes
         self._changed, self._problem = False, ""
 
-    def learn(
-        self, request: CompletionRequest, forecast: Forecast, response: Response, finished_at: float
-    ) -> None:
-        """Learn from a predicted request's whole response, or count why not."""
+    def learn(self, ordered: Ordered, response: Response, finished_at: float) -> None:
+        """Learn from a request's whole response, or count why not."""
+        forecast = ordered.forecast
         try:
+            used = response.used_tokens()
+            self.senders.note(ordered.sender, ordered.n * ordered.tokens, used)
+            if forecast is None:
+                return
+            if ordered.n != 1:
+                raise NotLearnable("several_answers")  # usage is their sum
             tokens, cut_off = response.output_tokens()
             if self.tuner is not None and forecast.arrived_at < finished_at:
                 self.tuner.finished(Done(forecast.arrived_at, forecast.tokens, tokens, finished_at))
             if not cut_off:
                 metrics().log_ratio.observe(abs(math.log(forecast.tokens / tokens)))
-            self._forecaster.learn(request, forecast, tokens, cut_off)
+            self._forecaster.learn(ordered.model, forecast, tokens, cut_off)
         except NotLearnable as why:
             metrics().not_learned.labels(str(why)).inc()
         except Exception as error:  # a request must never suffer from it

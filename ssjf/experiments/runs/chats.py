@@ -1,8 +1,8 @@
 """Chats with a real model over HTTP: one server, asked in turn first come, first served, the
 shortest first, and by the true length.
 
-`ssjf serve` lets a priority of the client's pass, so that the order is a header and nothing else
-differs: two servers on one machine differ more in speed than two orders do.
+`ssjf serve` is told to trust a priority of the client's, so that the order is a header and nothing
+else differs: two servers on one machine differ more in speed than two orders do.
 """
 
 import atexit
@@ -45,7 +45,7 @@ _SUBJECTS = (
     "money", "bees", "railways", "the violin", "glass", "the calendar", "maps", "football",
 )  # fmt: skip
 WARMING = {"most_tokens": 16, "temperature": 0.0, "repetition_penalty": 1.0}
-PURE = ServeOptions(policy="ssjf", learn="none")
+PURE = ServeOptions(policy="ssjf", learn="none", client_priority="trust")
 """Options of `ssjf serve` for orders to compare: each by prediction alone."""
 
 

@@ -1,0 +1,260 @@
+"""Requests to ``ssjf serve`` on a real vLLM while it suffers one fault after the other: is one
+lost, altered, let before others, or is memory?
+
+What vLLM was given and gave (``faults.Faults``, in the server) is compared with what a client sent
+and received, request by request. A row is a sample of the run.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ssjf.config import SERVE_PREFIX
+from ssjf.experiments.runs import chats, server
+from ssjf.experiments.runs.faults import FOLDER, SEEN, short
+from ssjf.experiments.specs import ServerRun
+from ssjf.experiments.workloads import Soak as Load
+from ssjf.harness.deployment import deployment
+from ssjf.harness.server import Connection, LiveServer, options_of
+from ssjf.serving.options import ServeOptions
+
+AGAIN_SECONDS = 0.2  # until a server that has gone is asked again
+LEAVING = 97  # one request of so many is given up by its client
+TO_SAMPLE = ("unpredicted_total", "learned_total", "state_saves_total", "contract_tail_ratio")
+LONG_AGO = -1000.0  # seconds: a priority of a client's, a small number
+ENDS = ("terminated", "engine killed")
+
+
+def rows(spec: ServerRun) -> pd.DataFrame:
+    """A row per sample: what has been sent and answered since the one before, and what was wrong.
+
+    Columns: at_seconds, life (of the server, from 0), fault; sent, answered, refused (vLLM's own
+    answer was an error), broken (no whole answer, of a server that ended), lost, altered, jumped
+    (the priority is a client's), early (it is before the arrival), put_back_seconds (the most that
+    it is behind); rss_mb of the server's process; and of its metrics those ``TO_SAMPLE``.
+    """
+    with tempfile.TemporaryDirectory(prefix="ssjf-soak-") as folder:
+        soak = Soak(spec, Path(folder))
+        try:
+            asyncio.run(soak.run())
+        finally:
+            soak.live.close()
+        table = soak.table()
+    table.attrs["environment"] = server.hardware() | {"clock": "of the client"}
+    return table
+
+
+@dataclass
+class Sent:
+    """A request as its client knows it. ``outcome``: answered, broken or left."""
+
+    at: float
+    sample: int
+    body: str
+    outcome: str = ""
+    status: int = 0
+    answer: str = ""
+
+
+@dataclass
+class Sample:
+    """What the server's process said of itself, when the first request after it was sent."""
+
+    at_seconds: float
+    life: int
+    fault: str
+    rss_mb: float = np.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Soak:
+    """One run: clients, faults, and the server, which is started again where it ends."""
+
+    def __init__(self, spec: ServerRun, folder: Path) -> None:
+        assert isinstance(spec.workload, Load)
+        self._load, self._spec, self._folder = spec.workload, spec, folder
+        self._prompts, self._sent = chats.made_up_prompts(), dict[int, Sent]()
+        self._samples: list[Sample] = []
+        self._life, self._began, self._up = 0, time.monotonic(), True
+        self.live = self._server()
+
+    def _server(self) -> LiveServer:
+        has, given = deployment(self._spec.deployment), self._spec.serve or {}
+        model = has.folder() or server._model(str(has.shape))
+        named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
+        state = {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
+                 f"{SERVE_PREFIX}SAVE_SECONDS": "1"}  # fmt: skip
+        options = ServeOptions.from_environment(named | state).environment()
+        between = ["--middleware", "ssjf.experiments.runs.faults.Faults",
+                   "--disable-uvicorn-access-log"]  # fmt: skip
+        arguments = [*options_of(has, self._spec.slots, model), *between]
+        return LiveServer(
+            str(model), arguments, options | {FOLDER: str(self._folder), "PYTHONFAULTHANDLER": "1"}
+        )
+
+    async def run(self) -> None:
+        """Send all requests."""
+        self.live.start()  # in this thread, which lives as long as the server shall
+        numbers = iter(range(self._load.requests))
+        full = asyncio.create_task(self._fill_the_disk())
+        await asyncio.gather(*(self._client(numbers) for _ in range(self._load.connections)))
+        full.cancel()
+        await self._sample()
+
+    # What happens to the server
+
+    def _fault(self, i: int) -> str:
+        each = -(-self._load.requests // len(self._load.faults))
+        return self._load.faults[i // each]
+
+    async def _before(self, i: int) -> None:
+        """What is due when request i is."""
+        each = -(-self._load.requests // len(self._load.faults))
+        if i % each == 0:
+            (self._folder / "fault").write_text(self._fault(i))
+        if i % -(-self._load.requests // self._load.samples) == 0:
+            await self._sample(self._fault(i))
+        if i % each == each // 2 and self._fault(i) in ENDS:
+            await self._end(self._fault(i))
+
+    async def _end(self, how: str) -> None:
+        """Have the server or its engine end in the middle of its work, and start another one."""
+        self._up = False
+        if how == "terminated":
+            os.kill(self.live.pid, signal.SIGTERM)
+        else:
+            for pid in _children(self.live.pid):
+                os.kill(pid, signal.SIGKILL)
+        await self._again()
+
+    async def _again(self) -> None:
+        """Wait for the server to end, and start another one."""
+        self._up = False
+        await asyncio.to_thread(self.live.ended, 60)
+        __import__("shutil").copy(self.live.log, f"/tmp/soak-life-{self._life}.log")
+        self.live.close()
+        self._life += 1
+        self.live = self._server()
+        self.live.launch()
+        await asyncio.to_thread(self.live.wait)
+        self._up = True
+
+    async def _fill_the_disk(self) -> None:
+        """Have the state file written to a device that is full, again and again."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            if self._up and self._samples and self._samples[-1].fault == "disk full":
+                with suppress(FileExistsError):
+                    partial = self._folder / f".state.{self.live.pid}.tmp"
+                    partial.symlink_to("/dev/full")
+
+    async def _sample(self, fault: str = "none") -> None:
+        sample = Sample(time.monotonic() - self._began, self._life, fault)
+        self._samples.append(sample)
+        with suppress(Exception):  # it has just ended
+            status = Path(f"/proc/{self.live.pid}/status").read_text()
+            sample.rss_mb = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+            text = await asyncio.to_thread(self.live.get, "/metrics")
+            found = re.findall(r"^ssjf_(\w+?)(\{.*\})? (\S+)$", text, re.MULTILINE)
+            for name, labels, value in found:
+                if name in TO_SAMPLE:
+                    called = name + "".join(re.findall(r'="(failed|p99|p999)"', labels))
+                    sample.metrics[called] = sample.metrics.get(called, 0.0) + float(value)
+
+    # What clients do
+
+    async def _client(self, numbers: Iterator[int]) -> None:
+        connection = Connection()
+        for i in numbers:
+            await self._before(i)
+            body, headers = self._request(i)
+            sent = Sent(time.monotonic(), len(self._samples) - 1, short(sha1(body)))
+            while True:
+                try:
+                    await connection.open(self.live.port)
+                    break
+                except OSError:  # never sent: there is no server just now
+                    if self._up and self.live.ended(0):  # by itself: its engine died
+                        await self._again()
+                    await asyncio.sleep(AGAIN_SECONDS)
+            sent.at, self._sent[i] = time.monotonic(), sent
+            try:
+                if i % LEAVING == LEAVING - 1:
+                    connection.send(body, headers)
+                    sent.outcome = "left"
+                    connection.close()
+                else:
+                    sent.status, answer = await connection.answered(body, headers)
+                    sent.outcome, sent.answer = "answered", short(sha1(answer))
+            except (OSError, EOFError, ValueError):
+                going = not self._up or self.live.ended(1)
+                sent.outcome = "broken" if going else "lost"
+                connection.close()
+        connection.close()
+
+    def _request(self, i: int) -> tuple[bytes, dict[str, str]]:
+        """Body and headers: streamed or not, text or not, and some that claim to go first."""
+        kind = i % 20
+        prompt: Any = f"{self._prompts[i % len(self._prompts)]} ({i})"
+        body = {"model": self.live.model, "prompt": [5, 6, 7] if kind == 3 else prompt,
+                "max_tokens": self._load.output_tokens, "ignore_eos": True, "stream": kind % 4 == 1,
+                "user": f"user {i % 7}"}  # fmt: skip
+        if kind == 5:
+            body["priority"] = -5
+        text = json.dumps(body)
+        headers = {"x-soak": str(i)} | ({"X-Vllm-Priority": "-7"} if kind == 6 else {})
+        return (text[:-5] if kind == 7 else text).encode(), headers
+
+    # What came of it
+
+    def table(self) -> pd.DataFrame:
+        """The rows: see ``rows``."""
+        seen = pd.read_csv(self._folder / "seen", names=list(SEEN), dtype=str,
+                           keep_default_na=False).set_index("i")  # fmt: skip
+        known = seen.to_dict("index")
+        records = [{"sample": sent.sample} | _compared(sent, known.get(str(i)))
+                   for i, sent in self._sent.items()]  # fmt: skip
+        by_sample = pd.DataFrame(records).groupby("sample")
+        counts = by_sample.sum().drop(columns="put_back_seconds")
+        samples = pd.DataFrame([vars(each) | each.metrics for each in self._samples])
+        table = samples.drop(columns="metrics").join(counts)
+        table[counts.columns] = table[counts.columns].fillna(0).astype(np.int32)
+        table = table.join(by_sample["put_back_seconds"].max())
+        seconds = table.select_dtypes("float64").astype(np.float32)
+        return table.assign(**dict(seconds.items()), x=np.float32(self._load.connections),
+                            seed=np.int32(self._spec.seed), run=np.int32(0))  # fmt: skip
+
+
+def _compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
+    """What became of a request, by what vLLM was given and gave."""
+    answered, whole = sent.outcome == "answered", seen is not None and seen["whole"] == "1"
+    found = {"sent": True, "answered": answered, "refused": answered and sent.status != 200}
+    found["broken"] = sent.outcome == "broken" and not whole
+    found["lost"] = sent.outcome == "lost" or (sent.outcome == "broken" and whole)
+    altered, later = answered, np.nan
+    if answered and seen is not None:
+        given = (seen["sent"], int(seen["status"]), seen["answered"])
+        altered = given != (sent.body, sent.status, sent.answer)
+        later = int(seen["priority"] or 0) / 1000 - sent.at
+    found |= {"altered": altered, "early": later < -0.001, "jumped": later < LONG_AGO}
+    return {name: int(value) for name, value in found.items()} | {"put_back_seconds": later}
+
+
+def _children(pid: int) -> list[int]:
+    """Those of a process, and theirs."""
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(each) for each in file.read_text().split()]
+    return found + [each for child in found for each in _children(child)]
