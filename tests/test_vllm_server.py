@@ -237,3 +237,26 @@ def test_what_was_learned_is_saved_when_it_is_asked_to_end(server, state):
     head, _, learned = state.read_bytes().partition(b"\n")
     assert json.loads(head)["learn"] == "refit"
     assert server.model.encode() in learned
+
+
+def test_a_running_request_gives_way_and_goes_on_where_it_was(model, servers):
+    """One slot: a long answer begins, a short one passes it, and no word of it is another."""
+    long = asking(servers["plain"], PROMPTS[0], 300, temperature=0)
+    alone = servers["plain"].post(COMPLETIONS, long)["choices"][0]["text"]
+    chosen = ServeOptions(preempt=0.9, deadline_ms=60_000)
+    live = made(model, chosen)
+    try:
+        live.start()
+        prefilled = counted(live, "vllm:prompt_tokens_total")
+        connection, response = streamed(live, long)
+        short = live.post(COMPLETIONS, asking(live, PROMPTS[1], 2))
+        assert short["usage"]["completion_tokens"] == 2
+        rest = [line[6:] for line in response if line.startswith(b"data: {")]
+        connection.close()
+        assert len(rest) > 100  # most of it came afterwards
+        assert alone.endswith("".join(json.loads(each)["choices"][0]["text"] for each in rest))
+        assert counted(live, "vllm:num_preemptions_total") == 1
+        prompts = counted(live, "vllm:prompt_tokens_total") - prefilled
+        assert prompts <= sum(map(len, PROMPTS[:2]))  # of bytes: nothing was computed again
+    finally:
+        live.close()

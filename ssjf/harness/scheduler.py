@@ -8,9 +8,9 @@ Before every step it asks the policy for the scores of what waits and runs and w
 priorities; memory and batching stay vLLM's own. A policy that ``preempts`` also gives the slot of
 a running request to a waiting one of strictly lower score, by vLLM's own preemption: the request
 is computed again, or swapped where a KV connector (``HostSwap``) keeps its blocks. The
-``priority`` that a request came with is taken as its predicted length in tokens. vLLM calls
-scheduler classes "not public": use a static key (``ssjf serve``) where one will do. Importing this
-module imports vLLM.
+``priority`` that a request came with is taken as its predicted length in tokens, or in so many
+tokens as ``ssjf_tokens`` says (``ssjf serve --preempt``). vLLM calls scheduler classes "not
+public": use a static key where one will do. Importing this module imports vLLM.
 """
 
 import time
@@ -34,6 +34,7 @@ class PolicyScheduler(Scheduler):
         self._keys: dict[str, float] = {}  # made at arrival
         self._promoted: set[str] = set()
         given = getattr(self.vllm_config, "additional_config", None) or {}
+        self._tokens = float(given.get("ssjf_tokens", 1.0))
         self.ask(given.get("ssjf_policy", "ssjf"))
 
     def ask(self, name: str, clock: Callable[[], float] = time.time) -> None:
@@ -44,7 +45,7 @@ class PolicyScheduler(Scheduler):
     def add_request(self, request: Any) -> None:
         if self._policy.made_at_arrival:
             self._keys[request.request_id] = self._key_at_arrival(request)
-        self._predicted[request.request_id] = float(request.priority)
+        self._predicted[request.request_id] = request.priority * self._tokens
         request.priority = _LAST  # until the next step asks
         super().add_request(request)
 
@@ -84,7 +85,7 @@ class PolicyScheduler(Scheduler):
 
     def _key_at_arrival(self, request: Any) -> float:
         """What the policy says of a request while those in ``_predicted`` are in flight."""
-        tokens = np.array([request.priority], np.float64)
+        tokens = np.array([request.priority * self._tokens])
         prompt = np.array([request.num_prompt_tokens], np.int64)
         there = np.array([len(self._predicted)]), np.array([sum(self._predicted.values())])
         queue = Queue(np.array([request.arrival_time]), prompt, tokens, np.zeros(1, int), *there)

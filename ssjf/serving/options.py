@@ -1,11 +1,12 @@
 """Options of a length-aware server, how they reach its process, and the command that starts it."""
 
 import importlib.util
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -18,6 +19,9 @@ from ssjf.simulator.contract import Contract
 
 MIDDLEWARE = "ssjf.serving.Middleware"
 POLICY, ADDED = "--scheduling-policy", "--middleware"
+SCHEDULER, ADDITIONAL, SWAP = "--scheduler-cls", "--additional-config", "--kv-transfer-config"
+PREEMPTING, HOST_TOKENS = "ssjf", 200_000
+PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
 
 
 class ServeOptions(BaseModel):
@@ -49,6 +53,11 @@ class ServeOptions(BaseModel):
         default="", description="One order instead, as ssjf or fcfs: a policy whose scores do not "
         "change while a request waits.",
     )  # fmt: skip
+    preempt: float | None = Field(
+        default=None, ge=0, le=1,
+        description="Shortest first, and running requests give way, too, until they have generated "
+        "this share of their prediction, as 0.8 (TRAIL's limit); their KV waits in host memory.",
+    )  # fmt: skip
     learn: Literal["none", "refit"] = Field(
         default="refit", description="How finished requests correct predictions."
     )
@@ -65,6 +74,16 @@ class ServeOptions(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much is logged on standard error."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shortest_first(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """A scheduler that preempts asks for predicted lengths, not for keys."""
+        if given.get("preempt") is None:
+            return given
+        if given.setdefault("policy", PREEMPTING) != PREEMPTING:
+            raise ValueError(f"preempt goes with policy {PREEMPTING}, not {given['policy']}")
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> "ServeOptions":
@@ -115,8 +134,13 @@ def _check_static(name: str) -> None:
     chosen.scores(one, 0.0)  # one that cannot be asked
 
 
-def command(model: str, vllm_options: Sequence[str]) -> list[str]:
-    """The command that serves a model with vLLM in length-aware order, this Python first."""
+def command(
+    model: str, vllm_options: Sequence[str], preempt: float | None = None
+) -> list[str]:  # fmt: skip
+    """The command that serves a model with vLLM in length-aware order, this Python first.
+
+    preempt: as of ``ServeOptions``.
+    """
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
     policies = values(vllm_options, POLICY)
@@ -127,7 +151,27 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     added = [] if policies else [POLICY, "priority"]
     if MIDDLEWARE not in values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
+    added += preempting(vllm_options, preempt)
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def preempting(vllm_options: Sequence[str], limit: float | None) -> list[str]:
+    """Options of vLLM's by which running requests give way up to this limit, if there is one.
+
+    Copies of at most ``HOST_TOKENS`` tokens are kept, unless --kv-transfer-config says otherwise.
+    """
+    if limit is None:
+        return []
+    for name in (SCHEDULER, ADDITIONAL):
+        if values(vllm_options, name):
+            raise InputError(f"{name} and preempt exclude each other; leave one out")
+    order = {"ssjf_policy": f"trail:{limit:g}", "ssjf_tokens": 1 / PER_UNIT}
+    swap = {"kv_connector": "HostSwap", "kv_role": "kv_both",
+            "kv_connector_module_path": "ssjf.harness.connector",
+            "kv_connector_extra_config": {"bits": 16, "host_tokens": HOST_TOKENS}}  # fmt: skip
+    added = [SCHEDULER, "ssjf.harness.scheduler.PolicyScheduler", "--no-async-scheduling",
+             ADDITIONAL, json.dumps(order)]  # fmt: skip
+    return added if values(vllm_options, SWAP) else [*added, SWAP, json.dumps(swap)]
 
 
 def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:

@@ -15,14 +15,13 @@ from ssjf.serving import openai
 from ssjf.serving.forecaster import Forecast, Ordered
 from ssjf.serving.metrics import metrics
 from ssjf.serving.openai import CompletionRequest, IncomingRequest, NotPredicted
-from ssjf.serving.options import ServeOptions
+from ssjf.serving.options import PER_UNIT, ServeOptions
 from ssjf.serving.predictor import Predictor
 from ssjf.serving.senders import ApiKeys
 from ssjf.serving.tuner import TYPICAL_TOKENS, Tuner
 
 HEADER = b"x-vllm-priority"  # it goes before the body's priority
 ESTIMATE = b"x-ssjf-predicted-tokens"  # for who comes after us; none where nothing was predicted
-PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
 LARGEST = 2**53 - 1  # a whole number that every reader keeps
 RECENT = 255  # predictions whose median stands in for a missing one
 MOST_SHIFT = 10  # what a client's priority counts at most, either way, where it is respected
