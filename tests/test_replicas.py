@@ -190,6 +190,7 @@ def live(tmp_path_factory):
     chosen = ServeOptions(policy="ssjf", deadline_ms=60_000, save_seconds=0.1)
     server = LiveServer(str(model), options, chosen.environment())
     server.start()
+    until(lambda: metric(server, "ssjf_replica{") == 2)  # it answers once one is up
     started = descendants(server._process.pid)
     try:
         yield server
