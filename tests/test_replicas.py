@@ -214,7 +214,7 @@ class Stream(threading.Thread):
     def __init__(self, live, tokens):
         super().__init__(daemon=True)
         self.live, self.tokens, self.events = live, tokens, []
-        self.begun, self.replica = threading.Event(), ""
+        self.begun, self.stopped, self.replica = threading.Event(), threading.Event(), ""
 
     def run(self):
         body = {"model": self.live.model, "prompt": "Write a long essay about railways.",
@@ -226,6 +226,8 @@ class Stream(threading.Thread):
                 for line in answer.iter_lines():
                     self.events += [line.removeprefix("data: ")] if line else []
                     self.begun.set()
+                    if self.stopped.is_set():
+                        return
         except httpx.RemoteProtocolError:
             self.events.append("the connection was closed")
 
@@ -258,7 +260,7 @@ def test_the_openai_client_learning_and_metrics_are_as_before_replicas(live):
 def test_priorities_reach_each_vllm(live):
     """While both are busy, long and short requests come in turn, two by two: within a replica the
     short ones are answered first."""
-    busy = [Stream(live, 300) for _ in range(2)]
+    busy = [Stream(live, 1900) for _ in range(2)]
     for each in busy:
         each.start()
         assert each.begun.wait(600)
@@ -273,7 +275,9 @@ def test_priorities_reach_each_vllm(live):
     with ThreadPoolExecutor(8) as threads:
         for count, tokens in enumerate([9, 9, 2, 2, 9, 9, 2, 2], start=1):
             threads.submit(one, tokens)
-            until(lambda count=count: metric(live, "vllm:num_requests_waiting{") == count)
+            until(lambda count=count: metric(live, "vllm:num_requests_waiting{") >= count)
+        for each in busy:
+            each.stopped.set()
     assert sorted(tokens for _, tokens in finished) == [2] * 4 + [9] * 4
     for name in {each.replica for each in busy}:
         assert [tokens for where, tokens in finished if where == name] == [2, 2, 9, 9]
@@ -282,7 +286,7 @@ def test_priorities_reach_each_vllm(live):
 @pytest.mark.slow
 @vllm_engine.needed
 def test_a_replica_that_is_killed_loses_nothing_that_had_not_begun_and_comes_back(live):
-    begun = [Stream(live, 1000) for _ in range(2)]
+    begun = [Stream(live, 1900) for _ in range(2)]
     for each in begun:
         each.start()
         assert each.begun.wait(600)
