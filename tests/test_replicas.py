@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,6 +191,7 @@ def live(tmp_path_factory):
     chosen = ServeOptions(policy="ssjf", deadline_ms=60_000, save_seconds=0.1)
     server = LiveServer(str(model), options, chosen.environment())
     server.start()
+    patiently(lambda: metric(server, "ssjf_replica{") == 2)  # it answers once one is up
     started = descendants(server._process.pid)
     try:
         yield server
@@ -213,7 +215,7 @@ class Stream(threading.Thread):
     def __init__(self, live, tokens):
         super().__init__(daemon=True)
         self.live, self.tokens, self.events = live, tokens, []
-        self.begun, self.replica = threading.Event(), ""
+        self.begun, self.stopped, self.replica = threading.Event(), threading.Event(), ""
 
     def run(self):
         body = {"model": self.live.model, "prompt": "Write a long essay about railways.",
@@ -225,8 +227,15 @@ class Stream(threading.Thread):
                 for line in answer.iter_lines():
                     self.events += [line.removeprefix("data: ")] if line else []
                     self.begun.set()
+                    if self.stopped.is_set():
+                        return
         except httpx.RemoteProtocolError:
             self.events.append("the connection was closed")
+
+
+def patiently(true):
+    """As ``until``, but the metrics of all replicas are not asked for all the time."""
+    until(lambda: true() or time.sleep(0.3))
 
 
 def metric(live, name):
@@ -242,7 +251,9 @@ def test_the_openai_client_learning_and_metrics_are_as_before_replicas(live):
     assert (done.returncode, done.stdout.split()) == (0, ["6", "6", "length", "length"]), (
         done.stderr
     )
-    until(lambda: metric(live, "ssjf_learned_total") == 4)
+    ended = "ssjf_learned_total", "ssjf_not_learned_total"  # of an answer without words nothing
+    until(lambda: sum(metric(live, name) for name in ended) == 4)
+    assert metric(live, "ssjf_learned_total") >= 2  # as usage has it
     assert metric(live, "ssjf_predictions_total") == 4
     assert metric(live, "vllm:request_success_total") == 4  # of both together
     told = [line for line in live.get("/metrics").splitlines() if line.startswith("ssjf_replica{")]
@@ -253,9 +264,9 @@ def test_the_openai_client_learning_and_metrics_are_as_before_replicas(live):
 @pytest.mark.slow
 @vllm_engine.needed
 def test_priorities_reach_each_vllm(live):
-    """While both are busy, long and short requests come in turn, two by two: within a replica the
-    short ones are answered first."""
-    busy = [Stream(live, 300) for _ in range(2)]
+    """While both are busy, long and short requests come: within a replica the short ones are
+    answered first."""
+    busy = [Stream(live, 1900) for _ in range(2)]
     for each in busy:
         each.start()
         assert each.begun.wait(600)
@@ -268,24 +279,27 @@ def test_priorities_reach_each_vllm(live):
         finished.append((answer.headers[transport.NAME], tokens))
 
     with ThreadPoolExecutor(8) as threads:
-        for count, tokens in enumerate([9, 9, 2, 2, 9, 9, 2, 2], start=1):
+        for tokens in [9, 9, 2, 2, 9, 9, 2, 2]:
             threads.submit(one, tokens)
-            until(lambda count=count: metric(live, "vllm:num_requests_waiting{") == count)
+        patiently(lambda: metric(live, "vllm:num_requests_waiting{") >= 8)
+        for each in busy:
+            each.stopped.set()
     assert sorted(tokens for _, tokens in finished) == [2] * 4 + [9] * 4
     for name in {each.replica for each in busy}:
-        assert [tokens for where, tokens in finished if where == name] == [2, 2, 9, 9]
+        here = [tokens for where, tokens in finished if where == name]
+        assert here and here == sorted(here)
 
 
 @pytest.mark.slow
 @vllm_engine.needed
 def test_a_replica_that_is_killed_loses_nothing_that_had_not_begun_and_comes_back(live):
-    begun = [Stream(live, 1000) for _ in range(2)]
+    begun = [Stream(live, 1900) for _ in range(2)]
     for each in begun:
         each.start()
         assert each.begun.wait(600)
     with ThreadPoolExecutor(4) as threads:
         waiting = [threads.submit(ask, live, 3) for _ in range(4)]
-        until(lambda: metric(live, "vllm:num_requests_waiting{") == 4)
+        patiently(lambda: metric(live, "vllm:num_requests_waiting{") >= 4)
         alive = commands()
         servers = [pid for pid, said in alive.items() if f"cli.main serve {live.model}" in said]
         servers = [pid for pid in servers if "--replicas" not in alive[pid]]
@@ -298,7 +312,7 @@ def test_a_replica_that_is_killed_loses_nothing_that_had_not_begun_and_comes_bac
     broken = next(each for each in begun if "[DONE]" not in each.events)
     [error] = [json.loads(line)["error"] for line in broken.events if '"error"' in line]
     assert error["message"].startswith("ssjf: the answer broke off: the replica is gone")
-    until(lambda: metric(live, "ssjf_replica{") == 2)
+    patiently(lambda: metric(live, "ssjf_replica{") == 2)
     answered = {ask(live, 2).headers[transport.NAME] for _ in range(4)}
     assert len(answered) == 2 and broken.replica not in answered
     assert httpx.post(f"http://127.0.0.1:{live.port}{CHAT}", content="{").status_code == 400

@@ -36,6 +36,7 @@ PLAIN = ServeOptions(policy="ssjf", learn="none")
 """Of `ssjf serve`, which lets a priority of the client's pass."""
 ANSWERED_BY = "x-ssjf-replica"
 HOLDING_TOKENS = 1900
+POLL_SECONDS = 0.2
 GAP_SECONDS = 0.002  # the sockets of one instant would be accepted in any order
 
 
@@ -148,6 +149,7 @@ async def _until(client: httpx.AsyncClient, live: LiveServer, what: str, n: int)
         answer = await client.get(f"http://{HOST}:{live.port}/metrics")
         lines = [line for line in answer.text.splitlines() if line.startswith(name)]
         found = sum(float(line.rpartition(" ")[2]) for line in lines)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _row(client: httpx.AsyncClient, asked: httpx.Request, tokens: int) -> dict[str, Any]:
