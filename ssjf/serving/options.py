@@ -18,6 +18,7 @@ from ssjf.simulator.contract import Contract
 
 MIDDLEWARE = "ssjf.serving.Middleware"
 POLICY, ADDED = "--scheduling-policy", "--middleware"
+EXTENSION = "--worker-extension-cls"
 
 
 class ServeOptions(BaseModel):
@@ -115,8 +116,11 @@ def _check_static(name: str) -> None:
     chosen.scores(one, 0.0)  # one that cannot be asked
 
 
-def command(model: str, vllm_options: Sequence[str]) -> list[str]:
-    """The command that serves a model with vLLM in length-aware order, this Python first."""
+def command(model: str, vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:
+    """The command that serves a model with vLLM in length-aware order, this Python first.
+
+    cpuinfo: of the processor, by default of this one.
+    """
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
     policies = _values(vllm_options, POLICY)
@@ -127,7 +131,16 @@ def command(model: str, vllm_options: Sequence[str]) -> list[str]:
     added = [] if policies else [POLICY, "priority"]
     if MIDDLEWARE not in _values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
+    if amx_may_kill(vllm_options, cpuinfo):
+        added += [EXTENSION, "ssjf.hardware.WithoutAmx"]
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def amx_may_kill(vllm_options: Sequence[str], cpuinfo: str | None = None) -> bool:
+    """May a prompt of one token end this server's engine (see ``hardware.without_amx``)?"""
+    other = {"float16", "half", "float32", "float"} & {*_values(vllm_options, "--dtype")}
+    has = on_cpu() and "amx_bf16" in hardware.instruction_sets(cpuinfo)
+    return has and not other and not _values(vllm_options, EXTENSION)
 
 
 def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:

@@ -19,6 +19,7 @@ import pandas as pd
 from ssjf.config import SERVE_PREFIX
 from ssjf.errors import InputError
 from ssjf.experiments.specs import ServerRun
+from ssjf.experiments.workloads import HttpLoad
 from ssjf.harness.bench_client import Load, measured
 from ssjf.harness.deployment import deployment
 from ssjf.harness.interpreter import python
@@ -38,6 +39,7 @@ STREAM = 5  # of random numbers, beside those of steady.STREAMS
 def rows(spec: ServerRun) -> pd.DataFrame:
     """A row per request of one run: see ``bench_client.measured``."""
     workload, has = spec.workload, deployment(spec.deployment)
+    assert isinstance(workload, HttpLoad)
     texts = _texts(workload.data, workload.column)
     prompts, tokens = sampled(texts, workload.requests, spec.seed, has.context_tokens)
     if workload.output_tokens is not None:
