@@ -247,6 +247,8 @@ def _compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
     if answered and seen is not None:
         given = (seen["sent"], int(seen["status"]), seen["answered"])
         altered = given != (sent.body, sent.status, sent.answer)
+        if given[1] == 0:  # vLLM was ended before it answered: the 500 is the web server's own
+            altered = sent.status != 500 or seen["sent"] != sent.body
         later = int(seen["priority"] or 0) / 1000 - sent.at
     found |= {"altered": altered, "early": later < -0.001, "jumped": later < LONG_AGO}
     return {name: int(value) for name, value in found.items()} | {"put_back_seconds": later}
