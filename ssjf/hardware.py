@@ -3,7 +3,7 @@
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8",
                     "asimd", "bf16", "i8mm", "sve")  # fmt: skip
@@ -28,6 +28,24 @@ def precision(cpuinfo: str | None = None) -> Literal["float32", "bfloat16"]:
     ``float32``, which need not be emulated."""
     has = {"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets(cpuinfo))
     return "bfloat16" if has else "float32"
+
+
+def without_amx() -> None:
+    """Have vLLM take AVX-512 in this process: on AMX processors the attention of its CPU back end
+    (0.32) dies (illegal instruction) where a whole batch is one token with no context, as a prompt
+    or its first chunk can be."""
+    import torch
+
+    if hasattr(torch.cpu, "_is_amx_tile_supported"):
+        torch.cpu._is_amx_tile_supported = lambda: False
+
+
+class WithoutAmx:
+    """As vLLM's ``--worker-extension-cls``: its worker is made ``without_amx``."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> "WithoutAmx":
+        without_amx()
+        return super().__new__(cls)
 
 
 def _values(key: str, cpuinfo: str) -> list[str]:

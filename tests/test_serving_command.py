@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
+from ssjf.hardware import WithoutAmx
 from ssjf.serving import options
 from ssjf.serving.options import ServeOptions, command
 
@@ -115,6 +116,39 @@ def test_a_cpu_that_would_emulate_bfloat16_is_told_of(monkeypatch, cpuinfo, give
     assert len(found) == warned and all("give --dtype float32" in words for words in found)
     monkeypatch.setattr(options, "on_cpu", lambda: False)
     assert options.warnings(given, cpuinfo) == []
+
+
+GUARD = ["--worker-extension-cls", "ssjf.hardware.WithoutAmx"]
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, given, guarded",
+    [(AMX, [], True), (AMX, ["--dtype", "bfloat16"], True), (AMX, ["--dtype=float32"], False),
+     (AMX, ["--worker-extension-cls", "a.B"], False), (PLAIN, [], False)],
+)  # fmt: skip
+def test_on_a_cpu_with_amx_no_prompt_of_one_token_ends_the_engine(
+    monkeypatch, cpuinfo, given, guarded
+):
+    assert command("m", given, cpuinfo)[-2:] != GUARD  # not a vLLM for CPUs
+    monkeypatch.setattr(options, "on_cpu", lambda: True)
+    assert (command("m", given, cpuinfo)[-2:] == GUARD) == guarded
+
+
+def test_a_worker_that_is_extended_takes_no_amx(monkeypatch):
+    """As vLLM adds an extension to its worker's class."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+
+    class Base:
+        def __init__(self, rank):
+            self.rank, self.amx = rank, torch.cpu._is_amx_tile_supported()
+
+    class Worker(Base):
+        pass
+
+    Worker.__bases__ = (*Worker.__bases__, WithoutAmx)
+    made = Worker(rank=1)
+    assert (made.rank, made.amx) == (1, False)
 
 
 @pytest.mark.parametrize(

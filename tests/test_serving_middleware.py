@@ -133,6 +133,12 @@ def test_a_body_that_cannot_be_written_to_goes_on_under_a_header(echoes, reason)
     assert int(found.headers["x-priority"]) > 0
 
 
+def test_what_is_not_read_counts_as_middling_and_not_as_the_default_limit():
+    with serving(wrapped(echo, max_body_mb=0.01, **PURE)) as address:
+        for body in UNREADABLE.values():
+            assert post(address, body).headers["x-priority"] == "128000"
+
+
 @pytest.mark.parametrize(
     "reason, body, headers",
     [("too_large", [b'{"prompt": "', *[b"a" * 3000] * 5, b'"}'], {}),

@@ -146,6 +146,13 @@ def test_hostile_requests_are_vllms_to_answer(server):
     until(lambda: counted(server, "in_flight_predicted_tokens") == 0)
 
 
+def test_prompts_of_one_token_end_no_engine(server):
+    """On processors with AMX they do, now and then, where it is not kept from them."""
+    with ThreadPoolExecutor(8) as threads:
+        asked = [asking(server, [5 + i % 900] * (1 + i % 3), 2) for i in range(100)]
+        assert {status for status, _ in threads.map(lambda b: posted(server, b), asked)} == {200}
+
+
 def test_clients_that_go_leave_nothing_under_way(server):
     """In the body, while it waits, and in the middle of a stream; some reset the connection."""
     body = asking(server, tokens=500, stream=True)

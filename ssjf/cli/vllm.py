@@ -57,7 +57,7 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
 
     of_replicas = taken(own)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
-    arguments = command(model, vllm_options, chosen.preempt)
+    arguments = command(model, vllm_options, preempt=chosen.preempt)
     if of_replicas and not (check_only or dry_run):
         return serve_replicas(model, vllm_options, chosen, **of_replicas)
     if check_only:

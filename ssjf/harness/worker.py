@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ssjf.hardware import without_amx
 from ssjf.harness.run import CLOCKS, Arrays, Forced, Natural, Run, WallSeconds, blocks_held
 
 SETTINGS = {
@@ -45,7 +46,7 @@ class Driver:
     def __init__(self, engine_arguments: Mapping[str, Any]) -> None:
         from vllm import EngineArgs, LLMEngine
 
-        _without_amx()
+        without_amx()
         engine_arguments = dict(engine_arguments)
         if "kv_transfer_config" in engine_arguments:
             from vllm.config import KVTransferConfig
@@ -150,15 +151,6 @@ class Driver:
             elif name == "watermark" and value:
                 raise ValueError("this vLLM has no watermark")
         return config
-
-
-def _without_amx() -> None:
-    """vLLM 0.32's attention dies on AMX processors (illegal instruction) where a whole batch is
-    one token with no context, as the first chunk of a prompt can be; AVX-512 does not."""
-    import torch
-
-    if hasattr(torch.cpu, "_is_amx_tile_supported"):
-        torch.cpu._is_amx_tile_supported = lambda: False
 
 
 def _swapping_totals() -> dict[str, float]:

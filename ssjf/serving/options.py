@@ -22,6 +22,7 @@ POLICY, ADDED = "--scheduling-policy", "--middleware"
 SCHEDULER, ADDITIONAL, SWAP = "--scheduler-cls", "--additional-config", "--kv-transfer-config"
 PREEMPTING, HOST_TOKENS = "ssjf", 200_000
 PER_UNIT = 1000  # priorities are whole numbers: milliseconds, or thousandths of a token
+EXTENSION = "--worker-extension-cls"
 
 
 class ServeOptions(BaseModel):
@@ -135,11 +136,12 @@ def _check_static(name: str) -> None:
 
 
 def command(
-    model: str, vllm_options: Sequence[str], preempt: float | None = None
+    model: str, vllm_options: Sequence[str], cpuinfo: str | None = None,
+    preempt: float | None = None,
 ) -> list[str]:  # fmt: skip
     """The command that serves a model with vLLM in length-aware order, this Python first.
 
-    preempt: as of ``ServeOptions``.
+    cpuinfo: of the processor, by default of this one. preempt: as of ``ServeOptions``.
     """
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
@@ -151,8 +153,18 @@ def command(
     added = [] if policies else [POLICY, "priority"]
     if MIDDLEWARE not in values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
-    added += preempting(vllm_options, preempt)
+    added += additions(vllm_options, preempt, cpuinfo)
     return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+
+
+def additions(
+    vllm_options: Sequence[str], preempt: float | None = None, cpuinfo: str | None = None
+) -> list[str]:
+    """Options of any vLLM that serves so: for processors with AMX, and for ``preempt``."""
+    added = preempting(vllm_options, preempt)
+    if amx_may_kill(vllm_options, cpuinfo):
+        added += [EXTENSION, "ssjf.hardware.WithoutAmx"]
+    return added
 
 
 def preempting(vllm_options: Sequence[str], limit: float | None) -> list[str]:
@@ -172,6 +184,13 @@ def preempting(vllm_options: Sequence[str], limit: float | None) -> list[str]:
     added = [SCHEDULER, "ssjf.harness.scheduler.PolicyScheduler", "--no-async-scheduling",
              ADDITIONAL, json.dumps(order)]  # fmt: skip
     return added if values(vllm_options, SWAP) else [*added, SWAP, json.dumps(swap)]
+
+
+def amx_may_kill(vllm_options: Sequence[str], cpuinfo: str | None = None) -> bool:
+    """May a prompt of one token end this server's engine (see ``hardware.without_amx``)?"""
+    other = {"float16", "half", "float32", "float"} & {*values(vllm_options, "--dtype")}
+    has = on_cpu() and "amx_bf16" in hardware.instruction_sets(cpuinfo)
+    return has and not other and not values(vllm_options, EXTENSION)
 
 
 def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:

@@ -149,7 +149,8 @@ class Prioritiser:
     ) -> Ordered:  # fmt: skip
         """Set the priority; what it was made of, for what is noted of the answer."""
         sender = self.api_keys.sender(request, body)
-        limit = openai.max_tokens(body, request.route) if self._respects_limit else None
+        read = body and self._respects_limit  # of what was not read nothing is known
+        limit = openai.max_tokens(body, request.route) if read else None
         predicted = asked[1].tokens if asked else self._median()
         factor, most = self._senders.factor(sender), limit or math.inf
         tokens = min(predicted * factor, most)

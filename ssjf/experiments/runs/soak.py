@@ -96,7 +96,7 @@ class Soak:
         model = has.folder() or server._model(str(has.shape))
         named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
         state = {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
-                 f"{SERVE_PREFIX}SAVE_SECONDS": "1"}  # fmt: skip
+                 f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
         options = ServeOptions.from_environment(named | state).environment()
         between = ["--middleware", "ssjf.experiments.runs.faults.Faults",
                    "--disable-uvicorn-access-log"]  # fmt: skip
@@ -144,7 +144,6 @@ class Soak:
         """Wait for the server to end, and start another one."""
         self._up = False
         await asyncio.to_thread(self.live.ended, 60)
-        __import__("shutil").copy(self.live.log, f"/tmp/soak-life-{self._life}.log")
         self.live.close()
         self._life += 1
         self.live = self._server()
@@ -171,7 +170,7 @@ class Soak:
             found = re.findall(r"^ssjf_(\w+?)(\{.*\})? (\S+)$", text, re.MULTILINE)
             for name, labels, value in found:
                 if name in TO_SAMPLE:
-                    called = name + "".join(re.findall(r'="(failed|p99|p999)"', labels))
+                    called = "_".join([name, *re.findall(r'="(failed|p99|p999)"', labels)])
                     sample.metrics[called] = sample.metrics.get(called, 0.0) + float(value)
 
     # What clients do
@@ -248,6 +247,8 @@ def _compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
     if answered and seen is not None:
         given = (seen["sent"], int(seen["status"]), seen["answered"])
         altered = given != (sent.body, sent.status, sent.answer)
+        if given[1] == 0:  # vLLM was ended before it answered: the 500 is the web server's own
+            altered = sent.status != 500 or seen["sent"] != sent.body
         later = int(seen["priority"] or 0) / 1000 - sent.at
     found |= {"altered": altered, "early": later < -0.001, "jumped": later < LONG_AGO}
     return {name: int(value) for name, value in found.items()} | {"put_back_seconds": later}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 from ssjf.config import STRICT
 from ssjf.errors import InputError, unknown
 from ssjf.scheduler import routers
-from ssjf.serving.options import POLICY, ServeOptions, preempting, values
+from ssjf.serving.options import POLICY, ServeOptions, additions, values
 from ssjf.serving.tuner import SLOTS
 
 OWN_TO_ONE = ("--uds", "--ssl-keyfile", "--ssl-certfile", "--headless", "--root-path")
@@ -59,7 +59,7 @@ class ReplicaOptions(BaseModel):
     @property
     def of_vllm(self) -> list[str]:
         """Options of each replica's ``vllm serve``."""
-        added = preempting(self.vllm_options, self.serve.preempt)
+        added = additions(self.vllm_options, self.serve.preempt)
         return [*self.vllm_options, POLICY, "priority", *added]
 
     @property
