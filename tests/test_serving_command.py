@@ -9,7 +9,7 @@ import pytest
 
 from commands import process, refused, ssjf
 from ssjf.hardware import WithoutAmx
-from ssjf.serving import options
+from ssjf.serving import check, options
 from ssjf.serving.options import ServeOptions, command
 
 ADDED = ["--scheduling-policy", "priority", "--middleware", "ssjf.serving.Middleware"]
@@ -101,6 +101,27 @@ def test_what_is_wrong_is_one_sentence(arguments, says):
     assert says in refused("serve", *arguments)
 
 
+def test_preempting_is_a_scheduler_class_and_a_connector():
+    found = ssjf("serve", "M", "--dry-run", "--preempt", "0.8").stdout
+    for words in (
+        "SSJF_SERVE_POLICY=ssjf SSJF_SERVE_PREEMPT=0.8",
+        '"ssjf_policy": "trail:0.8"',
+        "--no-async-scheduling",
+        '"kv_connector": "HostSwap"',
+        '"host_tokens": 200000',
+    ):
+        assert words in found  # fmt: skip
+    own = ssjf("serve", "M", "--dry-run", "--preempt", "0.8", "--kv-transfer-config", "{}").stdout
+    assert "HostSwap" not in own
+    for arguments, says in (
+        (["--preempt", "2"], "preempt is '2'; it must be at most 1"),
+        (["--preempt", "0.8", "--policy", "fcfs"], "preempt goes with policy ssjf, not fcfs"),
+        (["--preempt", "0.8", "--contract", "p99=2,p999=2"], "leave contract or policy out"),
+        (["--preempt", "0.8", "--scheduler-cls", "a.B"], "--scheduler-cls and preempt exclude"),
+    ):
+        assert says in refused("serve", "M", "--dry-run", *arguments)
+
+
 AMX = "flags\t\t: avx2 avx512f avx512_bf16 amx_bf16"
 PLAIN = "flags\t\t: avx2 avx512f"
 
@@ -112,10 +133,10 @@ PLAIN = "flags\t\t: avx2 avx512f"
 )  # fmt: skip
 def test_a_cpu_that_would_emulate_bfloat16_is_told_of(monkeypatch, cpuinfo, given, warned):
     monkeypatch.setattr(options, "on_cpu", lambda: True)
-    found = options.warnings(given, cpuinfo)
+    found = check.warnings(given, cpuinfo)
     assert len(found) == warned and all("give --dtype float32" in words for words in found)
     monkeypatch.setattr(options, "on_cpu", lambda: False)
-    assert options.warnings(given, cpuinfo) == []
+    assert check.warnings(given, cpuinfo) == []
 
 
 GUARD = ["--worker-extension-cls", "ssjf.hardware.WithoutAmx"]

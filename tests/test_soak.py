@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ssjf.errors import InputError
-from ssjf.experiments.runs import faults, soak
+from ssjf.experiments.runs.soak import faults, outcome
+from ssjf.experiments.runs.soak import run as soak
 from ssjf.experiments.specs import spec_of
 from ssjf.harness.server import LiveServer, _free_port
 
@@ -18,7 +19,7 @@ STUB = """
 import json, os, subprocess, sys, threading, uvicorn
 sys.path.insert(0, {tests!r})
 from serving_tools import answer, live, read, reply
-from ssjf.experiments.runs.faults import Faults
+from ssjf.experiments.runs.soak.faults import Faults
 from ssjf.serving.middleware import Middleware
 import prometheus_client
 
@@ -59,6 +60,7 @@ class Stub(LiveServer):
         self.model, self.port = model, _free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="ssjf-server-"))
         self.log, self._process = self._folder / "server.log", None
+        self._guard = None
         code = STUB.format(tests=os.path.dirname(__file__), port=self.port)
         self.command, self._variables = [sys.executable, "-c", code], variables
 
@@ -92,25 +94,25 @@ def test_no_request_is_lost_altered_or_let_before_others(monkeypatch):
 
 def test_what_was_altered_lost_or_jumped_is_seen():
     given = {"sent": "b", "status": "200", "answered": "a", "whole": "1", "priority": "5000"}
-    sent = soak.Sent(at=4.0, sample=0, body="b", outcome="answered", status=200, answer="a")
-    found = soak._compared(sent, given)
+    sent = outcome.Sent(at=4.0, sample=0, body="b", outcome="answered", status=200, answer="a")
+    found = outcome.compared(sent, given)
     assert found["put_back_seconds"] == 1 and found["answered"] == 1
     assert not any(found[name] for name in ("lost", "altered", "jumped", "early", "broken"))
     for change in ({"sent": "x"}, {"answered": "x"}, {"status": "500"}):
-        assert soak._compared(sent, given | change)["altered"] == 1
-    assert soak._compared(sent, None)["altered"] == 1
+        assert outcome.compared(sent, given | change)["altered"] == 1
+    assert outcome.compared(sent, None)["altered"] == 1
     ended = given | {"status": "0", "answered": "", "whole": "0"}
-    assert soak._compared(sent, ended)["altered"] == 1
-    own = soak.Sent(at=4.0, sample=0, body="b", outcome="answered", status=500, answer="w")
-    assert soak._compared(own, ended)["altered"] == 0
-    assert soak._compared(sent, given | {"priority": "3000"})["early"] == 1
-    ages = soak.Sent(at=4e4, sample=0, body="b", outcome="answered", status=200, answer="a")
-    assert soak._compared(ages, given | {"priority": "-7"})["jumped"] == 1
+    assert outcome.compared(sent, ended)["altered"] == 1
+    own = outcome.Sent(at=4.0, sample=0, body="b", outcome="answered", status=500, answer="w")
+    assert outcome.compared(own, ended)["altered"] == 0
+    assert outcome.compared(sent, given | {"priority": "3000"})["early"] == 1
+    ages = outcome.Sent(at=4e4, sample=0, body="b", outcome="answered", status=200, answer="a")
+    assert outcome.compared(ages, given | {"priority": "-7"})["jumped"] == 1
     sent.outcome = "broken"
-    assert soak._compared(sent, given)["lost"] == 1  # vLLM had answered it whole
-    assert soak._compared(sent, given | {"whole": "0"})["broken"] == 1
+    assert outcome.compared(sent, given)["lost"] == 1  # vLLM had answered it whole
+    assert outcome.compared(sent, given | {"whole": "0"})["broken"] == 1
     sent.outcome = "lost"
-    assert soak._compared(sent, None)["lost"] == 1
+    assert outcome.compared(sent, None)["lost"] == 1
 
 
 def test_a_fault_that_is_none_is_one_sentence():

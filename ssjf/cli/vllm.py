@@ -53,7 +53,7 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     variable SSJF_SERVE_NAME for each option below.
     """
     from ssjf.serving import check, predictor
-    from ssjf.serving.options import ServeOptions, check_vllm, command, warnings
+    from ssjf.serving.options import ServeOptions, check_vllm, command
 
     of_replicas = taken(own)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
@@ -66,7 +66,7 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     if not dry_run:
         check_vllm()
     predictor.check(chosen)
-    for words in warnings(vllm_options):
+    for words in check.warnings(vllm_options):
         click.echo(f"ssjf: {words}", err=True)
     own_variables = chosen.environment()
     if dry_run:

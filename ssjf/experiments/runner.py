@@ -27,11 +27,11 @@ from ssjf.experiments.runs import (
     published,
     replicas,
     server,
-    soak,
     steady,
     training,
     vllm,
 )
+from ssjf.experiments.runs.soak import run as soak
 from ssjf.experiments.specs import ArenaRun, Run, TrainingRun
 
 ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {

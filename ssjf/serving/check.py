@@ -1,8 +1,11 @@
-"""What this machine can predict: ``ssjf serve MODEL --check``."""
+"""What this machine can predict (``ssjf serve MODEL --check``), and what to know before."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 
+from ssjf import hardware
+from ssjf.serving import options as known
 from ssjf.serving.forecaster import Forecast, warm_up_request
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor, load
@@ -33,3 +36,24 @@ async def _rate(predictor: Predictor, at_once: int) -> str:
         in_time += sum(isinstance(each, Forecast) for each in found)
     rate = in_time / (time.monotonic() - started)
     return f"{rate:,.0f} predictions a second, {in_time} of {BURST} in time"
+
+
+def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:
+    """What an operator should know before the server starts, a sentence each.
+
+    cpuinfo: of the processor, by default of this one.
+    """
+    found = []
+    dtypes = known.values(vllm_options, "--dtype")
+    if known.on_cpu() and set(dtypes) <= {"auto"} and hardware.precision(cpuinfo) == "float32":
+        found.append(
+            "this CPU has no instructions for bfloat16, which vLLM emulates for a model in "
+            "bfloat16, many times slower; give --dtype float32"
+        )
+    for name in ("--api-server-count", "--data-parallel-size"):
+        if any(value.isdigit() and int(value) > 1 for value in known.values(vllm_options, name)):
+            found.append(
+                f"with {name} above 1 each server process predicts and learns for itself, from the "
+                "requests that reach it; of --state the last to write is kept"
+            )
+    return found

@@ -193,27 +193,6 @@ def amx_may_kill(vllm_options: Sequence[str], cpuinfo: str | None = None) -> boo
     return has and not other and not values(vllm_options, EXTENSION)
 
 
-def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:
-    """What an operator should know before the server starts, a sentence each.
-
-    cpuinfo: of the processor, by default of this one.
-    """
-    found = []
-    dtypes = values(vllm_options, "--dtype")
-    if on_cpu() and set(dtypes) <= {"auto"} and hardware.precision(cpuinfo) == "float32":
-        found.append(
-            "this CPU has no instructions for bfloat16, which vLLM emulates for a model in "
-            "bfloat16, many times slower; give --dtype float32"
-        )
-    for name in ("--api-server-count", "--data-parallel-size"):
-        if any(value.isdigit() and int(value) > 1 for value in values(vllm_options, name)):
-            found.append(
-                f"with {name} above 1 each server process predicts and learns for itself, from the "
-                "requests that reach it; of --state the last to write is kept"
-            )
-    return found
-
-
 def on_cpu() -> bool:
     """Is the vLLM of this Python one for CPUs?"""
     with suppress(metadata.PackageNotFoundError):

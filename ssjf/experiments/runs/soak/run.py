@@ -14,17 +14,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ssjf.config import SERVE_PREFIX
 from ssjf.experiments.runs import chats, server
-from ssjf.experiments.runs.faults import FOLDER, SEEN, short
+from ssjf.experiments.runs.soak.faults import FOLDER, short
+from ssjf.experiments.runs.soak.outcome import Sample, Sent, outcome
 from ssjf.experiments.specs import ServerRun
 from ssjf.experiments.workloads import Soak as Load
 from ssjf.harness.deployment import deployment
@@ -34,7 +33,6 @@ from ssjf.serving.options import ServeOptions
 AGAIN_SECONDS = 0.2  # until a server that has gone is asked again
 LEAVING = 97  # one request of so many is given up by its client
 TO_SAMPLE = ("unpredicted_total", "learned_total", "state_saves_total", "contract_tail_ratio")
-LONG_AGO = -1000.0  # seconds: a priority of a client's, a small number
 ENDS = ("terminated", "engine killed")
 
 
@@ -52,32 +50,10 @@ def rows(spec: ServerRun) -> pd.DataFrame:
             asyncio.run(soak.run())
         finally:
             soak.live.close()
-        table = soak.table()
+        sent, seen = soak.sent, Path(folder) / "seen"
+        table = outcome(soak.samples, sent, seen, soak.connections, spec.seed)
     table.attrs["environment"] = server.hardware() | {"clock": "of the client"}
     return table
-
-
-@dataclass
-class Sent:
-    """A request as its client knows it. ``outcome``: answered, broken or left."""
-
-    at: float
-    sample: int
-    body: str
-    outcome: str = ""
-    status: int = 0
-    answer: str = ""
-
-
-@dataclass
-class Sample:
-    """What the server's process said of itself, when the first request after it was sent."""
-
-    at_seconds: float
-    life: int
-    fault: str
-    rss_mb: float = np.nan
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Soak:
@@ -86,8 +62,9 @@ class Soak:
     def __init__(self, spec: ServerRun, folder: Path) -> None:
         assert isinstance(spec.workload, Load)
         self._load, self._spec, self._folder = spec.workload, spec, folder
-        self._prompts, self._sent = chats.made_up_prompts(), dict[int, Sent]()
-        self._samples: list[Sample] = []
+        self.connections = spec.workload.connections
+        self._prompts, self.sent = chats.made_up_prompts(), dict[int, Sent]()
+        self.samples: list[Sample] = []
         self._life, self._began, self._up = 0, time.monotonic(), True
         self.live = self._server()
 
@@ -98,7 +75,7 @@ class Soak:
         state = {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
                  f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
         options = ServeOptions.from_environment(named | state).environment()
-        between = ["--middleware", "ssjf.experiments.runs.faults.Faults",
+        between = ["--middleware", "ssjf.experiments.runs.soak.faults.Faults",
                    "--disable-uvicorn-access-log"]  # fmt: skip
         arguments = [*options_of(has, self._spec.slots, model), *between]
         return LiveServer(
@@ -155,14 +132,14 @@ class Soak:
         """Have the state file written to a device that is full, again and again."""
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
-            if self._up and self._samples and self._samples[-1].fault == "disk full":
+            if self._up and self.samples and self.samples[-1].fault == "disk full":
                 with suppress(FileExistsError):
                     partial = self._folder / f".state.{self.live.pid}.tmp"
                     partial.symlink_to("/dev/full")
 
     async def _sample(self, fault: str = "none") -> None:
         sample = Sample(time.monotonic() - self._began, self._life, fault)
-        self._samples.append(sample)
+        self.samples.append(sample)
         with suppress(Exception):  # it has just ended
             status = Path(f"/proc/{self.live.pid}/status").read_text()
             sample.rss_mb = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
@@ -180,7 +157,7 @@ class Soak:
         for i in numbers:
             await self._before(i)
             body, headers = self._request(i)
-            sent = Sent(time.monotonic(), len(self._samples) - 1, short(sha1(body)))
+            sent = Sent(time.monotonic(), len(self.samples) - 1, short(sha1(body)))
             while True:
                 try:
                     await connection.open(self.live.port)
@@ -189,7 +166,7 @@ class Soak:
                     if self._up and self.live.ended(0):  # by itself: its engine died
                         await self._again()
                     await asyncio.sleep(AGAIN_SECONDS)
-            sent.at, self._sent[i] = time.monotonic(), sent
+            sent.at, self.sent[i] = time.monotonic(), sent
             try:
                 if i % LEAVING == LEAVING - 1:
                     connection.send(body, headers)
@@ -216,42 +193,6 @@ class Soak:
         text = json.dumps(body)
         headers = {"x-soak": str(i)} | ({"X-Vllm-Priority": "-7"} if kind == 6 else {})
         return (text[:-5] if kind == 7 else text).encode(), headers
-
-    # What came of it
-
-    def table(self) -> pd.DataFrame:
-        """The rows: see ``rows``."""
-        seen = pd.read_csv(self._folder / "seen", names=list(SEEN), dtype=str,
-                           keep_default_na=False).set_index("i")  # fmt: skip
-        known = seen.to_dict("index")
-        records = [{"sample": sent.sample} | _compared(sent, known.get(str(i)))
-                   for i, sent in self._sent.items()]  # fmt: skip
-        by_sample = pd.DataFrame(records).groupby("sample")
-        counts = by_sample.sum().drop(columns="put_back_seconds")
-        samples = pd.DataFrame([vars(each) | each.metrics for each in self._samples])
-        table = samples.drop(columns="metrics").join(counts)
-        table[counts.columns] = table[counts.columns].fillna(0).astype(np.int32)
-        table = table.join(by_sample["put_back_seconds"].max())
-        seconds = table.select_dtypes("float64").astype(np.float32)
-        return table.assign(**dict(seconds.items()), x=np.float32(self._load.connections),
-                            seed=np.int32(self._spec.seed), run=np.int32(0))  # fmt: skip
-
-
-def _compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
-    """What became of a request, by what vLLM was given and gave."""
-    answered, whole = sent.outcome == "answered", seen is not None and seen["whole"] == "1"
-    found = {"sent": True, "answered": answered, "refused": answered and sent.status != 200}
-    found["broken"] = sent.outcome == "broken" and not whole
-    found["lost"] = sent.outcome == "lost" or (sent.outcome == "broken" and whole)
-    altered, later = answered, np.nan
-    if answered and seen is not None:
-        given = (seen["sent"], int(seen["status"]), seen["answered"])
-        altered = given != (sent.body, sent.status, sent.answer)
-        if given[1] == 0:  # vLLM was ended before it answered: the 500 is the web server's own
-            altered = sent.status != 500 or seen["sent"] != sent.body
-        later = int(seen["priority"] or 0) / 1000 - sent.at
-    found |= {"altered": altered, "early": later < -0.001, "jumped": later < LONG_AGO}
-    return {name: int(value) for name, value in found.items()} | {"put_back_seconds": later}
 
 
 def _children(pid: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""A server suffers one fault after the other while requests go on."""
