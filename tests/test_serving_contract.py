@@ -1,4 +1,4 @@
-"""The server's contract: keys by hand, what is learned in passing, and a load that drifts."""
+"""The server's contract: keys by hand, and what is learned in passing."""
 
 import asyncio
 import json
@@ -24,7 +24,6 @@ from ssjf.simulator.simulate import simulate
 
 CONTRACT = "p99=1.05,p999=1.10"
 FAST = Profile("fast", step_seconds=0.02)
-AS_CAUTIOUS = (1.0, 0.0, 0.0, 1e-3, 1e6, 1.0, 1.0)  # the head start of ``CAUTIOUS``
 CONFIG = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=32))
 OF_32_SLOTS = SimpleNamespace(state=SimpleNamespace(vllm_config=CONFIG))
 """A web application as vLLM makes it."""
@@ -38,35 +37,6 @@ def drifting(n=16_000, slots=4, seed=0):
     gaps = rng.exponential(0.02 * lengths.mean() / slots, n) / rho
     requests = Requests(np.cumsum(gaps), np.ones(n, int), lengths)
     return requests, lengths * rng.lognormal(0, 0.5, n)
-
-
-def test_a_drifting_load_keeps_its_contract_and_gains(monkeypatch):
-    """The server's own tuner, told of each request when it has finished, sets the order."""
-    monkeypatch.setattr(tuner, "WINDOW", 6000)
-    requests, predicted = drifting()
-    server, kept, courses = Server(slots=4), Tuner(CONTRACT, 4), []
-    known = np.zeros(len(requests), bool)
-
-    def tune(finished, now):
-        for i in finished[~known[finished]]:
-            row = requests.arrived_at[i], predicted[i], requests.output_tokens[i]
-            kept.finished(Done(*row, now))
-        known[finished] = True
-        courses.append(kept.policy)
-        early = kept.policy.name == "headstart"
-        return AS_CAUTIOUS if early else kept.policy.score.parameters
-
-    done = simulate(requests, tuned(), FAST, server, predicted, tune=tune, tune_every=1)
-    fcfs, ssjf = (simulate(requests, policy(name), FAST, server, predicted)
-                  for name in ("fcfs", "ssjf"))  # fmt: skip
-    ours, first, shortest = (each.finished_at - requests.arrived_at for each in (done, fcfs, ssjf))
-    assert ours.mean() < 0.98 * first.mean()
-    for level, limit in ((0.99, 1.05), (0.999, 1.25)):  # what a drift of the load may cost
-        tails = [np.quantile(each, level) for each in (ours, first, shortest)]
-        assert tails[0] <= limit * tails[1] < tails[2]
-    assert courses[0].name == "headstart" and len({id(each) for each in courses}) > 5
-    seconds = [each.score.parameters[0] for each in courses if each.name == "tuned"]
-    assert max(seconds) > 1  # a busy queue is worth more head start
 
 
 def orders():
