@@ -109,3 +109,10 @@ def _kill(name: str) -> None:
         if thread.name == name:
             end = ctypes.py_object(SystemExit)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), end)
+
+
+def children(pid: int) -> list[int]:
+    """Those of a process, and theirs."""
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(each) for each in file.read_text().split()]
+    return found + [each for child in found for each in children(child)]

@@ -24,7 +24,7 @@ import pandas as pd
 
 from ssjf.config import SERVE_PREFIX
 from ssjf.experiments.runs import chats, server
-from ssjf.experiments.runs.faults import FOLDER, SEEN, short
+from ssjf.experiments.runs.faults import FOLDER, SEEN, children, short
 from ssjf.experiments.specs import ServerRun
 from ssjf.experiments.workloads import Soak as Load
 from ssjf.harness.deployment import deployment
@@ -136,7 +136,7 @@ class Soak:
         if how == "terminated":
             os.kill(self.live.pid, signal.SIGTERM)
         else:
-            for pid in _children(self.live.pid):
+            for pid in children(self.live.pid):
                 os.kill(pid, signal.SIGKILL)
         await self._again()
 
@@ -172,8 +172,6 @@ class Soak:
                 if name in TO_SAMPLE:
                     called = "_".join([name, *re.findall(r'="(failed|p99|p999)"', labels)])
                     sample.metrics[called] = sample.metrics.get(called, 0.0) + float(value)
-
-    # What clients do
 
     async def _client(self, numbers: Iterator[int]) -> None:
         connection = Connection()
@@ -217,10 +215,7 @@ class Soak:
         headers = {"x-soak": str(i)} | ({"X-Vllm-Priority": "-7"} if kind == 6 else {})
         return (text[:-5] if kind == 7 else text).encode(), headers
 
-    # What came of it
-
-    def table(self) -> pd.DataFrame:
-        """The rows: see ``rows``."""
+    def table(self) -> pd.DataFrame:  # see ``rows``
         seen = pd.read_csv(self._folder / "seen", names=list(SEEN), dtype=str,
                            keep_default_na=False).set_index("i")  # fmt: skip
         known = seen.to_dict("index")
@@ -252,10 +247,3 @@ def _compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
         later = int(seen["priority"] or 0) / 1000 - sent.at
     found |= {"altered": altered, "early": later < -0.001, "jumped": later < LONG_AGO}
     return {name: int(value) for name, value in found.items()} | {"put_back_seconds": later}
-
-
-def _children(pid: int) -> list[int]:
-    """Those of a process, and theirs."""
-    file = Path(f"/proc/{pid}/task/{pid}/children")
-    found = [int(each) for each in file.read_text().split()]
-    return found + [each for child in found for each in _children(child)]
