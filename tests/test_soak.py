@@ -45,7 +45,7 @@ async def vllm(scope, receive, send):
     await send({{"type": "http.response.body", "body": b"data: [DONE]\\n\\n"}})
 
 engine = subprocess.Popen(["sleep", "3600"])
-threading.Thread(target=lambda: (engine.wait(), os._exit(1)), daemon=True).start()
+threading.Thread(target=lambda: (engine.wait(), os.kill(os.getpid(), 15)), daemon=True).start()
 try:
     uvicorn.run(Middleware(Faults(vllm)), port={port}, log_level="error")
 finally:
