@@ -15,7 +15,8 @@ import pytest
 
 from commands import refused
 from serving_tools import COMPLETIONS, PATIENT, live, read, reply, serving, until, wrapped
-from ssjf.serving.replicas.route import METRICS, Route, with_priority
+from ssjf.serving.openai import with_priority
+from ssjf.serving.replicas.route import METRICS, Route
 
 SAYS = {"messages": [{"role": "user", "content": "70"}], "max_tokens": 90}
 ROUTES = {

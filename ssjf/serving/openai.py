@@ -126,15 +126,15 @@ def parsed(data: bytes) -> dict[str, Any]:
     return body
 
 
-def with_priority(body: bytes, priority: int) -> bytes:
-    """The body with ``priority`` as its last member, which is the one that counts; what is no
-    object stays as it is."""
+def with_priority(body: bytes, priority: bytes | None) -> bytes:
+    """The body with ``priority``, if there is one, as its last member, which is the one that
+    counts; what is no object stays as it is."""
     start, end = body.lstrip()[:1], body.rstrip()
-    if start != b"{" or not end.endswith(b"}"):
+    if priority is None or start != b"{" or not end.endswith(b"}"):
         return body
     before = end[:-1].rstrip()
     comma = b"" if before.endswith(b"{") else b","
-    return b'%s%s"priority":%d}' % (before, comma, priority)
+    return before + comma + b'"priority":' + priority + b"}"
 
 
 def route_of(path: str) -> str | None:

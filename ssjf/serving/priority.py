@@ -122,7 +122,7 @@ class Prioritiser:
             request.set_headers({HEADER: b"%d" % self._last})
         if path.endswith(openai.UNHEARD) and self.api_keys.take(request):
             body = await request.body(MOST_BODY_BYTES, encoded=True)
-            request.replace_body(openai.with_priority(body, self._middling()))
+            request.replace_body(openai.with_priority(body, b"%d" % self._middling()))
 
     def ended(self, request: IncomingRequest) -> None:
         """A request has ended, whether or not it got a priority here."""

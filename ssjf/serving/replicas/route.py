@@ -80,7 +80,8 @@ class Route:
                 openai.route_of(request.scope["path"])
                 and request.header(b"content-encoding") is None
             ):
-                body = with_priority(body, request.header(HEADER))
+                # for servers before vLLM 0.28, and routers that keep no header
+                body = openai.with_priority(body, request.header(HEADER))
         except openai.NotPredicted as why:
             if not request.disconnected:
                 await _fail(send, 413, f"the body is {why}; at most {MOST_BODY_BYTES} bytes")
@@ -170,17 +171,6 @@ class Begun:
         if self._of_events:
             event = b"data: " + _error(502, words) + b"\n\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": True})
-
-
-def with_priority(body: bytes, priority: bytes | None) -> bytes:
-    """The body with ``priority`` as its last member, which is the one that counts, for servers
-    before vLLM 0.28 and routers that keep no header; what is no object stays as it is."""
-    start, end = body.lstrip()[:1], body.rstrip()
-    if priority is None or start != b"{" or not end.endswith(b"}"):
-        return body
-    before = end[:-1].rstrip()
-    comma = b"" if before.endswith(b"{") else b","
-    return before + comma + b'"priority":' + priority + b"}"
 
 
 async def check(upstreams: Sequence[str]) -> None:
