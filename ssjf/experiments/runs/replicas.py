@@ -32,8 +32,8 @@ from ssjf.simulator.cluster import Replica, simulate_cluster
 from ssjf.simulator.profile import profile
 from ssjf.workload import synthetic
 
-PLAIN = ServeOptions(policy="ssjf", learn="none")
-"""Of `ssjf serve`, which lets a priority of the client's pass."""
+PLAIN = ServeOptions(policy="ssjf", learn="none", client_priority="trust")
+"""Of `ssjf serve`, which lets a priority of the client's pass as it is."""
 ANSWERED_BY = "x-ssjf-replica"
 HOLDING_TOKENS = 1900
 POLL_SECONDS = 0.2
