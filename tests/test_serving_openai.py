@@ -12,6 +12,7 @@ from ssjf.serving.openai import (
     MESSAGES,
     RESPONSES,
     NotPredicted,
+    by_metadata,
     completion_request,
     max_tokens,
     parsed,
@@ -115,3 +116,19 @@ def test_requests_of_the_other_two_routes(body, route, prompts, most):
 def test_input_without_a_user(given):
     with pytest.raises(NotPredicted, match="no_text"):
         completion_request({"input": given}, RESPONSES, history=False)
+
+
+@pytest.mark.parametrize(
+    "body, tokens",
+    [
+        ({}, None), ({"tools": []}, None), ({"tools": [{"type": "function"}]}, 100),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "tools": [1]}, 4096),
+        ({"chat_template_kwargs": {"thinking": False}}, 100),
+        ({"chat_template_kwargs": "x", "thinking": {"type": "enabled"}}, 4096),
+        ({"thinking": {"type": "disabled"}}, 100), ({"reasoning_effort": "low"}, 4096),
+        ({"reasoning_effort": "none"}, 100), ({"reasoning_effort": 3, "thinking": 1}, None),
+    ],
+)  # fmt: skip
+def test_without_a_text_metadata_say_how_long(body, tokens):
+    """llm-d's rule; what it does not know is left to the recent median."""
+    assert by_metadata(body) == tokens

@@ -99,6 +99,10 @@ class IncomingRequest:
         self.scope = {**self.scope, "headers": [*headers, *added]}
 
 
+THINKING = ("enable_thinking", "thinking")  # of chat templates
+THINKING_TOKENS, SHORT_TOKENS = 4096.0, 100.0
+
+
 @dataclass(frozen=True)
 class CompletionRequest:
     """Prompts, model, max_tokens and n of a request.
@@ -135,6 +139,24 @@ def with_priority(body: bytes, priority: bytes | None) -> bytes:
     before = end[:-1].rstrip()
     comma = b"" if before.endswith(b"{") else b","
     return before + comma + b'"priority":' + priority + b"}"
+
+
+def by_metadata(body: Mapping[str, Any]) -> float | None:
+    """llm-d's rule for an answer's tokens without a word of the prompt, None where it knows none.
+
+    Thinking 4096, tools or no thinking 100 (llm-d-router#2309, ``outlen-bucket``); there what is
+    unknown is 1000.
+    """
+    template, thinking = body.get("chat_template_kwargs"), body.get("thinking")
+    asked = [template.get(name) for name in THINKING] if isinstance(template, dict) else []
+    if isinstance(thinking, dict):
+        asked.append(thinking.get("type") == "enabled")
+    effort = body.get("reasoning_effort")
+    if isinstance(effort, str):
+        asked.append(effort != "none")
+    if True in asked:
+        return THINKING_TOKENS
+    return SHORT_TOKENS if False in asked or body.get("tools") else None
 
 
 def route_of(path: str) -> str | None:

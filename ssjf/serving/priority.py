@@ -75,9 +75,9 @@ class Keys:
 
 
 class Prioritiser:
-    """Sets priorities. A request without a prediction gets that of the recent median, or of
-    ``TYPICAL_TOKENS`` while there is none; never more than its client allows. A sender whose
-    answers take more than was predicted has that much more predicted of them."""
+    """Sets priorities. A request without a prediction gets that of ``openai.by_metadata``, of the
+    recent median, or of ``TYPICAL_TOKENS`` while there is none; never more than its client allows.
+    A sender whose answers take more than was predicted has that much more predicted of them."""
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
         self._options, self._predictor = options, predictor
@@ -151,7 +151,7 @@ class Prioritiser:
         sender = self.api_keys.sender(request, body)
         read = body and self._respects_limit  # of what was not read nothing is known
         limit = openai.max_tokens(body, request.route) if read else None
-        predicted = asked[1].tokens if asked else self._median()
+        predicted = asked[1].tokens if asked else openai.by_metadata(body) or self._median()
         factor, most = self._senders.factor(sender), limit or math.inf
         tokens = min(predicted * factor, most)
         priority = self._shifted(self._keys.priority(arrived_at, tokens), given, body)
