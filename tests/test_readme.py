@@ -33,7 +33,7 @@ def blocks(page, language=""):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_short_and_its_links_and_pictures_exist(page):
-    assert len(PAGES[page].splitlines()) <= (180 if page == "modules" else 150)  # an index
+    assert len(PAGES[page].splitlines()) <= (190 if page == "modules" else 150)  # an index
     folder = ROOT if page == "README" else ROOT / "docs"
     for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
         assert link.startswith("http") or (folder / link).exists(), link

@@ -57,7 +57,7 @@ _LOOKS = {
     "clairvoyant": ("#BB2299", "<", ":", "after Clairvoyant"),
     "ltr": ("#EE8866", ">", "-.", "after LTR"),
     "trail": ("#663333", "P", "--", "TRAIL, limit 0.8"),
-    "trail:0.2": ("#663333", "X", ":", "TRAIL, limit 0.2"),
+    "trail:0.2": ("#AA5544", "X", ":", "TRAIL, limit 0.2"),
     "trail-first": ("#996666", "P", ":", "TRAIL as SGLang reads it"),
     "ssjf-shuffled": ("#99582A", "x", "-", "SSJF (shuffled predictions)"),
     "headstart-shuffled": ("#7788BB", "x", "-", "HEADSTART (shuffled predictions)"),
