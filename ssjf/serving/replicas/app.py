@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import threading
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -114,8 +115,13 @@ def _interrupt(*_: object) -> None:
 
 
 def _first(error: Exception) -> str:
-    """Our own sentence in the traceback that Ray tells, or else its first line that says more."""
-    found = re.findall(r"InputError.*?: (.*)", str(error))
+    """Our own sentence in the traceback that Ray tells, there or in its status, or else its first
+    line that says more."""
+    told = [str(error)]
+    with suppress(Exception):  # it may be gone as well
+        states = serve.status().applications[NAME].deployments.values()
+        told += [each.message for each in states]
+    found = re.findall(r"InputError.*?: (.*)", "\n".join(told))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (found or lines[:1] or ["Ray Serve failed"])[-1]
 
