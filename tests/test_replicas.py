@@ -326,7 +326,7 @@ def test_a_model_that_cannot_be_started_is_one_sentence_and_leaves_nothing(tmp_p
     (tmp_path / "none").mkdir()
     for _ in range(5):
         done = process("serve", tmp_path / "none", "--replicas", 1, "--port", 18765, timeout=900)
-        if "no Ray cluster to run on" not in done.stderr:  # Ray waits 30 s for itself, no longer
+        if "did not start" in done.stderr:  # Ray waits 30 s for itself; its status may come late
             break
     assert done.returncode == 2, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("ssjf: ")]
