@@ -113,9 +113,8 @@ def test_metrics_are_summed_and_shares_are_not():
     assert added.count("# TYPE a") == 1
 
 
+@vllm_engine.needed
 def test_replicas_of_another_vllm_are_refused():
-    if vllm_version() is None:
-        pytest.skip("vLLM is not installed")
     assert replica.check_version(str(vllm_version()))
     with pytest.raises(InputError, match=r"has vLLM \S+ and the others have 0\.1; replicas must"):
         replica.check_version("0.1")
@@ -321,8 +320,6 @@ def test_a_replica_that_is_killed_loses_nothing_that_had_not_begun_and_comes_bac
 @pytest.mark.slow
 @vllm_engine.needed
 def test_a_model_that_cannot_be_started_is_one_sentence_and_leaves_nothing(tmp_path):
-    if not has_ray(sys.executable):
-        pytest.skip("needs ray[serve]")
     (tmp_path / "none").mkdir()
     for _ in range(5):
         done = process("serve", tmp_path / "none", "--replicas", 1, "--port", 18765, timeout=900)
