@@ -137,6 +137,7 @@ BAD = [
     (["--replicas", 1, "--router", "two-pool:x"], "'x' is not a finite number"),
     (["--replicas", 1, "--autoscaling", "3"], "autoscaling is '3'; it must be a JSON object"),
     (["--replicas", 1, "--port", "x"], "port is 'x'; it must be a whole number from 1 to 65535"),
+    (["--replicas", 1, "--dry-run"], "--dry-run is of one server; with replicas, leave it out"),
     (["--replicas", 1, "--uds", "a"], "--uds is of one server; with replicas, leave it out"),
     (["--replicas", 1, "--ray", "127.0.0.1:9"], "no Ray cluster to run on at 127.0.0.1:9 ("),
 ]  # fmt: skip
@@ -278,12 +279,12 @@ def test_priorities_reach_each_vllm(live):
         finished.append((answer.headers[transport.NAME], tokens))
 
     with ThreadPoolExecutor(8) as threads:
-        for tokens in [9, 9, 2, 2, 9, 9, 2, 2]:
+        for tokens in [300, 300, 2, 2, 300, 300, 2, 2]:
             threads.submit(one, tokens)
         patiently(lambda: metric(live, "vllm:num_requests_waiting{") >= 8)
         for each in busy:
             each.stopped.set()
-    assert sorted(tokens for _, tokens in finished) == [2] * 4 + [9] * 4
+    assert sorted(tokens for _, tokens in finished) == [2] * 4 + [300] * 4
     for name in {each.replica for each in busy}:
         here = [tokens for where, tokens in finished if where == name]
         assert here and here == sorted(here)

@@ -1,11 +1,13 @@
 """The server's contract: keys by hand, and what is learned in passing."""
 
 import asyncio
+import heapq
 import json
 import math
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from prometheus_client import REGISTRY
 
 import commands
@@ -88,6 +90,23 @@ def test_a_server_without_a_queue_is_left_alone(monkeypatch):
         kept.finished(Done(*row, row[0] + 0.02 * row[2]))
     assert kept.policy.score.parameters == FCFS[False]
     assert orders() == [("fcfs", tuner.NONE_KEEPS)]
+
+
+def test_a_token_is_timed_where_some_wait_and_where_all_do():
+    """64 clients on 4 slots, each of whom waits for its answer: no slot is ever idle."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 200, 3000)
+    arrived, finished, free, ready = np.zeros(3000), np.zeros(3000), [0.0] * 4, [0.0] * 64
+    for i, tokens in enumerate(lengths):
+        arrived[i] = heapq.heappop(ready)
+        finished[i] = max(arrived[i], heapq.heappop(free)) + 0.02 * tokens
+        for each in (free, ready):
+            heapq.heappush(each, finished[i])
+    assert np.quantile((finished - arrived) / lengths, tuner.ALONE) > 0.1
+    assert tuner.step_seconds(arrived, lengths, finished, 4) == pytest.approx(0.02, rel=0.02)
+    alone = arrived + 100.0 * np.arange(3000)
+    done = alone + 0.02 * lengths
+    assert tuner.step_seconds(alone, lengths, done, 4) == pytest.approx(0.02, rel=1e-6)
 
 
 def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import re
+import sys
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -237,6 +238,17 @@ def test_a_predictor_that_hangs_keeps_a_bounded_number_of_letters():
     assert worker.submit(int, MOST_CHARACTERS).result(600) == 0
 
 
+def test_a_call_that_would_end_its_thread_ends_neither_that_nor_who_awaits_it():
+    worker = Worker("exits")
+
+    async def awaited():
+        with pytest.raises(RuntimeError, match="SystemExit"):
+            await asyncio.wrap_future(worker.submit(sys.exit))
+
+    asyncio.run(awaited())
+    assert worker.submit(int).result(600) == 0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_was_killed_is_started_again():
     worker = Worker("dies")
@@ -244,6 +256,22 @@ def test_a_thread_that_was_killed_is_started_again():
     worker._calls.put(None)  # no call: its thread ends with a TypeError
     until(lambda: not worker._thread.is_alive())
     assert worker.submit(int).result(600) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_waited_for_a_thread_that_was_killed_still_counts():
+    first, second, worker = threading.Event(), threading.Event(), Worker("dies")
+    try:
+        worker.submit(lambda: first.wait(600))
+        worker._calls.put(None)
+        waiting = [worker.submit(lambda: second.wait(600)), worker.submit(int, MOST_CHARACTERS)]
+        first.set()
+        until(lambda: not worker._thread.is_alive())
+        waiting.append(worker.submit(int))  # starts another thread, which waits for ``second``
+        assert worker.submit(int, 1) is None
+    finally:
+        second.set()
+    assert [each.result(600) for each in waiting] == [True, 0, 0]
 
 
 def test_the_bounds_that_the_page_states_are_those_of_the_code():

@@ -47,7 +47,7 @@ async def vllm(scope, receive, send):
 engine = subprocess.Popen(["sleep", "3600"])
 threading.Thread(target=lambda: (engine.wait(), os.kill(os.getpid(), 15)), daemon=True).start()
 try:
-    uvicorn.run(Middleware(Faults(vllm)), port={port}, log_level="error")
+    uvicorn.run(Middleware(Faults(vllm)), port={port}, log_level="error", timeout_keep_alive=90)
 finally:
     engine.kill()
 """
@@ -116,6 +116,7 @@ def test_what_was_altered_lost_or_jumped_is_seen():
 
 
 def test_a_fault_that_is_none_is_one_sentence():
-    with pytest.raises(InputError, match="workload"):
+    said = r"workload.faults.0 is 'hungry'; it must be 'none', 'failing', 'killed'"
+    with pytest.raises(InputError, match=said):
         spec(faults=["hungry"])
     assert np.isfinite(faults.DELAY_SECONDS)

@@ -10,6 +10,7 @@ import click
 from ssjf.cli.common import Group
 from ssjf.cli.replicas import replica_options, serve_replicas, taken
 from ssjf.config import SERVE_PREFIX
+from ssjf.errors import InputError
 
 # As it was before the command line limited the threads of this process: those of the server are
 # its user's matter.
@@ -58,7 +59,9 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
     of_replicas = taken(own)
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     arguments = command(model, vllm_options, preempt=chosen.preempt)
-    if of_replicas and not (check_only or dry_run):
+    if of_replicas and dry_run:
+        raise InputError("--dry-run is of one server; with replicas, leave it out")
+    if of_replicas and not check_only:
         return serve_replicas(model, vllm_options, chosen, **of_replicas)
     if check_only:
         click.echo(check.capacity(chosen))

@@ -11,18 +11,11 @@ from pydantic import Field
 from ssjf.config import validated
 from ssjf.errors import unknown
 from ssjf.experiments import workloads
-from ssjf.experiments.tables import (
-    Count,
-    Decoding,
-    Number,
-    PolicyName,
-    Positive,
-    Predictor,
-    RouterName,
-    ServerTable,
-    Table,
+
+from ssjf.experiments.tables import (  # isort: skip
+    Count, Decoding, Number, PolicyName, Positive, Predictor, RouterName, ServerTable, Table,
     checked_by,
-)
+)  # fmt: skip
 from ssjf.simulator.contract import Contract
 from ssjf.simulator.published import Quirks
 from ssjf.simulator.server import Memory
@@ -212,12 +205,19 @@ class ChatRun(Run):
 class ServerRun(Run):
     """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
 
-    engine: Literal["serve-load", "soak"]
-    workload: workloads.HttpLoad | workloads.Soak
+    engine: Literal["serve-load"]
+    workload: workloads.HttpLoad
     deployment: str
     slots: Count
     seed: Annotated[int, Field(ge=0)]
     serve: dict[str, Number | str] | None = None
+
+
+class SoakRun(ServerRun):
+    """Requests over HTTP while the server suffers one fault after the other."""
+
+    engine: Literal["soak"]  # type: ignore[assignment]
+    workload: workloads.Soak  # type: ignore[assignment]
 
 
 class ReplicasRun(ServerRun):
@@ -234,7 +234,7 @@ class ReplicasRun(ServerRun):
 
 _CLASSES: tuple[type[Run], ...] = (
     PublishedRun, SteadyRun, ArenaRun, ClusterRun, VllmRun, StepsRun, AliseRun, TrainingRun,
-    CostRun, AnswersRun, NaturalRun, ChatRun, ServerRun, ReplicasRun,
+    CostRun, AnswersRun, NaturalRun, ChatRun, ServerRun, SoakRun, ReplicasRun,
 )  # fmt: skip
 KINDS = {engine: kind for kind in _CLASSES
          for engine in get_args(kind.model_fields["engine"].annotation)}  # fmt: skip

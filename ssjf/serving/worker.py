@@ -31,8 +31,11 @@ class Worker:
             return None
         call: Future[Any] = Future()
         starts = self._thread is None or not self._thread.is_alive()
-        if starts:
-            self._sizes = [0, 0]
+        if starts:  # what a thread that was killed had taken never left
+            waiting = [self._calls.get_nowait() for _ in range(self._calls.qsize())]
+            self._sizes = [sum(size for *_, size in waiting), 0]
+            for each in waiting:
+                self._calls.put(each)
         self._sizes[0] += size
         self._calls.put((call, function, size))
         if starts:
@@ -47,5 +50,7 @@ class Worker:
             if call.set_running_or_notify_cancel():
                 try:
                     call.set_result(function())
-                except BaseException as error:  # even SystemExit must not end the thread
+                except Exception as error:
                     call.set_exception(error)
+                except BaseException as error:  # nor may SystemExit end who awaits the call
+                    call.set_exception(RuntimeError(type(error).__name__))

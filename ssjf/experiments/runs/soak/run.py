@@ -24,10 +24,9 @@ from ssjf.config import SERVE_PREFIX
 from ssjf.experiments.runs import chats, server
 from ssjf.experiments.runs.soak.faults import FOLDER, short
 from ssjf.experiments.runs.soak.outcome import Sample, Sent, outcome
-from ssjf.experiments.specs import ServerRun
-from ssjf.experiments.workloads import Soak as Load
+from ssjf.experiments.specs import SoakRun
 from ssjf.harness.deployment import deployment
-from ssjf.harness.server import Connection, LiveServer, options_of
+from ssjf.harness.server import Connection, LiveServer, environment, options_of
 from ssjf.serving.options import ServeOptions
 
 AGAIN_SECONDS = 0.2  # until a server that has gone is asked again
@@ -36,7 +35,7 @@ TO_SAMPLE = ("unpredicted_total", "learned_total", "state_saves_total", "contrac
 ENDS = ("terminated", "engine killed")
 
 
-def rows(spec: ServerRun) -> pd.DataFrame:
+def rows(spec: SoakRun) -> pd.DataFrame:
     """A row per sample: what has been sent and answered since the one before, and what was wrong.
 
     Columns: at_seconds, life (of the server, from 0), fault; sent, answered, refused (vLLM's own
@@ -59,8 +58,7 @@ def rows(spec: ServerRun) -> pd.DataFrame:
 class Soak:
     """One run: clients, faults, and the server, which is started again where it ends."""
 
-    def __init__(self, spec: ServerRun, folder: Path) -> None:
-        assert isinstance(spec.workload, Load)
+    def __init__(self, spec: SoakRun, folder: Path) -> None:
         self._load, self._spec, self._folder = spec.workload, spec, folder
         self.connections = spec.workload.connections
         self._prompts, self.sent = chats.made_up_prompts(), dict[int, Sent]()
@@ -69,18 +67,21 @@ class Soak:
         self.live = self._server()
 
     def _server(self) -> LiveServer:
-        has, given = deployment(self._spec.deployment), self._spec.serve or {}
+        """``ssjf serve`` with the options of the run, or vLLM's own where it has none."""
+        has, given = deployment(self._spec.deployment), self._spec.serve
         model = has.folder() or server._model(str(has.shape))
+        between = ["--middleware", "ssjf.experiments.runs.soak.faults.Faults",
+                   "--disable-uvicorn-access-log"]  # fmt: skip
+        arguments = [*options_of(has, self._spec.slots, model), *between]
+        told = {FOLDER: str(self._folder), "PYTHONFAULTHANDLER": "1"}
+        if given is None:
+            ordered = [*arguments, "--scheduling-policy", "priority"]
+            return LiveServer(str(model), ordered, variables=environment(str(model)) | told)
         named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
         state = {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
                  f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
         options = ServeOptions.from_environment(named | state).environment()
-        between = ["--middleware", "ssjf.experiments.runs.soak.faults.Faults",
-                   "--disable-uvicorn-access-log"]  # fmt: skip
-        arguments = [*options_of(has, self._spec.slots, model), *between]
-        return LiveServer(
-            str(model), arguments, options | {FOLDER: str(self._folder), "PYTHONFAULTHANDLER": "1"}
-        )
+        return LiveServer(str(model), arguments, options | told)
 
     async def run(self) -> None:
         """Send all requests."""
