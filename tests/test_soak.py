@@ -89,6 +89,7 @@ def test_no_request_is_lost_altered_or_let_before_others(monkeypatch):
     assert totals["broken"] <= 2 * 16 and rows["life"].max() == 2
     assert set(rows["fault"]) == set(ALL) and rows["fault"].tolist()[0] == "none"
     assert rows["refused"].sum() == pytest.approx(1440 / 20, abs=5)  # those that are no JSON
+    assert (rows["cpu_seconds"] > 0.1).sum() > 30 and (rows["engine_cpu_seconds"] >= 0).sum() > 30
     assert (rows["rss_mb"] > 20).sum() > 30 and rows["put_back_seconds"].notna().sum() > 30
 
 

@@ -31,6 +31,8 @@ class Sample:
     life: int
     fault: str
     rss_mb: float = np.nan
+    cpu_seconds: float = np.nan
+    engine_cpu_seconds: float = np.nan
     metrics: dict[str, float] = field(default_factory=dict)
 
 

@@ -41,7 +41,8 @@ def rows(spec: SoakRun) -> pd.DataFrame:
     Columns: at_seconds, life (of the server, from 0), fault; sent, answered, refused (vLLM's own
     answer was an error), broken (no whole answer, of a server that ended), lost, altered, jumped
     (the priority is a client's), early (it is before the arrival), put_back_seconds (the most that
-    it is behind); rss_mb of the server's process; and of its metrics those ``TO_SAMPLE``.
+    it is behind); rss_mb and cpu_seconds of the server's process, engine_cpu_seconds of those that
+    it started; and of its metrics those ``TO_SAMPLE``.
     """
     with tempfile.TemporaryDirectory(prefix="ssjf-soak-") as folder:
         soak = Soak(spec, Path(folder))
@@ -144,6 +145,8 @@ class Soak:
         with suppress(Exception):  # it has just ended
             status = Path(f"/proc/{self.live.pid}/status").read_text()
             sample.rss_mb = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+            sample.cpu_seconds = _cpu_seconds(self.live.pid)
+            sample.engine_cpu_seconds = sum(map(_cpu_seconds, _children(self.live.pid)))
             text = await asyncio.to_thread(self.live.get, "/metrics")
             found = re.findall(r"^ssjf_(\w+?)(\{.*\})? (\S+)$", text, re.MULTILINE)
             for name, labels, value in found:
@@ -201,3 +204,9 @@ def _children(pid: int) -> list[int]:
     file = Path(f"/proc/{pid}/task/{pid}/children")
     found = [int(each) for each in file.read_text().split()]
     return found + [each for child in found for each in _children(child)]
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process has had of the processor's time."""
+    after_its_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_its_name[11:13])) / os.sysconf("SC_CLK_TCK")
