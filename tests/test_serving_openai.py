@@ -1,19 +1,27 @@
 """A completion request: its body as JSON, its prompts, model and limits."""
 
+import json
+import subprocess
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vllm_engine
+from ssjf.harness.interpreter import python
 from ssjf.serving.openai import (
     CHAT,
     COMPLETIONS,
     MAX_PROMPTS,
     MESSAGES,
+    NO,
     RESPONSES,
     NotPredicted,
+    answers,
     by_metadata,
     completion_request,
+    least_tokens,
     max_tokens,
     parsed,
 )
@@ -90,11 +98,47 @@ def test_pictures_and_tools_of_a_conversation_are_left_out():
     "members, chat, most",
     [({}, True, None), ({}, False, 16), ({"max_tokens": 5}, True, 5),
      ({"max_tokens": None}, False, None),
-     ({"max_tokens": 5, "max_completion_tokens": 7}, True, 7), ({"max_tokens": "5"}, True, None),
-     ({"max_tokens": True}, True, None), ({"max_tokens": 0}, False, None)],
+     ({"max_tokens": 5, "max_completion_tokens": 7}, True, 7), ({"max_tokens": "5"}, True, 5),
+     ({"max_tokens": [5]}, True, None), ({"max_tokens": 0}, False, None)],
 )  # fmt: skip
 def test_the_most_that_a_client_allows(members, chat, most):
     assert max_tokens(members, CHAT if chat else COMPLETIONS) == most
+
+
+LENIENT = [5, 5.0, "5", "5.0", " 5 ", "1_0", True, "5.5", "abc", [5], 0, -1, "1e", None]
+TRUE = [True, 1, "true", "yes", "on", "t", "1"]
+READ = """
+import json, sys
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+def read(name, value):
+    try:
+        return getattr(CompletionRequest(prompt="a", model="m", **{name: value}), name)
+    except ValueError:
+        return None
+for name, value in json.load(sys.stdin):
+    print(json.dumps(read(name, value)))
+"""
+
+
+@vllm_engine.needed
+def test_numbers_and_truths_are_read_as_vllm_reads_them():
+    given = [("n", each) for each in LENIENT] + [("ignore_eos", each) for each in [*TRUE, *NO[1:]]]
+    done = subprocess.run([python(), "-c", READ], input=json.dumps(given), capture_output=True,
+                          text=True)  # fmt: skip
+    theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    n = len(LENIENT)
+    assert [answers({"n": each}) for each in LENIENT] == [max(each or 1, 1) for each in theirs[:n]]
+    assert theirs[n:] == [True] * len(TRUE) + [False] * (len(NO) - 1)
+
+
+@pytest.mark.parametrize(
+    ("members", "limit", "least"),
+    [({}, 9, 0), ({"min_tokens": 7}, 9, 7), ({"min_tokens": "7"}, None, 7),
+     ({"ignore_eos": 1, "min_tokens": 7}, 9, 9), ({"ignore_eos": "yes"}, None, 4096),
+     ({"ignore_eos": False}, 9, 0), ({"ignore_eos": "off", "min_tokens": -1}, 9, 0)],
+)  # fmt: skip
+def test_the_least_that_a_client_insists_on(members, limit, least):
+    assert least_tokens(members, limit) == least
 
 
 SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},

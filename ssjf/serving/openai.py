@@ -101,6 +101,7 @@ class IncomingRequest:
 
 THINKING = ("enable_thinking", "thinking")  # of chat templates
 THINKING_TOKENS, SHORT_TOKENS = 4096.0, 100.0
+NO = (None, False, 0, "false", "False", "no", "off", "0", "f", "n")
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,21 @@ def max_tokens(body: Mapping[str, Any], route: str) -> int | None:
     return limit
 
 
+def least_tokens(body: Mapping[str, Any], limit: int | None) -> int:
+    """How long an answer will be at least, whatever the prompt says: ``min_tokens``, or where the
+    model may not end it (``ignore_eos``) the limit, or many."""
+    if body.get("ignore_eos") not in NO:
+        return limit or int(THINKING_TOKENS)
+    return _count(body.get("min_tokens")) or 0
+
+
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 1 else None
+    """A whole number above 0 as vLLM reads it, from 5, 5.0 and "5" alike, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number >= 1 and number.is_integer() else None
 
 
 def _prompts(prompt: Any) -> tuple[str, ...]:

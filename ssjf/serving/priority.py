@@ -76,7 +76,8 @@ class Keys:
 
 class Prioritiser:
     """Sets priorities. A request without a prediction gets that of ``openai.by_metadata``, of the
-    recent median, or of ``TYPICAL_TOKENS`` while there is none; never more than its client allows.
+    recent median, or of ``TYPICAL_TOKENS`` while there is none; never more than its client allows,
+    nor less than it insists on.
     A sender whose answers take more than was predicted has that much more predicted of them."""
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
@@ -152,6 +153,7 @@ class Prioritiser:
         read = body and self._respects_limit  # of what was not read nothing is known
         limit = openai.max_tokens(body, request.route) if read else None
         predicted = asked[1].tokens if asked else openai.by_metadata(body) or self._median()
+        predicted = max(predicted, openai.least_tokens(body, limit) if read else 0)
         factor, most = self._senders.factor(sender), limit or math.inf
         tokens = min(predicted * factor, most)
         priority = self._shifted(self._keys.priority(arrived_at, tokens), given, body)
