@@ -1,8 +1,15 @@
-"""Metrics of the middleware, in Prometheus' default registry: vLLM's ``/metrics`` shows them."""
+"""What is seen of the middleware: metrics, in Prometheus' default registry, so that vLLM's
+``/metrics`` shows them; and a span for each request where vLLM's tracing is on."""
 
+import sys
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from ssjf.serving.openai import IncomingRequest
+
+SPAN = "ssjf.prioritise"
+CONTEXT = ("traceparent", "tracestate")  # headers, as of W3C
 SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 LOG_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
@@ -58,3 +65,27 @@ class Metrics:
 def metrics() -> Metrics:
     """The metrics of this process."""
     return Metrics()
+
+
+def trace(request: IncomingRequest, began_ns: int, attributes: Mapping[str, Any]) -> None:
+    """A span up to now with these attributes, from which vLLM's own of the request descends.
+
+    Nothing is done unless vLLM has set OpenTelemetry up (--otlp-traces-endpoint) and whoever began
+    the trace wants it recorded.
+    """
+    if "opentelemetry.sdk.trace" not in sys.modules:
+        return
+    from opentelemetry import trace as telemetry
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    headers = {name: request.header(name.encode()) for name in CONTEXT}
+    given = {name: value.decode("latin-1") for name, value in headers.items() if value is not None}
+    passed = TraceContextTextMapPropagator()
+    span = telemetry.get_tracer("ssjf").start_span(
+        SPAN, passed.extract(given), attributes=attributes, start_time=began_ns
+    )
+    if span.is_recording():
+        ours: dict[str, str] = {}
+        passed.inject(ours, telemetry.set_span_in_context(span))
+        request.set_headers({name.encode(): value.encode() for name, value in ours.items()})
+        span.end()

@@ -7,11 +7,12 @@ ASGI and imports neither vLLM nor its web framework.
 import asyncio
 import logging
 import os
+import time
 from collections import OrderedDict
 
 from ssjf.errors import InputError
 from ssjf.serving.forecaster import Ordered
-from ssjf.serving.metrics import metrics
+from ssjf.serving.metrics import metrics, trace
 from ssjf.serving.openai import (
     Application,
     IncomingRequest,
@@ -24,7 +25,7 @@ from ssjf.serving.openai import (
 )
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor, load
-from ssjf.serving.priority import Prioritiser
+from ssjf.serving.priority import ESTIMATE, HEADER, Prioritiser
 from ssjf.serving.response import NotLearnable, ResponseObserver
 
 LOG = logging.getLogger(__name__)
@@ -94,7 +95,9 @@ class Middleware:
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
 
     async def _complete(self, request: IncomingRequest, send: Send) -> None:
+        began_ns = time.time_ns()
         ordered = await self._prioritise(request)
+        _trace(request, began_ns)
         place = self._overtaking.arrive()
         observer = ResponseObserver(request, send, lambda: self._overtaking.begin(place))
         try:
@@ -161,6 +164,16 @@ class OvertakingCounter:
     def leave(self, place: object) -> None:
         """It has ended, answered or not."""
         self._waiting.pop(place, None)
+
+
+def _trace(request: IncomingRequest, began_ns: int) -> None:
+    """The request's span: what was predicted, if anything, and the priority."""
+    named = {"ssjf.priority": HEADER, "ssjf.predicted_tokens": ESTIMATE}
+    values = {name: request.header(header) for name, header in named.items()}
+    try:
+        trace(request, began_ns, {name: int(value) for name, value in values.items() if value})
+    except Exception as error:  # a mistake here must cost no one an answer
+        LOG.warning("a request is not traced (%s)", type(error).__name__)
 
 
 def _log_at(level: str) -> None:
