@@ -105,7 +105,8 @@ def test_the_deadline_follows_what_predictions_take_while_serving():
     assert predictor.deadline_seconds(10**6) == 2.0
 
 
-def test_a_warning_comes_again_once_it_was_well_in_between(caplog):
+def test_a_warning_comes_again_once_it_was_well_in_between(caplog, monkeypatch):
+    monkeypatch.setattr("ssjf.serving.watch.QUIET_SECONDS", 0.0)
     watch = Watch()
     for reason, n in (("", 200), ("predictor_error", 5), ("", 100)):
         for _ in range(n):
@@ -117,6 +118,15 @@ def test_a_warning_comes_again_once_it_was_well_in_between(caplog):
     first, second = warnings(caplog)
     assert "6 % of the last 100" in first and "choose another --proxy" in first
     assert "mostly: queue_full" in second and counted("unpredicted_share") == 0.11
+
+
+def test_trouble_that_comes_and_goes_is_told_once_a_minute(caplog):
+    watch = Watch()
+    for _ in range(5):
+        for reason, n in (("deadline", 50), ("", 100)):
+            for _ in range(n):
+                watch.note(reason)
+    assert len(warnings(caplog)) == 1
 
 
 def test_requests_without_text_are_no_sign_of_trouble(caplog):

@@ -1,11 +1,27 @@
 """Ten thousand requests over 64 connections while the predictor fails: none lost, none altered."""
 
 import asyncio
+import gc
 import json
+import sys
 
 import httpx
 
-from serving_tools import COMPLETIONS, PATIENT, FakeProxy, counted, echo, serving, until, wrapped
+from serving_tools import (
+    COMPLETIONS,
+    PATIENT,
+    FakeProxy,
+    answer,
+    counted,
+    echo,
+    read,
+    reply,
+    serving,
+    until,
+    wrapped,
+)
+from ssjf.proxy import refit
+from ssjf.serving import senders, tuner
 
 REQUESTS, CONNECTIONS = 10_000, 64
 TROUBLE = {2000: "fails", 3500: "exits", 5000: "slow", 6500: "well"}  # after so many answers
@@ -66,3 +82,46 @@ def test_none_of_ten_thousand_requests_is_lost_or_altered():
         predicted += priority == 1000 * float(json.loads(sent)["prompt"].split()[0])
     predictions, failures = (counted(name) - was for name, was in zip(names, before, strict=True))
     assert 0 < predictions < REQUESTS and failures >= 2 and predicted >= predictions
+
+
+async def answered_at_once(scope, receive, send):
+    """By as many tokens as the prompt's number says."""
+    prompt = json.loads(await read(receive))["prompt"]
+    await reply(send, json.dumps(answer(int(prompt.split()[0]))).encode())
+
+
+def test_memory_is_flat_once_what_is_kept_is_full(monkeypatch):
+    """Blocks that Python has allocated, while every sender is a new one."""
+    for name, most in (("EVERY", 50), ("WINDOW", 200), ("MEMORY", 500)):
+        monkeypatch.setattr(tuner, name, most)
+    monkeypatch.setattr(refit, "MOST_ROWS", 100)
+    monkeypatch.setattr(senders, "MOST_SENDERS", 100)
+    middleware = wrapped(answered_at_once, client_limit="ignore", **PATIENT)
+    blocks = {}
+
+    async def ask(i):
+        given = {"prompt": f"{i % 90 + 1} tokens for request {i % 7}", "user": str(i)}
+        body = json.dumps(given).encode()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "headers": []}
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.sleep(600)
+
+        async def send(message):
+            pass
+
+        await middleware(scope, receive, send)
+
+    async def everything():
+        for i in range(4000):
+            await ask(i)
+            if i % 1000 == 999:
+                await asyncio.to_thread(middleware._predictor._learning.submit(int).result, 600)
+                gc.collect()
+                blocks[i] = sys.getallocatedblocks()
+
+    learned = counted("learned_total")
+    asyncio.run(everything())
+    assert counted("learned_total") == learned + 4000
+    assert (blocks[3999] - blocks[1999]) / 2000 < 0.5, blocks

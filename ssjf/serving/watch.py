@@ -1,24 +1,26 @@
 """Tells the operator when predictions do not come, for the order is then no longer by length."""
 
 import logging
+import time
 from collections import Counter, deque
 
 from ssjf.serving.metrics import metrics
 
 LAST = 100  # requests that are looked at
 MOST, FEW = 5, 2  # of them without a prediction: more are told; no more, and it is over
+QUIET_SECONDS = 60.0  # between two warnings
 LOG = logging.getLogger(__name__)
 
 
 class Watch:
     """The share of recent requests that were not predicted for lack of time or a failure.
 
-    It is a gauge, and a warning once each time it gets too large.
+    It is a gauge, and a warning each time it gets too large, but at most one a minute.
     """
 
     def __init__(self) -> None:
         self._reasons: deque[str] = deque(maxlen=LAST)
-        self._warned = False
+        self._warned, self._warned_at = False, -QUIET_SECONDS
 
     def note(self, reason: str) -> None:
         """Why a request was not predicted, "" if it was."""
@@ -29,7 +31,9 @@ class Watch:
         if missing.total() <= FEW:
             self._warned = False
         elif missing.total() > MOST and not self._warned:
-            self._warned = True
+            if time.monotonic() - self._warned_at < QUIET_SECONDS:
+                return
+            self._warned, self._warned_at = True, time.monotonic()
             ((reason, _),) = missing.most_common(1)
             LOG.warning(
                 "%.0f %% of the last %d requests were not predicted (mostly: %s) and so not "

@@ -15,7 +15,7 @@ LONGEST_CHARACTERS = 20_000
 """A longer prompt is cut here, keeping its first and last halves: tasks stand at the ends."""
 MOST_WORDS = 400
 MOST_SPELLED = 160
-LONGEST_REMEMBERED = 32
+LONGEST_REMEMBERED, MOST_REMEMBERED = 32, 50_000  # words: letters, and how many
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese, Korean
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
@@ -92,7 +92,7 @@ def _hash(gram: str) -> int:
 
 def _remembered(function: Callable[[str], Any]) -> Callable[[str], Any]:
     """The function of a word, which remembers words but the very long: they do not come again."""
-    known = lru_cache(maxsize=50_000)(function)
+    known = lru_cache(maxsize=MOST_REMEMBERED)(function)
     return lambda word: (known if len(word) <= LONGEST_REMEMBERED else function)(word)
 
 
