@@ -60,6 +60,13 @@ def saved(spec):
     return store.save(spec, execute(spec), 1.5)
 
 
+def test_what_a_run_recorded_stands_beside_its_rows():
+    saved(STEADY)
+    runs = store.load(STEADY)
+    assert store.recorded("steady", runs, "seconds").tolist() == [1.5] * len(runs)
+    assert store.recorded("steady", runs, "cores").gt(0).all()
+
+
 @pytest.mark.parametrize("spec", [PUBLISHED, STEADY], ids=["published", "steady"])
 def test_the_same_specification_gives_the_same_bytes(spec, tmp_path, monkeypatch):
     first = (saved(spec) / "rows.parquet").read_bytes()

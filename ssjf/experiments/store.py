@@ -83,6 +83,13 @@ def load(spec: Run) -> pd.DataFrame:
         return file.read().to_pandas().assign(run_id=folder.name)
 
 
+def recorded(experiment: str, runs: pd.DataFrame, key: str) -> pd.Series:
+    """What the ``env.json`` of each row's run says under a key, as ``processor``."""
+    folder = paths.raw() / experiment
+    texts = {each: (folder / each / "env.json").read_text() for each in runs["run_id"].unique()}
+    return runs["run_id"].map({each: json.loads(text)[key] for each, text in texts.items()})
+
+
 def verify(folder: Path) -> None:
     """Raise InputError if any file of a stored run was altered."""
     mend = f"delete the folder {folder} and run it again"
