@@ -4,6 +4,9 @@ import asyncio
 import heapq
 import json
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,6 +65,26 @@ def test_the_metrics_say_which_order_is_in_use_and_why(monkeypatch):
     assert REGISTRY.get_sample_value("ssjf_contract_tail_ratio", {"quantile": "p99"}) <= 1.06
     Keys(ServeOptions(policy="ssjf-aged:9"))
     assert orders() == [("ssjf-aged:9", "fixed")]
+
+
+SEVERAL = """
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from ssjf.serving.metrics import metrics
+for name in ("headstart:1", "headroom", "fcfs"):
+    metrics().say_policy(name, "a test")
+multiprocess.MultiProcessCollector(registry := CollectorRegistry())
+print(generate_latest(registry).decode())
+"""
+
+
+def test_with_several_server_processes_one_order_is_in_use_too(tmp_path):
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", SEVERAL], env=env, capture_output=True, text=True)
+    told = [line for line in done.stdout.splitlines() if line.startswith("ssjf_policy{")]
+    assert len(told) == 3, done.stderr
+    assert [line for line in told if line.endswith(" 1.0")] == [
+        line for line in told if 'policy="fcfs"' in line
+    ]
 
 
 def test_keys_by_hand():

@@ -37,6 +37,7 @@ class Metrics:
         overtaking = "Requests whose response began before that of one that had arrived earlier."
         self.overtaking = by("requests_overtaking", overtaking)
         self._policy = Gauge("ssjf_policy", "1 for the order in use.", ["policy", "why"])
+        self._labels: tuple[str, ...] = ()
         self.headstart_seconds = Gauge(
             "ssjf_headstart_seconds", "What e times shorter is worth, under a contract."
         )
@@ -57,7 +58,10 @@ class Metrics:
 
     def say_policy(self, name: str, why: str) -> None:
         """The order in use from now on, and why it is."""
+        if self._labels:  # of several server processes, no label that was told is ever forgotten
+            self._policy.labels(*self._labels).set(0)
         self._policy.clear()
+        self._labels = name, why
         self._policy.labels(name, why).set(1)
 
 
