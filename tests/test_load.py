@@ -151,9 +151,24 @@ def test_tables_name_every_server_and_every_goal():
     both = pd.concat([alone, *(rows(shares, load) for load in ("below saturation", "all at once"))])
     table = load_summary.table(both, LABELS)
     assert len(table) == 10 and set(table["server"]) == set(LABELS.values())
-    assert load_summary.goals(both)["verdict"].tolist() == ["met"] * 4
-    missed = load_summary.goals(both.assign(overhead_ms=both["overhead_ms"] + 5))
-    assert missed["verdict"].tolist() == ["missed"] * 3 + ["met"]
+    samples = busy(0.001)
+    assert load_summary.goals(both, samples)["verdict"].tolist() == ["met"] * 5
+    missed = load_summary.goals(both.assign(overhead_ms=both["overhead_ms"] + 5), busy(0.01))
+    assert missed["verdict"].tolist() == ["missed"] * 3 + ["met", "missed"]
+
+
+def busy(more_seconds):
+    """Samples of two servers: 10 requests each, 1 s of the engine's and ours that much more."""
+    parts = []
+    for name, own in (("vllm serve", 0.003), ("ssjf serve", 0.003 + more_seconds)):
+        at = np.cumsum(np.full(6, 10)) * np.array([[own], [1.0]])
+        parts.append(pd.DataFrame({"series": name, "sent": [10] * 5 + [0], "cpu_seconds": at[0],
+                                   "engine_cpu_seconds": at[1]}))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_share_of_the_processor_by_hand():
+    assert load_summary.processor_share(busy(0.002)) == pytest.approx((0.2, 0.2, 0.2))
 
 
 def test_every_server_of_an_experiment_gets_the_same_requests():
