@@ -142,6 +142,22 @@ def answer(tokens, finish="stop", chat=False):
     return {"id": "1", "choices": [choice], "usage": usage, "kv_transfer_params": None}
 
 
+async def called(application, members, **scope):
+    """A completion that is asked of the application in this process; what it says is not kept."""
+    body = json.dumps(members).encode()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        pass
+
+    asked = {"type": "http", "method": "POST", "path": COMPLETIONS,
+             "headers": [(b"content-length", b"%d" % len(body))]}  # fmt: skip
+    await application(asked | scope, receive, send)
+
+
 @contextlib.contextmanager
 def serving(app):
     """A server on a free port, in a thread; its address."""

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 import commands
-from serving_tools import COMPLETIONS, HEADER, PATIENT, read, reply, wrapped
+from serving_tools import HEADER, PATIENT, called, read, reply, wrapped
 from ssjf.request import Requests
 from ssjf.scheduler import policy
 from ssjf.serving import tuner
@@ -147,23 +147,10 @@ def test_the_middleware_orders_by_the_contract_and_tells_the_tuner(monkeypatch):
 
     served = wrapped(app, kind=Forecaster, learn="none", **PATIENT)
 
-    async def ask(tokens):
-        body = json.dumps({"prompt": str(tokens), "max_tokens": 1000}).encode()
-        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "app": OF_32_SLOTS,
-                 "headers": [(b"content-length", b"%d" % len(body))]}  # fmt: skip
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive():
-            return messages.pop() if messages else await asyncio.sleep(600)
-
-        async def send(message):
-            pass
-
-        await served(scope, receive, send)
-
     async def everything():
         for tokens in (10, 400, 10, 400, 10):
-            await ask(tokens)
+            members = {"prompt": str(tokens), "max_tokens": 1000}
+            await called(served, members, app=OF_32_SLOTS)
         await asyncio.to_thread(served._predictor.stop)
 
     asyncio.run(everything())

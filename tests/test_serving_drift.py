@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from serving_tools import COMPLETIONS, HEADER, PATIENT, read, reply, wrapped
+from serving_tools import HEADER, PATIENT, called, read, reply, wrapped
 from ssjf.request import Requests
 from ssjf.serving import predictor, priority, tuner, worker
 from ssjf.serving.forecaster import Forecaster
@@ -84,19 +84,8 @@ def served(app, loop, requests, predicted):
 
     async def ask(i):
         prompt = f"{predicted[i]} {requests.output_tokens[i]}"
-        body = json.dumps({"prompt": prompt, "max_tokens": 4000}).encode()
-        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "app": APP,
-                 "headers": [(b"content-length", b"%d" % len(body))]}  # fmt: skip
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive():
-            return messages.pop() if messages else await loop.create_future()
-
-        async def send(message):
-            pass
-
         began = loop.time()
-        await app(scope, receive, send)
+        await called(app, {"prompt": prompt, "max_tokens": 4000}, app=APP)
         took[i] = loop.time() - began
 
     async def everything():

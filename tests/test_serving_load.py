@@ -12,6 +12,7 @@ from serving_tools import (
     PATIENT,
     FakeProxy,
     answer,
+    called,
     counted,
     echo,
     read,
@@ -99,23 +100,10 @@ def test_memory_is_flat_once_what_is_kept_is_full(monkeypatch):
     middleware = wrapped(answered_at_once, client_limit="ignore", **PATIENT)
     blocks = {}
 
-    async def ask(i):
-        given = {"prompt": f"{i % 90 + 1} tokens for request {i % 7}", "user": str(i)}
-        body = json.dumps(given).encode()
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "headers": []}
-
-        async def receive():
-            return messages.pop() if messages else await asyncio.sleep(600)
-
-        async def send(message):
-            pass
-
-        await middleware(scope, receive, send)
-
     async def everything():
         for i in range(4000):
-            await ask(i)
+            prompt = f"{i % 90 + 1} tokens for request {i % 7}"
+            await called(middleware, {"prompt": prompt, "user": str(i)})
             if i % 1000 == 999:
                 await asyncio.to_thread(middleware._predictor._learning.submit(int).result, 600)
                 gc.collect()
