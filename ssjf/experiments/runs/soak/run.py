@@ -79,9 +79,10 @@ class Soak:
             ordered = [*arguments, "--scheduling-policy", "priority"]
             return LiveServer(str(model), ordered, variables=environment(str(model)) | told)
         named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
-        state = {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
-                 f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
-        options = ServeOptions.from_environment(named | state).environment()
+        if "disk full" in self._load.faults:  # what is saved so often costs a server much time
+            named |= {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
+                      f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
+        options = ServeOptions.from_environment(named).environment()
         return LiveServer(str(model), arguments, options | told)
 
     async def run(self) -> None:
