@@ -1,7 +1,7 @@
 """Faults in a server that `ssjf serve` started: a middleware between ours and vLLM, for a soak.
 
-The folder ``$SSJF_SOAK`` has a file ``fault``, of one word: what the predictor suffers. To its file
-``seen`` goes a line for each request: what vLLM was given and what it gave (``SEEN``).
+The folder ``$SSJF_SOAK`` may have a file ``fault``, of one word: what the predictor suffers. To its
+file ``seen`` goes a line for each request: what vLLM was given and what it gave (``SEEN``).
 """
 
 import ctypes
@@ -29,7 +29,8 @@ class Faults:
         self._app, self._folder = app, Path(os.environ[FOLDER])
         self._seen = (self._folder / "seen").open("ab", buffering=0)
         self._count = 0
-        _spoil(self._folder / "fault")
+        if (self._folder / "fault").exists():
+            _spoil(self._folder / "fault")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))

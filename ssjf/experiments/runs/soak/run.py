@@ -65,6 +65,8 @@ class Soak:
         self._prompts, self.sent = chats.made_up_prompts(), dict[int, Sent]()
         self.samples: list[Sample] = []
         self._life, self._began, self._up = 0, time.monotonic(), True
+        if set(self._load.faults) != {"none"}:
+            (folder / "fault").write_text("none")
         self.live = self._server()
 
     def _server(self) -> LiveServer:
@@ -103,7 +105,7 @@ class Soak:
     async def _before(self, i: int) -> None:
         """What is due when request i is."""
         each = -(-self._load.requests // len(self._load.faults))
-        if i % each == 0:
+        if i % each == 0 and (self._folder / "fault").exists():
             (self._folder / "fault").write_text(self._fault(i))
         if i % -(-self._load.requests // self._load.samples) == 0:
             await self._sample(self._fault(i))
