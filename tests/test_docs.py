@@ -6,6 +6,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import promql_parser
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import generate_latest
 
 from ssjf.serving.metrics import metrics
@@ -55,14 +60,37 @@ def test_dashboard_and_alerts_ask_for_metrics_that_are_exposed():
     board = json.loads((folder / "grafana.json").read_text())
     rules = (folder / "alerts.yml").read_text()
     asked = {expr for panel in board["panels"] for expr in (t["expr"] for t in panel["targets"])}
-    alerts = re.findall(r"^ +expr: (.*)$", rules, re.MULTILINE)
-    assert len(board["panels"]) == 12 and len(alerts) == rules.count("- alert: ") == 5
+    [group] = yaml.safe_load(rules)["groups"]
+    alerts = [rule["expr"] for rule in group["rules"]]
+    assert len(board["panels"]) == 12 and len(alerts) == 5
     for text in (*asked, *alerts):
         names = re.findall(r"\bssjf_\w+", text)
         assert names and {*names} <= parts, text
-        assert text.count("(") == text.count(")") and text.count("{") == text.count("}")
+        promql_parser.parse(text)  # a ValueError for what Prometheus would not take
+    keys = {"alert", "expr", "labels", "annotations"}
+    assert all(rule.keys() - {"for"} == keys for rule in group["rules"])
     p99, p999 = re.findall(r"_ratio\{\S+\} > (\S+)", rules)
     assert str(Contract()) == f"p99={p99},p999={p999}"
+
+
+def test_grafanas_own_types_hold_all_that_the_dashboard_says():
+    board = json.loads((ROOT / "docs" / "monitoring" / "grafana.json").read_text())
+    register_default_plugins()
+    read = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+    assert list(_lost(board, read)) == []
+    assert list(_lost({"title": 1, "colour": 2}, {"title": 1})) == ["/colour"]
+
+
+def _lost(given, read, at=""):
+    """Where something of the first is not in the second, which may have more."""
+    if isinstance(given, dict):
+        for key, value in given.items():
+            yield from _lost(value, read[key], f"{at}/{key}") if key in read else [f"{at}/{key}"]
+    elif isinstance(given, list) and len(given) == len(read):
+        for i, (one, other) in enumerate(zip(given, read, strict=True)):
+            yield from _lost(one, other, f"{at}/{i}")
+    elif given != read:
+        yield at
 
 
 def _page(name):
