@@ -13,6 +13,7 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as proto
 
 import vllm_engine
 from serving_tools import CHAT, COMPLETIONS, until
@@ -193,7 +194,6 @@ def test_hostile_requests_are_vllms_to_answer(server):
 
 def spans(collector):
     """All that came, by name."""
-    proto = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     found = {}
     for data in list(collector.taken):
         for resource in proto.ExportTraceServiceRequest.FromString(data).resource_spans:

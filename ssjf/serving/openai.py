@@ -101,7 +101,7 @@ class IncomingRequest:
 
 THINKING = ("enable_thinking", "thinking")  # of chat templates
 THINKING_TOKENS, SHORT_TOKENS = 4096.0, 100.0
-NO = (None, False, 0, "false", "False", "no", "off", "0", "f", "n")
+NO = (None, False, 0, "false", "False", "no", "off", "0", "f", "n")  # to vLLM, as a truth
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Soak:
             ordered = [*arguments, "--scheduling-policy", "priority"]
             return LiveServer(str(model), ordered, variables=environment(str(model)) | told)
         named = {f"{SERVE_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
-        if "disk full" in self._load.faults:  # what is saved so often costs a server much time
+        if "disk full" in self._load.faults:  # else nothing is saved, as by default
             named |= {f"{SERVE_PREFIX}STATE": str(self._folder / "state"),
                       f"{SERVE_PREFIX}SAVE_SECONDS": "0.2"}  # fmt: skip
         options = ServeOptions.from_environment(named).environment()
