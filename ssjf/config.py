@@ -1,4 +1,4 @@
-"""Checks of options and of the files that hold them, shared by all layers above."""
+"""Checks of options and of the TOML files that hold them, shared by all layers above."""
 
 import math
 import tomllib
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound="BaseModel")
 Plain = TypeVar("Plain")
 
 SERVE_PREFIX = "SSJF_SERVE_"
-"""Of the variables that carry the options of ``ssjf serve`` into the server's process."""
+"""Prefix of the environment variables that carry options of ``ssjf serve`` to the server."""
 
 
 PLAIN_WORDS = {
@@ -31,14 +31,14 @@ PLAIN_WORDS = {
 
 
 def positive(option: str, value: Any) -> float:
-    """The value as a float; raises InputError unless it is a finite number above 0."""
+    """Return the value as a float; InputError unless it is a finite number above 0."""
     if not _is_number(value) or value <= 0:
         raise InputError(f"{option} is {value!r}; it must be a finite number above 0")
     return float(value)
 
 
 def count(option: str, value: Any) -> int:
-    """The value as an int; raises InputError unless it is a whole number of at least 1."""
+    """Return the value as an int; InputError unless it is a whole number of at least 1."""
     if not _is_number(value) or not isinstance(value, Integral) or value < 1:
         raise InputError(f"{option} is {value!r}; it must be a whole number of at least 1")
     return int(value)
@@ -49,7 +49,7 @@ def _is_number(value: object) -> bool:
 
 
 def read_toml(what: str, path: Path) -> dict[str, Any]:
-    """The contents of a TOML file; ``what`` says in an error what the file should have been."""
+    """Read a TOML file; ``what`` names the kind of file in an error."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -69,7 +69,7 @@ A field that is a tuple needs ``Field(strict=False)``, since TOML and JSON have 
 def validated(model: type[Model], values: Mapping[str, Any], where: str | Path = "") -> Model:
     """Build a pydantic model from a table of a file or from options, which ``where`` names.
 
-    InputError is one sentence that names the origin, the key, its value and what is allowed.
+    Raises InputError, one sentence that names the origin, the key, its value and what is allowed.
     """
     from pydantic import ValidationError
 
@@ -81,7 +81,7 @@ def validated(model: type[Model], values: Mapping[str, Any], where: str | Path =
 
 @dataclass_transform(frozen_default=True)
 def checked(plain: type[Plain]) -> type[Plain]:
-    """A frozen dataclass whose fields pydantic checks; InputError as of ``validated``."""
+    """Make a frozen dataclass whose fields pydantic checks; raises InputError as ``validated``."""
     from pydantic import ValidationError
     from pydantic.dataclasses import dataclass
 
@@ -101,7 +101,7 @@ def checked(plain: type[Plain]) -> type[Plain]:
 
 
 def _sentence(failure: Any, known: Iterable[str], where: str | Path = "") -> InputError:
-    """What is wrong and what is allowed, of one of the errors that pydantic lists."""
+    """Turn one of pydantic's errors into a sentence: what is wrong and what is allowed."""
     errors = failure.errors(include_url=False)
     unknown_keys = ("extra_forbidden", "unexpected_keyword_argument")
     error = next((each for each in errors if each["type"] in unknown_keys), errors[0])

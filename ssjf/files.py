@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Files and folders that are written whole or not at all: under a temporary name, then renamed."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from ssjf.errors import InputError
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``ssjf`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    """The folder of downloads: ``ssjf`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssjf"
 
 
@@ -24,7 +24,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """A full disk or a folder that cannot be written is one clear sentence."""
+    """Turn an OSError, such as a full disk, into an InputError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def writable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes the name once the block ends well.
+    """Yield a temporary path to write to; it is renamed to ``path`` if the block succeeds.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to fill; it takes the name once the block ends well.
+    """Yield a temporary folder to fill; it is renamed to ``path`` if the block succeeds.
 
-    A folder of that name that another process made meanwhile stays. Raises InputError as
+    A folder that another process made at ``path`` meanwhile stays. Raises InputError as
     ``whole_file`` does.
     """
     with writable(path.parent):

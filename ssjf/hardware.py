@@ -1,4 +1,4 @@
-"""The processor that this process runs on: its name, and what bears on speed and on vLLM."""
+"""The processor of this machine: its name, its instruction sets and what follows for vLLM."""
 
 import platform
 from functools import cache
@@ -11,29 +11,31 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16",
 
 
 def processor(cpuinfo: str | None = None) -> str:
-    """Name the processor, as its maker does where ``/proc/cpuinfo`` says so."""
+    """The processor's name, from ``/proc/cpuinfo`` where that is readable."""
     names = _values("model name", _read() if cpuinfo is None else cpuinfo)
     return names[0] if names else platform.processor()
 
 
 def instruction_sets(cpuinfo: str | None = None) -> list[str]:
-    """List those of ``INSTRUCTION_SETS`` that the processor has; empty where nothing says."""
+    """The ``INSTRUCTION_SETS`` that the processor has; empty where they are not known."""
     text = _read() if cpuinfo is None else cpuinfo
     flags = {flag for key in ("flags", "Features") for flag in " ".join(_values(key, text)).split()}
     return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def precision(cpuinfo: str | None = None) -> Literal["float32", "bfloat16"]:
-    """The precision to compute in: ``bfloat16`` where the processor has instructions for it, else
-    ``float32``, which need not be emulated."""
+    """``bfloat16`` if the processor has instructions for it, else ``float32``, which is never
+    emulated."""
     has = {"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets(cpuinfo))
     return "bfloat16" if has else "float32"
 
 
 def without_amx() -> None:
-    """Have vLLM take AVX-512 in this process: on AMX processors the attention of its CPU back end
-    (0.32) dies (illegal instruction) where a whole batch is one token with no context, as a prompt
-    or its first chunk can be."""
+    """Make vLLM use AVX-512 instead of AMX in this process.
+
+    On AMX processors the attention of vLLM's CPU back end (0.32) dies of an illegal instruction
+    when a whole batch is one token without context, as a prompt or its first chunk can be.
+    """
     import torch
 
     if hasattr(torch.cpu, "_is_amx_tile_supported"):
@@ -41,7 +43,7 @@ def without_amx() -> None:
 
 
 class WithoutAmx:
-    """As vLLM's ``--worker-extension-cls``: its worker is made ``without_amx``."""
+    """For vLLM's ``--worker-extension-cls``: calls ``without_amx`` in its worker."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> "WithoutAmx":
         without_amx()

@@ -1,4 +1,4 @@
-"""The nouns: what arrives and what was measured. This file imports nothing of the package.
+"""Requests and their completions. This file imports nothing of the package.
 
 Tables are columns of equal length n, one entry per request, sorted by arrival. Times are
 seconds from the start of the run, lengths are tokens.
@@ -23,8 +23,8 @@ the SSJF authors' code, commit 4b86686, output-token-len-prediction/preprocess_d
 class Requests:
     """A workload: n requests as columns, sorted by ``arrived_at``.
 
-    ``predictions`` holds columns of predicted output lengths (tokens, or a class id: only
-    their order matters to a scheduler) that came with the data, by name.
+    ``predictions`` holds, by name, columns of predicted output lengths that came with the data:
+    tokens or class ids (a scheduler needs only their order).
     """
 
     arrived_at: FloatArray
@@ -60,7 +60,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Completions:
-    """What an engine measured: n rows in the order of ``requests``. Times in seconds.
+    """Times measured for n requests, in the order of ``requests``, in seconds.
 
     ``finished_at`` is NaN for a request the engine never served (only the published
     protocol loses requests). ``counters`` are totals of the run: steps, preemptions, ….

@@ -1,6 +1,6 @@
-"""A queue to play with: pick arrivals, load, slots and a policy, and see who waits for whom.
+"""An interactive queue: choose arrivals, load, slots and a policy, and see which requests wait.
 
-All is served by the iteration-level simulator from synthetic lengths; no data is needed.
+The iteration-level simulator serves synthetic requests; no data is needed.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 from ssjf.workload import synthetic
 
-MOST_REQUESTS = 200  # more bars than that cannot be told apart
+MOST_REQUESTS = 200  # more bars cannot be distinguished
 PROFILE = "ssjf-paper"
 TOKEN_BUDGET = 1_000_000  # no limit: the profile's prefill costs nothing
 SHOWN = {
@@ -49,7 +49,7 @@ CONTROLS: dict[str, tuple[Any, ...]] = {  # text, and lowest, highest, step, or 
 
 
 class Played(NamedTuple):
-    """One workload served twice, by FCFS and by the policy chosen; metrics, and whom to follow."""
+    """One workload served by FCFS and by a policy, with metrics and the request to follow."""
 
     policy: str
     runs: Mapping[str, Completions]
@@ -71,8 +71,8 @@ def play(
     """Serve ``requests`` (at most 200) at utilisation ``rho`` by FCFS and by a policy.
 
     ``cv`` is the coefficient of variation of Gamma gaps; predictions are the true lengths
-    times exp(``noise`` z), z standard normal; ``follow`` is the request to look at, by arrival
-    from 0 (the last one, if there are not so many). Raises InputError for what is out of range.
+    times exp(``noise`` z), z standard normal; ``follow`` is the request to highlight, counted from
+    0 by arrival (at most the last one). Raises InputError for values out of range.
     """
     if not 1 <= requests <= MOST_REQUESTS:
         raise InputError(f"requests is {requests}; it must be from 1 to {MOST_REQUESTS}")
@@ -94,7 +94,7 @@ def play(
 
 
 def summary(played: Played) -> str:
-    """Mean and p99 JCT and queue depth of the policy, and its gain over FCFS, in one line."""
+    """One line: mean and p99 JCT and queue depth of the policy, and its gain over FCFS."""
     ours, fcfs = played.measured[played.policy], played.measured["fcfs"]
     gain = 100 * (1 - ours["jct_mean"] / fcfs["jct_mean"])
     return (
@@ -106,19 +106,19 @@ def summary(played: Played) -> str:
 
 
 def table(**scene: Any) -> pd.DataFrame:
-    """``play`` in numbers: FCFS and the policy in rows; JCT (s), slowdown and queue depth."""
+    """Run ``play`` and tabulate FCFS and the policy: JCT (s), slowdown, queue depth."""
     measured = pd.DataFrame.from_dict(play(**scene).measured, "index")[list(SHOWN)]
     named = measured.rename(columns=SHOWN, index=lambda name: style.look(name)["label"])
     return named.rename_axis("policy").reset_index()
 
 
 def draw(**scene: Any) -> Figure:
-    """``play`` as a picture: a Gantt chart per policy and the JCTs' distributions."""
+    """Run ``play`` and draw a Gantt chart per policy and the distributions of the JCT."""
     return _picture(play(**scene))
 
 
 def _picture(played: Played) -> Figure:
-    """Not pyplot's figure: a notebook shows it once, where it is named."""
+    """Draw without pyplot, so that a notebook shows the figure once, where it is returned."""
     fig = Figure(figsize=(drawing.WIDTH_INCHES, 5.6), layout="constrained")
     axes = fig.subplot_mosaic([[*played.runs], ["shares", "bars"]])
     for place, (name, run) in enumerate(played.runs.items()):
@@ -144,7 +144,7 @@ def _picture(played: Played) -> Figure:
 
 
 def _gantt(ax: Axes, run: Completions, follow: int, look: dict[str, str]) -> None:
-    """All requests, and one of them told apart, with what became of it."""
+    """Draw all requests and highlight one, with its length and JCT."""
     arrived, finished = run.requests.arrived_at, run.finished_at
     drawing.gantt(ax, arrived, run.scheduled_at, finished, look["color"])
     ends = arrived[follow], run.scheduled_at[follow], finished[follow]
@@ -157,9 +157,9 @@ def _gantt(ax: Axes, run: Completions, follow: int, look: dict[str, str]) -> Non
 
 
 def explore(**scene: Any) -> Any:
-    """Controls and a picture that follows them, for a notebook (needs ipywidgets).
+    """Show sliders and a picture that follows them, in a notebook (needs ipywidgets).
 
-    ``scene`` holds parameters of ``play`` to begin with.
+    ``scene`` holds the first values of parameters of ``play``.
     """
     import ipywidgets as widgets
 

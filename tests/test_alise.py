@@ -93,11 +93,8 @@ def test_ageing_moves_up_a_level_at_a_time_and_never_down(arrived, waited, secon
     assert score(one, arrived + 1.001 * seconds * len(DEFAULT_BOUNDARIES))[0] == 0
 
 
-def test_a_time_model_of_its_own_is_kept_and_none_takes_the_machines():
-    own, none = Remaining(MODEL), Remaining()
-    assert own.on(TOKENS) is own
-    assert none.on(MODEL).time is MODEL
-    assert none(queue(), 0.0) > 0  # outside a simulator: round numbers
+def test_without_a_time_model_it_takes_round_numbers():
+    assert Remaining()(queue(), 0.0) > 0
 
 
 def test_the_machine_sets_the_times_of_a_policy_that_has_none():

@@ -1,9 +1,7 @@
 """The pages under docs/."""
 
-import ast
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 import promql_parser
@@ -20,10 +18,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_module_has_its_sentence():
-    bullets = re.findall(r"^- `(ssjf/[^`]+\.py)`: \S", _page("modules"), re.MULTILINE)
-    paths = [path for path in (ROOT / "ssjf").rglob("*.py") if _has_code(path)]
+    bullets = re.findall(r"^- `(ssjf/[^`]+\.py)`: [A-Z`].{10}", _page("modules"), re.MULTILINE)
+    paths = [path for path in (ROOT / "ssjf").rglob("*.py") if path.stem != "__init__"]
     modules = [path.relative_to(ROOT).as_posix() for path in paths]
-    assert set(modules) <= set(bullets) and max(Counter(bullets).values()) == 1
+    assert sorted(modules) == sorted(bullets)
 
 
 def test_every_file_that_structure_names_exists():
@@ -95,8 +93,3 @@ def _lost(given, read, at=""):
 
 def _page(name):
     return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-
-
-def _has_code(path):
-    """More than the docstring that marks a folder as a package."""
-    return len(ast.parse(path.read_text()).body) > 1

@@ -140,7 +140,6 @@ REFUSED = [
         "opt-13b needs 25.7 GB for weights and 1.7 GB for the KV of its longest request, and "
         "v100-32gb has 23.2 GB; use a larger device or a smaller model",
     ),
-    (lambda: kv_tokens(SHAPES["opt-13b"], DEVICES["h200"], 1.2), "memory_share is 1.2; it must be"),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ssjf.experiments.runner import execute
 from ssjf.experiments.runs import published as published_runs
 from ssjf.report import claims
 from ssjf.request import Requests
-from ssjf.simulator.published import NO_QUIRKS, Quirks, duration_seconds, quirk_names, serve
+from ssjf.simulator.published import Quirks, duration_seconds, quirk_names, serve
 from ssjf.workload import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -229,6 +229,7 @@ def test_only_the_shortest_first_policies_lose_a_job_and_only_by_the_quirk():
     assert lost == {True: {"sjf", "ssjf-cls5"}, False: set()}
 
 
+NO_QUIRKS = Quirks().without(quirk_names())
 SMALL_GAPS = np.array([3.0, 1e-20, 900.0, 1e-30, 2.0])
 
 

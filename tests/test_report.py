@@ -218,6 +218,13 @@ def test_findings_say_what_the_tables_say(committed, results):
     for row in (fcfs, ssjf):
         low, high = row["p99 JCT (s), low"], row["p99 JCT (s), high"]
         assert f"{cell(row['p99 JCT (s)'])} s [{cell(low)}, {cell(high)}]" in shown
+    board = pd.read_csv(results / "tables" / "arena_board.csv").set_index("policy")
+    for policy, words in (
+        ("SSJF", "of FCFS's in {},"),
+        ("contract tuner (ours)", "ssjf serve in {},"),
+    ):
+        assert words.format(board.loc[policy, "and p99.9 within 10 %"]) in shown
+    assert board.loc["contract tuner (ours)", "and p99.9 within 10 %"] == board["cells"].iloc[0]
     shares = third["share of the oracle's gain (%)"].str.split(n=1, expand=True)
     for proxy in ("light", shares[0].astype(float).idxmax()):
         value, interval = shares.loc[proxy]
@@ -226,8 +233,8 @@ def test_findings_say_what_the_tables_say(committed, results):
 
 def test_a_table_without_what_a_finding_is_about_is_named(committed, results):
     tail = pd.read_csv(results / "tables" / "tail.csv")
-    tail[tail["policy"] != "HRRN"].to_csv(results / "tables" / "tail.csv", index=False)
-    with pytest.raises(InputError, match=r"table tail has no row with slots 1, ρ 0.9, policy HRRN"):
+    tail[tail["policy"] != "FCFS"].to_csv(results / "tables" / "tail.csv", index=False)
+    with pytest.raises(InputError, match=r"table tail has no row with slots 1, ρ 0.9, policy FCFS"):
         report.build(committed)
 
 

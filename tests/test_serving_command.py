@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from commands import process, refused, ssjf
+from ssjf import hardware
 from ssjf.hardware import WithoutAmx
 from ssjf.serving import check, options
 from ssjf.serving.options import ServeOptions, command
@@ -133,10 +134,11 @@ PLAIN = "flags\t\t: avx2 avx512f"
 )  # fmt: skip
 def test_a_cpu_that_would_emulate_bfloat16_is_told_of(monkeypatch, cpuinfo, given, warned):
     monkeypatch.setattr(options, "on_cpu", lambda: True)
-    found = check.warnings(given, cpuinfo)
+    monkeypatch.setattr(hardware, "_read", lambda: cpuinfo)
+    found = check.warnings(given)
     assert len(found) == warned and all("give --dtype float32" in words for words in found)
     monkeypatch.setattr(options, "on_cpu", lambda: False)
-    assert check.warnings(given, cpuinfo) == []
+    assert check.warnings(given) == []
 
 
 GUARD = ["--worker-extension-cls", "ssjf.hardware.WithoutAmx"]
@@ -150,9 +152,10 @@ GUARD = ["--worker-extension-cls", "ssjf.hardware.WithoutAmx"]
 def test_on_a_cpu_with_amx_no_prompt_of_one_token_ends_the_engine(
     monkeypatch, cpuinfo, given, guarded
 ):
-    assert command("m", given, cpuinfo)[-2:] != GUARD  # not a vLLM for CPUs
+    monkeypatch.setattr(hardware, "_read", lambda: cpuinfo)
+    assert command("m", given)[-2:] != GUARD  # not a vLLM for CPUs
     monkeypatch.setattr(options, "on_cpu", lambda: True)
-    assert (command("m", given, cpuinfo)[-2:] == GUARD) == guarded
+    assert (command("m", given)[-2:] == GUARD) == guarded
 
 
 def test_a_worker_that_is_extended_takes_no_amx(monkeypatch):

@@ -111,7 +111,7 @@ def test_a_server_without_a_queue_is_left_alone(monkeypatch):
     kept = Tuner(CONTRACT, slots=1000)
     for row in zip(requests.arrived_at, predicted, requests.output_tokens, strict=True):
         kept.finished(Done(*row, row[0] + 0.02 * row[2]))
-    assert kept.policy.score.parameters == FCFS[False]
+    assert kept.policy.score.parameters == FCFS
     assert orders() == [("fcfs", tuner.NONE_KEEPS)]
 
 

@@ -145,9 +145,7 @@ KINDS = {
         Policy("ssjf", orderings.shortest_predicted, "constant", preempts=True), sjf, {},
     ),
     "bounded, preemptive": (
-        Policy("bounded", orderings.shortest_predicted, "constant", orderings.promoted_after(0.02),
-               preempts=True),
-        sjf, {"bound": 0.02},
+        replace(policy("ssjf-bounded:0.02"), preempts=True), sjf, {"bound": 0.02},
     ),
     "hrrn, preemptive": (
         Policy("hrrn", orderings.response_ratio, "linear", preempts=True), ratio, {},
@@ -302,7 +300,7 @@ def test_the_compiled_order_is_the_policys_own_function(on_preemption, growth):
         server = random_server(rng, longest)
         memory = random_memory(rng, on_preemption, None, longest)
         native = alise(**ALISE, context_growth=growth)
-        score = native.score.on(time_model(profile))
+        score = replace(native.score, time=time_model(profile))
         asked = Policy("asked", lambda queue, now, score=score: score(queue, now), preempts=True)
         if on_preemption == "ewt":  # where ageing caps a wait; a plain function tells nothing
             memory = replace(memory, ahead_seconds=100.0, spare_share=0.0)

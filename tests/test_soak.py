@@ -56,13 +56,13 @@ finally:
 class Stub(LiveServer):
     """Started as a server is."""
 
-    def __init__(self, model, options, variables):
+    def __init__(self, model, vllm_options, middleware, variables):
         self.model, self.port = model, _free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="ssjf-server-"))
         self.log, self._process = self._folder / "server.log", None
         self._guard = None
         code = STUB.format(tests=os.path.dirname(__file__), port=self.port)
-        self.command, self._variables = [sys.executable, "-c", code], variables
+        self.command, self._variables = [sys.executable, "-c", code], {**variables, **middleware}
 
 
 def spec(**workload):
@@ -78,7 +78,7 @@ ALL = ["none", "failing", "killed", "delayed", "wrong", "disk full", "terminated
 
 
 def test_no_request_is_lost_altered_or_let_before_others(monkeypatch):
-    monkeypatch.setattr(soak, "LiveServer", Stub)
+    monkeypatch.setattr(soak.server, "LiveServer", Stub)
     monkeypatch.setattr(soak.server, "_model", lambda shape: Path("model"))
     monkeypatch.setattr(soak.server, "hardware", dict)
     rows = soak.rows(spec(faults=ALL))

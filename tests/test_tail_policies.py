@@ -263,31 +263,30 @@ def test_the_shadow_by_hand():
     tails = [pytest.approx(np.quantile(each, 0.99)) for each in ([10, 20, 10], [0, 10, 0])]
     assert shadow == (10.0, tails[0], 1.0, tails[1])
     predicted = np.arange(1.0, 102.0)
-    orders = ladder(shadow, predicted, 4, moves=True)
-    assert orders["head start 2w"][:2] == (20.0, -1.0) and orders["ssjf"][1] == 0
-    assert {each[5] for each in orders.values()} == {81.0}
-    keys = ladder(shadow, predicted, 4, moves=False)
+    keys = ladder(shadow, predicted, 4)
     assert keys["head start 2w, room 0.3"] == (20.0, 0.3, shadow.tail_wait, 2.0, 81.0, 1.0, 4.0)
     assert len({*keys.values()}) == len(contract.HEADSTARTS) * len(contract.SHARES)
-    alike = ladder(shadow, np.ones(9), 4, moves=False)
+    alike = ladder(shadow, np.ones(9), 4)
     assert {each[3:5] for each in alike.values()} == {(1.0, 2.0)}
 
 
 def test_trials_say_what_each_order_does_to_this_traffic():
     requests, predicted = traffic(4000)
     server = Server(slots=1)
-    tried = trials(requests, predicted, PAPER, server, Contract(), moves=True)
+    tried = trials(requests, predicted, PAPER, server, Contract())
     assert tried[0].name == "fcfs" and tried[0].keeps and tried[0].gain_percent == 0
-    fcfs, ssjf = (simulate(requests, policy(name), PAPER, server, predicted)
-                  for name in ("fcfs", "ssjf"))  # fmt: skip
-    jct = [done.finished_at - requests.arrived_at for done in (fcfs, ssjf)]
-    (row,) = (each for each in tried if each.name == "ssjf")
+    row = tried[1]
+    assert row.name == "head start 4w, room 0.8"
+    headroom = f"headroom:{','.join(map(repr, row.parameters))}"
+    fcfs, order = (simulate(requests, policy(name), PAPER, server, predicted)
+                   for name in ("fcfs", headroom))  # fmt: skip
+    jct = [done.finished_at - requests.arrived_at for done in (fcfs, order)]
     assert row.gain_percent == pytest.approx(100 * (1 - jct[1].mean() / jct[0].mean()))
     assert row.p999 == pytest.approx(np.quantile(jct[1], 0.999) / np.quantile(jct[0], 0.999))
-    assert not row.keeps  # the tail of the shortest first is far beyond 1.1
+    assert not row.keeps  # the tail of the longest head start is far beyond 1.1
     chosen = best(tried)
     assert chosen.keeps and chosen.p99 <= 1.06 and chosen.gain_percent > 0
-    loose = best(trials(requests, predicted, PAPER, server, Contract(1e6, 1e6), moves=True))
+    loose = best(trials(requests, predicted, PAPER, server, Contract(1e6, 1e6)))
     assert loose.gain_percent == max(each.gain_percent for each in tried)
 
 
@@ -325,11 +324,11 @@ def test_a_tuned_run_changes_order_as_requests_finish():
     requests, predicted = traffic(30_000, rho=0.9)
     server = Server(slots=1)
     plain = simulate(requests, policy("ssjf"), PAPER, server, predicted)
-    ssjf, headroom = (0.0, 0.0, 1.0, 1.0, 1.0, 1.0), (5.0, 0.5, 40.0, 9.0, 300.0, 0.02, 1.0)
-    for always, moves in ((ssjf, True), (headroom, False)):
-        same = simulate(requests, tuned(None, moves), PAPER, server, predicted,
-                        tune=lambda finished, now, each=always: each, tune_every=500)  # fmt: skip
-        fixed = plain if moves else simulate(requests, tuned(always), PAPER, server, predicted)
+    headroom = tuned((5.0, 0.5, 40.0, 9.0, 300.0, 0.02, 1.0))
+    for begun, always in ((tuned(), headroom), (policy("due"), policy("due:9,20,60,0.02"))):
+        same = simulate(requests, begun, PAPER, server, predicted, tune_every=500,
+                        tune=lambda finished, now, each=always: each.score.parameters)  # fmt: skip
+        fixed = simulate(requests, always, PAPER, server, predicted)
         assert (same.finished_at == fixed.finished_at).all()
     tuner = Tuner(requests, predicted, PAPER, server, Contract(), window=8000)
     done = simulate(requests, tuned(), PAPER, server, predicted, tune=tuner, tune_every=4000)
@@ -343,7 +342,7 @@ def test_the_tuner_sees_nothing_of_the_future(monkeypatch):
     """Of what has not finished it knows the prediction, and of what has not come nothing."""
     requests, predicted = traffic(5000)
     shown = []
-    fcfs = contract.Trial("fcfs", contract.FCFS[False], 0, 1, 1, True)
+    fcfs = contract.Trial("fcfs", contract.FCFS, 0, 1, 1, True)
     monkeypatch.setattr(contract, "trials",
                         lambda recent, *rest, earlier: shown.append(recent) or [fcfs])  # fmt: skip
     tuner = Tuner(requests, predicted, PAPER, Server(slots=1), Contract())

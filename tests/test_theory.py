@@ -15,7 +15,7 @@ from ssjf.proxy import predict
 from ssjf.request import Requests
 from ssjf.scheduler import Policy, policy
 from ssjf.simulator.profile import Profile, profile
-from ssjf.simulator.published import MODES, NO_QUIRKS, duration_seconds, serve
+from ssjf.simulator.published import MODES, Quirks, duration_seconds, quirk_names, serve
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 from ssjf.workload import synthetic
@@ -28,6 +28,7 @@ N = 40_000
 POOL = synthetic.lognormal(3_000, 180, 0.9, np.random.default_rng(7), high=600)
 POOL_SECONDS = PAPER.alone_seconds(np.ones_like(POOL), POOL)
 POOL_NOISY = POOL * np.exp(0.7 * np.random.default_rng(8).standard_normal(len(POOL)))
+NO_QUIRKS = Quirks().without(quirk_names())
 NON_PREEMPTIVE = ("fcfs", "sjf", "ssjf", "ssjf-aged:3", "ssjf-bounded:0.1", "hrrn")
 
 

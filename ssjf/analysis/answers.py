@@ -1,5 +1,4 @@
-"""A real model's answers: lengths, how they ended, and how long requests took that nothing but the
-model ended."""
+"""Answers of a real model: their lengths, how they ended, and the latency of the requests."""
 
 from collections.abc import Sequence
 
@@ -9,14 +8,14 @@ import pandas as pd
 from ssjf.request import FloatArray
 
 DEGENERATE = 0.5
-"""An answer of which a larger share of 4-grams came before in it loops."""
+"""An answer loops if a larger share of its 4-grams repeats earlier ones."""
 
 
 def lengths(answers: pd.DataFrame, by: str = "series") -> pd.DataFrame:
-    """A row per value of ``by``: answers, tokens (mean, quantiles, max), shares (%).
+    """Summarise answers by a column: their number, tokens (mean, quantiles, max), shares (%).
 
-    ``answers``: output_tokens, finish_reason, repeated. *at the cap*: did not end by themselves;
-    *loops*: more than ``DEGENERATE`` of the 4-grams are repetitions.
+    ``answers`` has columns output_tokens, finish_reason and repeated. *At the cap* are answers cut
+    off at the token limit; *loops* are those beyond ``DEGENERATE``.
     """
     rows = []
     for key, part in answers.groupby(by, sort=False):
@@ -36,11 +35,11 @@ def _percent(mask: pd.Series) -> float:
 
 
 def per_run(rows: pd.DataFrame, by: Sequence[str], clock: str = "") -> pd.DataFrame:
-    """Metrics of each run (``by``, series, seed, run) from its rows per request.
+    """Compute the metrics of each run (``by``, series, seed, run) from its rows per request.
 
-    Times are in steps, or with clock ``cpu_`` or ``wall_`` in those seconds: jct_mean, _p99,
-    _p99.9 and _max, ttft_mean, ttft_p99, normalised (JCT per output token), overtakings (pairs of
-    requests of which the later was begun first, per request).
+    Times are in steps, or in seconds with clock ``cpu_`` or ``wall_``. Columns: jct_mean, _p99,
+    _p99.9 and _max, ttft_mean, ttft_p99, normalised (JCT per output token), overtakings (see
+    ``overtakings``).
     """
     keys = [*by, "series", "seed", "run"]
     grouped = rows.groupby(keys, sort=False)
@@ -63,14 +62,14 @@ def _run(rows: pd.DataFrame, clock: str) -> pd.Series:
 
 
 def overtakings(arrived: FloatArray, begun: FloatArray) -> float:
-    """Pairs of which the later arrival was begun before the earlier, per request."""
+    """Pairs of requests whose later arrival was scheduled first, per request."""
     order = np.argsort(arrived, kind="stable")
     started = begun[order]
     return float(np.triu(started[None, :] < started[:, None], 1).sum() / len(started))
 
 
 def against_draws(draws: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Predictors before sampled answers, for ``predictions.quality_of``.
+    """Pair predictions with sampled answers, as ``predictions.quality_of`` reads them.
 
     Parameters
     ----------
@@ -78,9 +77,9 @@ def against_draws(draws: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    A row per answer and predictor, of the prompts that all have. Beside them stand ``second-draw``,
-    each other answer to the same prompt, and ``other-draws``, the mean of the others: what no
-    predictor that sees the prompt alone can do much better than.
+    A row per answer and predictor, for the prompts that every predictor has. Two more series bound
+    what a predictor that sees only the prompt can do: ``second-draw``, each other answer to the
+    same prompt, and ``other-draws``, the mean of the other answers.
     """
     counts = predicted.groupby("prompt_hash")["series"].nunique()
     everywhere = counts.index[counts == counts.max()]
@@ -99,6 +98,6 @@ def against_draws(draws: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_answers(rows: pd.DataFrame, known: pd.DataFrame) -> tuple[int, int]:
-    """How many answers are, token by token, the one known of the same prompt; and of how many."""
+    """Count the answers that equal the known answer to their prompt token by token, and all."""
     answers = known.drop_duplicates("prompt_hash").set_index("prompt_hash")["answer"]
     return int((rows["prompt_hash"].map(answers) == rows["answer"]).sum()), len(rows)

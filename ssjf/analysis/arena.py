@@ -1,4 +1,4 @@
-"""The arena's board: what each order gives up at the tail for the mean, by traffic."""
+"""The arena's board: what each policy gains in the mean and loses in the tail, by traffic."""
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,10 @@ WORTH_PERCENT = 5.0  # of a gain of the mean JCT: below it there is nothing to s
 
 
 def cells(runs: pd.DataFrame, baseline: str = "fcfs", best: str = "ssjf") -> pd.DataFrame:
-    """A row per cell (workload, arrivals, slots, x: load) and order, of the means over seeds.
+    """Compare policies in each cell (workload, arrivals, slots, x: load), by means over seeds.
 
     Columns: gain (% of the baseline's mean JCT), share (% of the gain of ``best``, NaN where that
-    is below ``WORTH_PERCENT``), and p99, p999, max and slowdown: by how much (%) that is above the
-    baseline's.
+    is below ``WORTH_PERCENT``), and p99, p999, max and slowdown, each in % above the baseline's.
     """
     metrics = ["jct_mean", *TAILS.values()]
     means = runs.astype(dict.fromkeys(metrics, np.float64)).groupby([*CELL, "series"], sort=False)
@@ -28,11 +27,11 @@ def cells(runs: pd.DataFrame, baseline: str = "fcfs", best: str = "ssjf") -> pd.
 
 
 def board(cells: pd.DataFrame, p99: float = 5.0, p999: float = 10.0) -> pd.DataFrame:
-    """A row per order over the cells where ``best`` is worth it: the one that keeps most first.
+    """Rank policies over the cells with a share, by the number of cells whose tail they keep.
 
-    Columns: series, cells, share (median, least), kept99 and kept (cells whose p99 is at most so
-    many percent above the baseline's, and p99.9 too), and the worst p99, the median and the worst
-    p99.9, the worst max, and the median p99 slowdown, all as of ``cells``.
+    Columns: series, cells, share (median, least), kept99 and kept (cells whose p99 is at most
+    ``p99`` % above the baseline's; and p99.9 at most ``p999`` % too), and the worst p99, the median
+    and worst p99.9, the worst max and the median p99 slowdown, in the units of ``cells``.
     """
     worth = cells[cells["share"].notna()].assign(
         kept99=lambda each: each["p99"] <= p99,

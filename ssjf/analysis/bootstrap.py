@@ -115,11 +115,11 @@ def resampled(
     groups: ArrayLike | None = None,
     resamples: int = 1000,
 ) -> pd.DataFrame:
-    """Intervals of ``measure(rows)``, metrics of some of n requests.
+    """Estimate intervals of ``measure(rows)``, metrics of a subset of n requests.
 
-    A resample draws n of the n requests, or with ``groups``, ids of shape (n,), as many groups
-    (conversations, of any size) as there are, each with all its requests. With one group, and
-    where some resample has no finite value, low and high are NaN.
+    A resample draws n requests with replacement or, with ``groups``, ids of shape (n,), as many
+    groups (conversations, of any size) as there are, each with all its requests. With one group,
+    and where some resample has no finite value, low and high are NaN.
 
     Returns
     -------

@@ -64,7 +64,7 @@ def _quality_of(part: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
 
 
 def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
-    """Those of ``WORDS``; the classes are those that the predictor was trained on."""
+    """Metrics of ``WORDS`` by name; classes are those that the predictor was trained on."""
     lengths = [name for name in names if name in ERROR_METRICS + RANK_METRICS]
     values = quality(a["truth"], a["predicted"], lengths)
     if not {*CLASS_METRICS}.isdisjoint(names):
@@ -78,7 +78,7 @@ def _metrics(names: list[str], a: Arrays) -> dict[str, float]:
 
 
 def _arrays(part: pd.DataFrame) -> Arrays:
-    """The columns that metrics read; ``mean`` of all draws, ``low`` and ``high`` if known."""
+    """The columns that the metrics read; ``mean`` (of all draws), ``low`` and ``high`` if known."""
     draws = [name for name in part if str(name).startswith("draw_")]
     columns = {"truth": part["output_tokens"], "predicted": part["predicted_tokens"]}
     columns |= {name: part[name] for name in ("true_class", "predicted_class") if name in part}

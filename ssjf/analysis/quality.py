@@ -29,10 +29,10 @@ METRICS = ERROR_METRICS + CLASS_METRICS + RANK_METRICS
 def quality(
     truth: ArrayLike, predicted: ArrayLike, names: Sequence[str] = METRICS
 ) -> dict[str, float]:
-    """Metrics of predicted lengths in tokens, shape (n,); for ranks alone, of any score.
+    """Compute metrics of predicted lengths in tokens, shape (n,); rank metrics take any score.
 
-    ``mae`` and ``rmse`` are in tokens; ``r2`` = 1 - squared error / variance of this very truth,
-    so that its mean scores 0. Those of ``class_quality`` are of lengths binned at the SSJF paper's
+    ``mae`` and ``rmse`` are in tokens; ``r2`` = 1 - squared error / variance of this truth,
+    so that predicting its mean scores 0. ``CLASS_METRICS`` bin lengths at the SSJF paper's
     thresholds. ``kendall_tau_b`` and ``spearman`` correct for ties as SciPy does. ``pairs_2x`` is
     the share of the pairs whose true lengths are at least 2x apart that the prediction orders
     rightly; a tie counts half.
@@ -96,7 +96,7 @@ def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> floa
 
 
 def noise_ceiling(draws: ArrayLike) -> float:
-    """How well a prompt-only predictor could order single answers: mean Spearman correlation.
+    """Estimate how well a prompt-only predictor could order single answers (mean Spearman's ρ).
 
     ``draws`` (n prompts, k >= 2 answers) are taken as independent draws of one model at one
     temperature; each is correlated with the mean of the other k - 1. That mean is noisy too, so
@@ -159,7 +159,7 @@ def _pairs_2x(truth: FloatArray, score: FloatArray) -> float:
 
 
 def _count_below(codes: IntArray, ends: IntArray, bounds: IntArray) -> IntArray:
-    """How many of ``codes[:ends[i]]`` are below ``bounds[i]``, for every i; codes from 0.
+    """Count, for every i, the ``codes[:ends[i]]`` (whole numbers from 0) below ``bounds[i]``.
 
     A wavelet matrix (Claude & Navarro 2012): bit by bit from the top, the codes are split into
     those with 0 and those with 1, and each range follows the bit of its bound.

@@ -1,8 +1,8 @@
-"""What requests to servers took, with intervals, against ``vllm serve`` on the same requests.
+"""Latencies of requests to servers, with intervals, compared with plain ``vllm serve``.
 
 ``rows`` are those of ``bench_client.measured`` with the columns ``workload`` (the load, in words)
-and ``series``. All comparisons are paired. Intervals are over seeds, all requests of a drawn seed
-together (requests of one run share a queue); where there is one seed only, over its requests.
+and ``series``. All comparisons are paired. Bootstrap intervals resample seeds with all their
+requests (requests of one run share a queue), or requests where there is only one seed.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ssjf.analysis.estimates import in_words, with_interval
 from ssjf.request import FloatArray
 
 PLAIN = "fcfs"
-IN_ORDER = "served-fcfs"  # `ssjf serve` that keeps the order of arrival: it only costs
+IN_ORDER = "served-fcfs"  # `ssjf serve` in order of arrival: overhead and no gain
 LABELS = {
     PLAIN: "vllm serve",
     IN_ORDER: "ssjf serve, policy fcfs",
@@ -69,9 +69,9 @@ def _estimate(part: pd.DataFrame, metric: str) -> Estimate:
 
 
 def per_seed(part: pd.DataFrame) -> pd.DataFrame:
-    """Of one load and series, by seed: requests_per_second, tpot_ms, overhead_ms, predictor_ms.
+    """By seed, of one load and series: requests_per_second, tpot_ms, overhead_ms, predictor_ms.
 
-    ``tpot_ms`` is the time per output token behind the first: how fast that server ran.
+    ``tpot_ms`` is the time per output token after the first: how fast that server ran.
     """
     decoding = part["e2el_seconds"] - part["ttft_seconds"]
     part = part.assign(decoding=decoding, behind=part["output_tokens"] - 1)
@@ -85,7 +85,7 @@ def per_seed(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def reductions(rows: pd.DataFrame) -> pd.DataFrame:
-    """Percent by which each series is below ``vllm serve``; columns as of ``estimates``.
+    """Reduction (%) of each series against ``vllm serve``; columns as in ``estimates``.
 
     Metrics: those of E2EL and TTFT, and ``requests_per_second``, whose reduction is a loss.
     """
@@ -121,7 +121,7 @@ def _groups(part: pd.DataFrame) -> FloatArray | None:
 
 
 def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """A row per load and server, as text: value [low, high]; ``labels`` name the series."""
+    """Format a row per load and server as ``value [low, high]``; ``labels`` name the series."""
     cells = estimates(rows)
     cells["text"] = with_interval(cells)
     keys = ["workload", "series"]
@@ -137,8 +137,8 @@ def table(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
 
 
 def processor_share(samples: pd.DataFrame) -> Estimate:
-    """What ``ssjf serve``'s own process takes of the processor beyond ``vllm serve``'s, in percent
-    of what the latter's engine takes; from the samples of a run of each (``runs.soak``)."""
+    """Processor time of ``ssjf serve``'s API process beyond that of ``vllm serve``, in percent of
+    the latter's engine; from the samples of a run of each (``runs.soak``)."""
     taken = []
     for name in ("vllm serve", "ssjf serve"):
         part = samples[samples["series"] == name]
@@ -153,9 +153,9 @@ def processor_share(samples: pd.DataFrame) -> Estimate:
 
 
 def goals(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """What the middleware may cost (ms, %) and what it costs, with a verdict.
+    """Compare the middleware's costs (ms, %) with their goals; a row per cost, with a verdict.
 
-    Its TTFT at the client is compared with ``vllm serve``'s on the same requests. ``samples``: as
+    TTFT at the client is compared with ``vllm serve``'s on the same requests. ``samples`` are those
     of ``processor_share``.
     """
     costs = [
@@ -182,7 +182,7 @@ def goals(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(goal: float, estimate: Estimate) -> str:
-    """Whether a cost is within its goal, as far as the interval tells."""
+    """Say whether a cost meets its goal, as far as its interval decides that."""
     if np.isnan(estimate.high):
         return "not decided: there is no interval"
     if estimate.high <= goal:
@@ -191,7 +191,7 @@ def verdict(goal: float, estimate: Estimate) -> str:
 
 
 def _own(rows: pd.DataFrame, load: str) -> Estimate:
-    """The middleware's time (ms) less its predictor's, over runs of every server that has it."""
+    """The middleware's time (ms) without its predictor's, over runs of every server that has it."""
     part = rows[(rows["workload"] == load) & (rows["series"] != PLAIN)]
     runs = part.groupby(["series", "seed"])[["overhead_ms", "predictor_ms"]].first().reset_index()
     own = (runs["overhead_ms"] - runs["predictor_ms"]).to_numpy(np.float64)

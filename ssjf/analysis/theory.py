@@ -1,6 +1,6 @@
-"""What queueing theory says of one slot under Poisson arrivals (M/G/1), beside what is simulated.
+"""Queueing theory of one slot under Poisson arrivals (M/G/1), to compare with simulations.
 
-Seconds, and requests per second; the lengths are an empirical distribution's.
+Times are seconds, rates requests per second; lengths are an empirical distribution.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def priority_waits(rate: float, durations: ArrayLike, keys: ArrayLike) -> FloatA
 
 
 def fcfs_tail(rate: float, durations: ArrayLike) -> tuple[float, float]:
-    """(γ, C): first come, first served, P(JCT > t) falls off as C · exp(−γ t), t in seconds.
+    """(γ, C) of FCFS's tail: P(JCT > t) falls off as C · exp(−γ t), t in seconds.
 
     γ is the root of rate (E[exp(γ S)] − 1) = γ (Cramér and Lundberg; Asmussen, *Applied
     Probability and Queues*, XIII.5), C = E[exp(γ S)] (1 − ρ) / (rate E[S exp(γ S)] − 1).
@@ -56,7 +56,7 @@ def fcfs_tail(rate: float, durations: ArrayLike) -> tuple[float, float]:
 
 
 def durations_of(durations: ArrayLike, rate: float) -> FloatArray:
-    """Checked durations (s), whose load at so many requests per second is below 1."""
+    """Check durations (s); their load at ``rate`` requests per second must be below 1."""
     seconds = np.asarray(durations, np.float64)
     if seconds.ndim != 1 or not len(seconds) or not (np.isfinite(seconds) & (seconds > 0)).all():
         raise InputError("durations must be a list of finite times above 0")

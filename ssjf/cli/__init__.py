@@ -1,4 +1,4 @@
-"""The command line: thin, every command a few calls into the library."""
+"""The command line: every command is a few calls into the library."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What commands share: one sentence for whatever is wrong with the input, and how they print."""
+"""What commands share: errors as one sentence, and how they print."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ import click
 
 from ssjf.errors import InputError, unknown
 
-# Packages of the extra of this name.
+# Packages by extra
 _EXTRAS = {
     "train": ("lightgbm", "sklearn", "torch", "transformers", "onnx"),
     "proxy": ("onnxruntime", "tokenizers"),
@@ -24,7 +24,7 @@ _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.1 has none
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """Bad input is one sentence and exit code 2, never a traceback."""
+    """Report bad input in one sentence with exit code 2, never a traceback."""
     try:
         yield
     except _HELP:
@@ -35,7 +35,7 @@ def _one_sentence() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    """What a reader needs of an error; raises it again where it is none of theirs."""
+    """Return an error's sentence for the user; raise any other error again."""
     if isinstance(error, click.UsageError):
         return error.format_message().rstrip(".")
     if isinstance(error, OSError):
@@ -43,16 +43,16 @@ def _sentence(error: Exception) -> str:
             raise error
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError):
-        if not error.name or error.name.partition(".")[0] == "ssjf":
+        package = (error.name or "ssjf").partition(".")[0]
+        if package == "ssjf":
             raise error
-        package = error.name.partition(".")[0]
         extra = next((e for e, packages in _EXTRAS.items() if package in packages), "notebooks")
         return f"this needs the package {error.name}; run pip install 'ssjf[{extra}]'"
     return str(error)
 
 
 class Group(click.Group):
-    """A group whose every complaint is one sentence; its own groups are of its kind."""
+    """A group that reports every error in one sentence, as do the groups in it."""
 
     group_class = type
 
@@ -71,19 +71,19 @@ class Group(click.Group):
 
 
 def print_json(value: Any) -> None:
-    """As JSON, indented."""
+    """Print a value as indented JSON."""
     click.echo(json.dumps(_finite(value), indent=1, default=str))
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for what is not a number."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(each) for each in value]
+        return [*map(_finite, value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(frame: Any) -> None:
-    """A frame as text, four digits a number."""
+    """Print a frame as text, with four digits a number."""
     click.echo(frame.to_string(index=False, float_format=lambda v: f"{v:,.4g}"))

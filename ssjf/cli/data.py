@@ -20,9 +20,9 @@ def data_list(as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
-    for each in records:
-        click.echo(f"{each['name']}: {each['kind']}, {each['licence']}; "
-                   f"{each['path'] or 'not here: ' + str(each['url'])}")  # fmt: skip
+    for record in records:
+        place = record["path"] or f"not here: {record['url']}"
+        click.echo(f"{record['name']}: {record['kind']}, {record['licence']}; {place}")
 
 
 @data.command("get")

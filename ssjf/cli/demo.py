@@ -13,7 +13,6 @@ SLOTS, ROWS = 4, 40
 DECODING = {"most_tokens": 192, "temperature": 0.0, "repetition_penalty": 1.1}
 METRICS = {"jct_mean": "mean JCT (s)", "jct_p99": "p99 (s)", "jct_max": "max (s)",
            "ttft_mean": "mean TTFT (s)"}  # fmt: skip
-STAMPS = ("arrived_at", "scheduled_at", "finished_at")
 
 
 @click.command()
@@ -55,7 +54,7 @@ def demo(out: Path | None, requests: int, source: str | None, model: str, seed: 
 
 
 def summary(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """A row per policy: JCT and TTFT (s), tokens, makespan (s)."""
+    """Return a row per policy: JCT and TTFT (s), tokens, makespan (s)."""
     from ssjf.analysis.answers import per_run
 
     table = per_run(rows.assign(series=rows["policy"], seed=0, run=0), []).set_index("series")
@@ -66,7 +65,7 @@ def summary(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def sentence(table: "pd.DataFrame", rows: "pd.DataFrame") -> str:
-    """What it shows, by the makespan so that a machine whose speed changed does not count."""
+    """Describe the gain by JCT over makespan, so that the machine's changing speed cancels out."""
     shares = table["mean JCT (s)"] / table["makespan (s)"]
     change = 100 * (shares["ssjf"] / shares["fcfs"] - 1)
     answers = [part["answer"].tolist() for _, part in rows.groupby("policy", sort=False)]
@@ -87,8 +86,8 @@ def _draw(rows: "pd.DataFrame", path: Path) -> None:
     orders = [*rows.groupby("policy", sort=False)]
     fig, axes = plt.subplots(1, len(orders), figsize=(9, 4), sharex=True, sharey=True)
     for ax, (policy, part) in zip(axes, orders, strict=True):
-        arrived, scheduled, finished = (part[name].to_numpy() for name in STAMPS)
-        drawing.gantt(ax, arrived, scheduled, finished, style.look(str(policy))["color"])
+        color = style.look(str(policy))["color"]
+        drawing.gantt(ax, part["arrived_at"], part["scheduled_at"], part["finished_at"], color)
         jct = (part["finished_at"] - part["arrived_at"]).mean()
         ax.set(title=f"{str(policy).upper()}: mean JCT {jct:.1f} s", xlabel="time (s)")
     axes[0].set(ylabel="request, in order of arrival")

@@ -13,7 +13,7 @@ from ssjf.errors import InputError
 if TYPE_CHECKING:
     from ssjf.proxy.base import Proxy
 
-BATCH = 256  # prompts that are predicted at once
+BATCH = 256  # prompts predicted at once
 
 
 @click.command()
@@ -50,12 +50,12 @@ def predict(proxy_name: str, source: str, as_json: bool) -> None:
     from ssjf.proxy import io as proxy_folder
 
     proxy = proxy_folder.load(proxy_name)
-    for each in predictions(proxy, read_prompts(source)):
-        click.echo(json.dumps(each) if as_json else f"{each['predicted_tokens']:g}")
+    for row in predictions(proxy, read_prompts(source)):
+        click.echo(json.dumps(row) if as_json else f"{row['predicted_tokens']:g}")
 
 
 def predictions(proxy: "Proxy", prompts: list[str]) -> Iterator[dict[str, Any]]:
-    """One object per prompt, in order: predicted_tokens, and quantiles by level."""
+    """Yield an object per prompt, in order: predicted_tokens, and quantiles by level."""
     for start in range(0, len(prompts), BATCH):
         predicted = proxy.predict(prompts[start : start + BATCH])
         for tokens, quantiles in zip(predicted.tokens, predicted.quantiles, strict=True):
@@ -67,7 +67,7 @@ def predictions(proxy: "Proxy", prompts: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def read_prompts(source: str) -> list[str]:
-    """The column ``prompt`` of a file, or of JSON lines from standard input (``-``)."""
+    """Read the column ``prompt`` of a file, or of JSON lines from standard input (``-``)."""
     import numpy as np
 
     from ssjf.workload.tables import json_lines, read_columns, refuse

@@ -12,7 +12,8 @@ from ssjf.errors import InputError
 if TYPE_CHECKING:  # pydantic takes long to import
     from ssjf.serving.options import ServeOptions
 
-# As it was before the command line limited the threads of this process
+# The environment before the command line limited the threads of this process: those of a server are
+# its user's matter
 ENVIRONMENT = dict(os.environ)
 OF_VLLM = ("VLLM_", "HF_", "OMP_", "NCCL_", "TORCH_", "PYTORCH_")
 NEEDED = "replicas"
@@ -27,7 +28,7 @@ OPTIONS: dict[str, tuple[type, str, str]] = {
 
 
 def replica_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options above."""
+    """Give a command the options above."""
     for name, (kind, metavar, text) in reversed(OPTIONS.items()):
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, name, type=kind, metavar=metavar, help=text)(command)
@@ -35,9 +36,9 @@ def replica_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def taken(own: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options above that were given, taken out of all."""
-    found = {name: own.pop(name) for name in OPTIONS}
-    given = {name: value for name, value in found.items() if value is not None}
+    """Remove the options above from all options; return those that were given."""
+    values = {name: own.pop(name) for name in OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
     if given and NEEDED not in given:
         raise InputError(f"--{next(iter(given)).replace('_', '-')} needs --{NEEDED}")
     return given
@@ -47,7 +48,7 @@ def serve_replicas(
     model: str, vllm_options: Sequence[str], chosen: "ServeOptions", *, ray: str = "",
     autoscaling: str | None = None, gpus: float | None = None, **given: Any,
 ) -> None:  # fmt: skip
-    """Serve until an interrupt; InputError for whatever is wrong with the input."""
+    """Serve until an interrupt; InputError for bad input."""
     from ssjf.config import validated
     from ssjf.experiments.ray_grid import connected
     from ssjf.serving import predictor

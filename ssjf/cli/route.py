@@ -1,7 +1,6 @@
 """``ssjf route``: the middleware as a reverse proxy before servers that run."""
 
 import asyncio
-import socket
 from contextlib import closing
 
 import click
@@ -28,25 +27,15 @@ def route(upstreams: tuple[str, ...], host: str, port: int, slots: int, wait_sec
     """
     import uvicorn
 
-    from ssjf.errors import InputError
     from ssjf.serving import predictor
     from ssjf.serving.middleware import Middleware
     from ssjf.serving.options import ServeOptions
-    from ssjf.serving.replicas.route import Route, check
+    from ssjf.serving.replicas.route import Route, check, listening
 
     chosen = ServeOptions.from_environment(ENVIRONMENT | variables(own))
     asyncio.run(check(upstreams))
-    loaded = predictor.load(chosen)
-    if loaded.learner.tuner is not None:
-        loaded.learner.tuner.slots = slots
-    app = Middleware(Route(upstreams, wait_seconds), chosen, loaded)
-    # Of TCP by name: asyncio sends at once, without Nagle's delay, where it is said
-    with closing(socket.socket(proto=socket.IPPROTO_TCP)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise InputError(f"port {port} of {host} is not to be had ({error.strerror})") from None
-        click.echo(f"http://{host}:{listening.getsockname()[1]} before {', '.join(upstreams)}")
+    app = Middleware(Route(upstreams, wait_seconds), chosen, predictor.load(chosen, slots))
+    with closing(listening(host, port)) as socket:
+        click.echo(f"http://{host}:{socket.getsockname()[1]} before {', '.join(upstreams)}")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        server.run(sockets=[listening])
+        server.run(sockets=[socket])

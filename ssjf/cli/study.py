@@ -1,4 +1,4 @@
-"""Runs, notebooks, claims and the report."""
+"""The commands of runs, notebooks, claims and the report."""
 
 import json
 import os
@@ -68,12 +68,11 @@ def arena(policies: str, workload: str, arrivals: str, seeds: int | None, jobs: 
     from ssjf.experiments import runner
     from ssjf.experiments.runs.arena import entries, standing
 
-    names = [each.strip() for each in policies.split(",") if each.strip()]
+    names = [name.strip() for name in policies.split(",") if name.strip()]
     chosen = entries(names, workload, arrivals, seeds)
     runs = standing(workload, arrivals, seeds)
     if names:
-        entered = runner.enter(chosen, jobs)
-        runs = pd.concat([runs, entered], ignore_index=True)
+        runs = pd.concat([runs, runner.enter(chosen, jobs)], ignore_index=True)
     table = board(cells(runs)).round(1)
     if as_json:
         print_json(json.loads(table.to_json(orient="records")))
@@ -146,7 +145,7 @@ def notebook(name: str, given: tuple[str, ...], out: Path | None) -> None:
     from ssjf.report import notebooks
 
     moved = {}
-    if out is not None:  # what it reads stays where it is
+    if out is not None:  # it still reads where it did
         moved = {"SSJF_RAW": str(paths.raw().resolve()), "SSJF_RESULTS": str(out.resolve())}
     with patch.dict(os.environ, moved):
         done = notebooks.run(name, notebooks.parse(given))
@@ -161,7 +160,7 @@ def report(jobs: int, pages_only: bool, repository: str | None) -> None:
     """Level A: run every notebook, judge every claim, write the report."""
     from ssjf.report import claims, notebooks, page, readme, site
 
-    site.launchers(repository or "", "")  # a bad address is told before the notebooks run
+    site.launchers(repository or "", "")  # reports a bad address before the notebooks run
     if pages_only:
         click.echo(f"report: {page.build(address=repository)}")
         return

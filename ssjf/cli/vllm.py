@@ -1,4 +1,4 @@
-"""``ssjf serve``, ``ssjf model make`` and ``ssjf calibrate``: what runs on vLLM."""
+"""``ssjf serve``, ``ssjf model`` and ``ssjf calibrate``: the commands for vLLM."""
 
 import os
 import shlex
@@ -8,25 +8,22 @@ from typing import get_args
 import click
 
 from ssjf.cli.common import Group
-from ssjf.cli.replicas import replica_options, serve_replicas, taken
+from ssjf.cli.replicas import ENVIRONMENT, replica_options, serve_replicas, taken
 from ssjf.config import SERVE_PREFIX
 from ssjf.errors import InputError
 
-# As it was before the command line limited the threads of this process: those of the server are
-# its user's matter.
-ENVIRONMENT = dict(os.environ)
 FLAGS = {"log_level": "--ssjf-log-level"}  # vLLM has a --log-level of its own
 
 
 def serve_options() -> list[click.Parameter]:
-    """One option for each of ``ServeOptions``; texts, which are checked there."""
+    """Return an option for each of ``ServeOptions``: text, which is checked there."""
     from ssjf.serving.options import ServeOptions
 
     options: list[click.Parameter] = []
     for name, field in ServeOptions.model_fields.items():
         flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
         text = f"{field.description}  [default: {field.default or 'none'}]"
-        choices = [each for each in get_args(field.annotation) if isinstance(each, str)]
+        choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
         options.append(click.Option([flag, name], metavar="|".join(choices) or "VALUE", help=text))
     return options
 
@@ -80,7 +77,7 @@ def serve(model: str, vllm_options: tuple[str, ...], dry_run: bool, check_only: 
 
 
 def variables(own: dict[str, str | None]) -> dict[str, str]:
-    """Options that were given as variables of the server's process."""
+    """Return the options that were given, as variables of the server's process."""
     return {SERVE_PREFIX + name.upper(): text for name, text in own.items() if text is not None}
 
 

@@ -1,4 +1,4 @@
-"""What is compared: typed specifications, the runner, the store of raw runs.
+"""Experiments: typed specifications, the runner, the store of raw runs.
 
     >>> from ssjf import experiments
     >>> runs = experiments.rows("rate-sweep")

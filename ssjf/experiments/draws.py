@@ -1,10 +1,10 @@
-"""Workloads drawn from data: lengths, predictions and arrivals of many small runs, no text.
+"""Workloads drawn from data sets: arrivals, lengths and predictions, without text.
 
 A draw is a table with columns ``x`` (the swept value), ``seed``, ``run``, ``arrived_at`` (or
-``gap_seconds``, the time since the arrival before), ``output_tokens`` and one per predictor
-(``cls3``, ``cls5``, ``predicted_tokens``). It is made once from the data set and committed under
-``results/workloads``, named by the hash of its options, so that every run can be simulated
-again without the data.
+``gap_seconds``, the time since the previous arrival), ``output_tokens`` and one per predictor
+(``cls3``, ``cls5``, ``predicted_tokens``). It is made once from a data set and committed under
+``results/workloads``, named by the hash of its options, so that every run can be simulated again
+without the data.
 """
 
 import json
@@ -30,9 +30,9 @@ PROMPTED = {"alpaca-davinci": "alpaca-vicuna", "sharegpt": "sharegpt"}
 
 
 def draw(options: Options) -> pd.DataFrame:
-    """The draw of these options: from the committed files, else made from the data and written.
+    """Read a draw from the committed files, or make it from the data and write it.
 
-    Each seed has a file of its own, which experiments with more or fewer seeds share.
+    Each seed has its own file, which experiments with more or fewer seeds share.
     """
     if "seeds" in options:
         rest = {key: value for key, value in options.items() if key != "seeds"}
@@ -58,12 +58,12 @@ def _live(options: str) -> pd.DataFrame:
 
 
 def draw_path(options: Options) -> Path:
-    """Where a draw lies; its name tells the kind, its hash the rest."""
+    """The file of a draw, named by its kind and the hash of its options."""
     return paths.workloads() / f"{options['draw']}-{digest(options)}.parquet"
 
 
 def make(options: Options) -> pd.DataFrame:
-    """Make a draw from the data sets (InputError where they are not on this machine)."""
+    """Make a draw from the data sets; InputError if they are not on this machine."""
     kind = options["draw"]
     if kind not in KINDS:
         raise unknown("draw", kind, KINDS)
@@ -71,16 +71,16 @@ def make(options: Options) -> pd.DataFrame:
 
 
 def _prompted(of: list[str], label: str) -> pd.DataFrame:
-    """What proxies predicted of a data set's test split, and the tokens of its prompts."""
+    """Predictions of proxies for a data set's test split, with prompt lengths in tokens."""
     pool = pools.predicted(of, label=label)
     counted = draw({"draw": "prompt-tokens", "data": PROMPTED[label]})
     counted = counted.drop_duplicates("prompt_hash").set_index("prompt_hash")["prompt_tokens"]
-    hashes = pool["prompt_hash"].str.rpartition("-")[2]  # a turn is named by its conversation too
+    hashes = pool["prompt_hash"].str.rpartition("-")[2]  # a turn's key begins with its conversation
     return pool.assign(prompt_tokens=hashes.map(counted)).dropna(subset="prompt_tokens")
 
 
 def _mixed(of: list[Options], shares: list[float], requests: int, seed: int) -> pd.DataFrame:
-    """Lengths drawn from several pools, of each so large a share."""
+    """Lengths drawn from several pools with the given shares."""
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(of), requests, p=shares)
     lengths = [rng.choice(draw(each)["output_tokens"].to_numpy(), requests) for each in of]
@@ -89,7 +89,7 @@ def _mixed(of: list[Options], shares: list[float], requests: int, seed: int) -> 
 
 
 def _predicted_sweep(pool: Options, **sweep: Any) -> pd.DataFrame:
-    """The rate sweep over a pool of predicted requests, drawn as the authors draw theirs."""
+    """The authors' rate sweep over a pool of predicted requests."""
     requests = draw(pool).drop(columns=["x", "seed", "run", "arrived_at", "prompt_hash"])
     return sweep_draws.rate_sweep(**sweep, pool=requests)
 
@@ -110,15 +110,15 @@ KINDS: dict[str, Callable[..., pd.DataFrame]] = {
     "predicted-sweep": _predicted_sweep,
 }
 LIVE = ("predicted", "predicted-sweep", "prompted", "log-normal", "mixed")
-"""Draws that are not stored: they are made of committed raw runs, or of nothing but a seed."""
+"""Draws that are not stored, because they need only committed raw runs or a seed."""
 NOT_PREDICTED = ("x", "seed", "run", "arrived_at", "gap_seconds", "output_tokens", "prompt_tokens",
                  "prompt_hash")  # fmt: skip
 
 
 def to_requests(table: pd.DataFrame) -> Requests:
-    """Rows of a draw as a workload (without ``prompt_tokens``, as in the published model: 1).
+    """Turn rows of a draw into a workload (prompts of 1 token if the draw has none).
 
-    Of a draw of gaps all come at 0: whoever serves them sums the gaps (see ``small_runs``).
+    For a draw of gaps all arrivals are 0; the caller sums the gaps (see ``small_runs``).
     """
     output = table["output_tokens"].to_numpy(np.int64)
     ones = np.ones_like(output)
@@ -130,7 +130,7 @@ def to_requests(table: pd.DataFrame) -> Requests:
 
 
 def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests, np.ndarray]]:
-    """The runs of a draw: (x, seed, run, requests, when they come: arrivals or gaps as drawn)."""
+    """Yield the runs of a draw: (x, seed, run, requests, arrival times or gaps as drawn)."""
     keys = table[["x", "seed", "run"]].to_numpy()
     everything = to_requests(table)
     times = table["gap_seconds" if "gap_seconds" in table else "arrived_at"].to_numpy(np.float64)
@@ -142,12 +142,12 @@ def small_runs(table: pd.DataFrame) -> Iterator[tuple[float, int, int, Requests,
 
 
 def pool_of(name: str) -> Requests:
-    """The requests (with their predictions) that an experiment draws from."""
+    """The pool of requests, with predictions, that an experiment draws from."""
     return to_requests(draw(experiment(name).workload["pool"]))
 
 
 def agreement(name: str) -> pd.Series:
-    """Kendall's τ-b of every predictor of an experiment with the truth, by series."""
+    """Kendall's τ-b between each predictor of an experiment and the truth, by series."""
     from scipy.stats import kendalltau
 
     pool, taus = pool_of(name), {"sjf": 1.0}
@@ -162,8 +162,8 @@ def agreement(name: str) -> pd.Series:
 def authors_predictions(column: str, rows: int | None = None) -> pd.DataFrame:
     """The SSJF authors' published predictions (``cls3`` or ``cls5``) on their own test split.
 
-    Rows per prompt as a training's (the first ``rows`` of 85,482), a class decoded to the mean
-    true length of its members.
+    A row per prompt, with the columns of a training run (the first ``rows`` of 85,482); a class is
+    decoded to the mean true length of its members.
     """
     pool = draw({"draw": "length-pool", "requests": 100_000, "seed": 42}).iloc[:rows]
     thresholds = PAPER_THRESHOLDS if column == "cls5" else PAPER_THRESHOLDS[1::2]

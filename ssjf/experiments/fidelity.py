@@ -1,4 +1,4 @@
-"""From vLLM's steps to a step-time profile, and runs measured on vLLM beside the same simulated."""
+"""Fits a step-time profile to vLLM's steps, and compares runs on vLLM with simulated ones."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ REDUCTIONS = {"jct_mean": "mean JCT", "jct_p99": "p99 JCT"}
 
 
 def calibrate(name: str, out: Path | None = None) -> str:
-    """Record steps (once; they are a raw run) and write the profile; its errors, in words."""
+    """Record steps of a deployment (one raw run), write its profile, and describe its errors."""
     known = deployment(name).name
     out = out or Path(f"{known}.toml")
     if out.suffix != ".toml":
@@ -50,9 +50,9 @@ def calibrate(name: str, out: Path | None = None) -> str:
 
 
 def runs(*names: str, deployment: str | None = None) -> pd.DataFrame:
-    """A row per run and seed of measured experiments, both engines: keys and ``METRICS``.
+    """Read measured experiments: a row per run, seed and engine with keys and ``METRICS`` (s).
 
-    Times in s. What an experiment keeps the same for all its runs is a column too.
+    Settings shared by all runs of an experiment are columns too.
     """
     parts = [_runs(name, deployment) for name in names]
     return pd.concat(parts, ignore_index=True)
@@ -91,10 +91,10 @@ def gains(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each measured run beside its simulated twin, a row per metric of ``REDUCTIONS``.
+    """Pair each measured run with its simulated twin, a row per metric of ``REDUCTIONS``.
 
-    Columns of ``KEYS`` but engine and run_id, metric, measured, simulated (s), error: simulated
-    over measured less 1.
+    Columns: ``KEYS`` without engine and run_id, metric, measured and simulated (s), and error
+    (simulated / measured - 1).
     """
     keys = [key for key in KEYS if key in runs and key not in ("engine", "run_id")]
     long = runs.melt([*keys, "engine"], list(REDUCTIONS), "metric")
@@ -106,11 +106,11 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_equal_speed(runs: pd.DataFrame) -> pd.DataFrame:
-    """``pairs``, the measured runs simulated anew at the speed that the machine had in each.
+    """As ``pairs``, but with each run simulated again at the speed that the machine had then.
 
-    Speed is one factor a run: measured over simulated mean time per output token, by which all of
-    the profile's times are multiplied (column ``speed``). What remains is not the machine's. Not
-    for runs that preempt: there the time between tokens is waiting, too.
+    Speed is one factor per run (column ``speed``): measured over simulated mean TPOT, by which all
+    times of the profile are multiplied. The remaining error is not due to the machine's speed. Not
+    for runs with preemption, where TPOT includes waiting.
     """
     specs = [spec for name in runs["experiment"].unique() for spec in experiment(name).specs()]
     steady = [spec for spec in specs if isinstance(spec, SteadyRun)]
@@ -134,7 +134,7 @@ def _twin(spec: SteadyRun) -> str:
 
 
 def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
-    """Metrics of ``REDUCTIONS`` of one seed of a run, every step so many times as long."""
+    """Simulate one seed of a run with all step times multiplied by ``speed``."""
     given = profile(spec.profile)
     model = replace(given, **{name: getattr(given, name) * speed for name in COEFFICIENTS})
     requests, server, predicted = open_loop(spec, seed)
@@ -145,7 +145,7 @@ def _simulated(spec: SteadyRun, seed: int, speed: float) -> dict[str, float]:
 
 
 def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Error of the simulator in percent: mean, of which the interval is, and of single runs.
+    """Error of the simulator (%): its mean, with an interval, and that of single runs.
 
     Columns ``by``, metric, runs, mean (%), low, high (bootstrap over runs), median of the
     absolute error of one run (%), largest (%).
@@ -163,7 +163,7 @@ def errors(paired: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def conditions(runs: pd.DataFrame) -> pd.Series:
-    """What sets a run apart, in words."""
+    """Describe the conditions of each run as text."""
     words = runs["slots"].map("{:.0f} slots".format)
     words = words.where(runs["workload"] == "Poisson", runs["workload"])
     words = words.where(runs["experiment"] != "vllm-predictors", words + ", predictors")
@@ -171,7 +171,7 @@ def conditions(runs: pd.DataFrame) -> pd.Series:
 
 
 def devices(names: Sequence[str]) -> pd.DataFrame:
-    """What was measured on each deployment, and with which command what was not."""
+    """List what was measured on each deployment, and the command that measures the rest."""
     return pd.DataFrame([_device(name) for name in names])
 
 

@@ -1,4 +1,4 @@
-"""Experiments are data: tables of TOML files in ``grids/`` that expand to specifications."""
+"""Experiments: tables of TOML files in ``grids/`` that expand to specifications."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +16,16 @@ from ssjf.experiments import store
 from ssjf.experiments.specs import Run, spec_of
 
 KEYS = ("title", "protocol", "workload", "series")
-"""What every experiment's table has, besides ``grid`` and what all its runs share."""
+"""Keys of every experiment's table, besides ``grid`` and settings shared by all its runs."""
 NAMED_BY_ENGINE = ("all", "trainings", "measurements", "answers")
-"""Names for the runs of several experiments (``runner.GROUPS``)."""
+"""Names of groups of runs across experiments (``runner.GROUPS``)."""
 WORKLOAD_KEYS = {"label": "workload", "round": "round"}
-"""Keys of a workload that only name it, and the columns of rows that they become."""
+"""Keys of a workload that only name it, and the columns that they become."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table of a grid file: what it is about, and what its runs share and sweep.
+    """One table of a grid file: its title, and the settings that its runs share and sweep.
 
     ``where`` names file and table in an error.
     """
@@ -44,9 +44,8 @@ class Experiment:
 
         Parameters
         ----------
-        seeds: how many seeds a run repeats, instead of the experiment's number.
-        deployment: what a measured experiment runs on instead of its own (the step-time profile
-            of the same name goes with it).
+        seeds: number of seeds per run, instead of the experiment's own.
+        deployment: deployment to use instead of the experiment's own; a profile changes with it.
 
         Raises
         ------
@@ -71,7 +70,7 @@ class Experiment:
         return specs
 
     def _with_seeds(self, workload: dict[str, Any], seeds: int | None) -> dict[str, Any]:
-        """``seeds = {first, count}`` in a workload becomes a list."""
+        """Expand ``seeds = {first, count}`` of a workload to a list."""
         given = workload.get("seeds")
         if not isinstance(given, dict):
             return workload
@@ -85,18 +84,18 @@ class Experiment:
 
 @cache
 def experiments() -> dict[str, Experiment]:
-    """All experiments of the package, by name."""
+    """The experiments of the package, by name."""
     folder = Path(str(resources.files("ssjf.experiments"))) / "grids"
     tables = (each for file in sorted(folder.glob("*.toml")) for each in read(file))
     return {each.name: each for each in sorted(tables, key=lambda each: each.name)}
 
 
 def read(path: Path) -> list[Experiment]:
-    """The experiments of a TOML file, each checked run by run.
+    """Read the experiments of a TOML file and check each of their runs.
 
     Raises
     ------
-    InputError: for what is missing or not allowed, naming file, experiment and key.
+    InputError: for a missing or forbidden key or value, naming file, experiment and key.
     """
     experiments = []
     for name, table in read_toml("grid", path).items():
@@ -122,10 +121,10 @@ def experiment(name: str) -> Experiment:
 def rows(
     name: str, keep: Callable[[Any], bool] | None = None, deployment: str | None = None
 ) -> pd.DataFrame:
-    """All rows of an experiment, its runs' keys as columns beside ``run_id``.
+    """Read all rows of an experiment.
 
-    Columns: the rows' own (x, seed, run, metrics or time stamps), ``series``, and every key of
-    the grid. ``keep`` selects runs by their specification; ``deployment`` as in ``specs``.
+    Columns: those of the rows (x, seed, run, metrics or time stamps), ``run_id``, ``series``, and
+    every key of the grid. ``keep`` selects runs by specification; ``deployment`` as in ``specs``.
     """
     specs = experiment(name).specs(deployment=deployment)
     specs = [spec for spec in specs if keep is None or keep(spec)]

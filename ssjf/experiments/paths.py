@@ -1,8 +1,8 @@
-"""Where everything lies, from the repository root, and where a result was made.
+"""Paths below the repository root, and the provenance of results.
 
 The root is ``$SSJF_ROOT`` or the nearest folder at or above the working directory that
-holds ``papers/`` and ``notebooks/`` (JupyterLab starts in ``notebooks/``, papermill in the
-root), else the working directory.
+contains ``papers/`` and ``notebooks/`` (JupyterLab starts in ``notebooks/``, papermill in the
+root), or else the working directory.
 """
 
 import os
@@ -28,40 +28,40 @@ def root() -> Path:
 
 
 def results() -> Path:
-    """Everything the package writes; ``$SSJF_RESULTS`` moves it.
+    """Folder of everything the package writes, or ``$SSJF_RESULTS``.
 
-    Committed: figures, tables, claims.csv; not: executed, report, and the trained proxies.
+    Figures, tables and claims.csv are committed; executed, report and trained proxies are not.
     """
     return Path(os.environ.get("SSJF_RESULTS") or root() / "results")
 
 
 def raw() -> Path:
-    """Committed raw runs: parquet + spec.json + env.json per run; ``$SSJF_RAW`` moves them."""
+    """Folder of the raw runs, each parquet + spec.json + env.json, or ``$SSJF_RAW``."""
     return Path(os.environ.get("SSJF_RAW") or results() / "raw")
 
 
 def workloads() -> Path:
-    """Committed draws of lengths and predictions (no text) that runs were made from.
+    """Folder of the committed draws of lengths and predictions that runs were made from.
 
-    They stay in the repository when ``$SSJF_RESULTS`` moves what is written.
+    ``$SSJF_RESULTS`` does not move it.
     """
     return Path(os.environ.get("SSJF_WORKLOADS") or root() / "results" / "workloads")
 
 
 def notebooks() -> Path:
-    """The notebooks, one per figure or table."""
+    """Folder of the notebooks."""
     return root() / "notebooks"
 
 
 def papers() -> Path:
-    """Each paper as data."""
+    """Folder of the papers' claims."""
     return root() / "papers"
 
 
 def made_with() -> dict[str, Any]:
-    """The commit of the repository (None where unknown), and versions."""
+    """The commit of the repository (None if unknown) and versions."""
     commit = _git("rev-parse", "HEAD")
-    # Results are what is being written: they must not make the code that writes them dirty.
+    # Results are being written now: they must not make the code count as dirty.
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
     versions = {name: _version(name) for name in ("numpy", "matplotlib", "ssjf")}
     dirty = bool(changes) if commit else None
@@ -70,7 +70,7 @@ def made_with() -> dict[str, Any]:
 
 @cache
 def environment() -> dict[str, Any]:
-    """Where a run was made: commit, versions, hardware (of this process)."""
+    """The environment of a run in this process: commit, versions, hardware."""
     return made_with() | {
         "platform": platform.platform(),
         "processor": hardware.processor(),

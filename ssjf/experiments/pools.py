@@ -1,6 +1,6 @@
-"""Pools of requests with true lengths and what proxies predict: a row per prompt, no text.
+"""Pools of requests with true and predicted lengths: a row per prompt, without text.
 
-Those of trainings come from raw runs alone, so that scheduling with any proxy needs neither the
+Pools of trained proxies come from raw runs, so that scheduling with any proxy needs neither the
 texts nor the proxy.
 """
 
@@ -14,18 +14,18 @@ from ssjf.proxy import io as proxy_folder
 from ssjf.workload import synthetic
 from ssjf.workload.texts import load_texts, prompt_hash
 
-DRAWN = "draw_"  # columns of the lengths of further answers to the same prompt
+DRAWN = "draw_"  # prefix of columns with lengths of further answers to the same prompt
 LONGEST_PROMPT = 512
 
 
 def predicted(
     of: list[str], seed: int = 0, label: str | None = None, turn: int | None = None
 ) -> pd.DataFrame:
-    """One row per prompt that every series of the experiments ``of`` predicted.
+    """Read a row per prompt that every series of the experiments ``of`` predicted.
 
-    Columns x, seed, run, arrived_at (0), prompt_hash, output_tokens, one per series (tokens),
-    and, where there are several draws of an answer, ``draw_1``… and their mean ``other_draws``.
-    ``label`` and ``turn`` keep a workload and a round of conversation.
+    Columns: x, seed, run, arrived_at (0), prompt_hash, output_tokens, one per series (tokens) and,
+    if there are several answers per prompt, ``draw_1``… and their mean ``other_draws``. ``label``
+    and ``turn`` select a workload and a round of conversation.
     """
     pool, *others = (_wide(name, seed, label, turn) for name in of)
     for other in others:
@@ -40,7 +40,7 @@ def predicted(
 
 
 def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataFrame:
-    """A row per prompt: output_tokens, its further draws, and what each series predicted."""
+    """A row per prompt: output_tokens, its further draws, and each series' prediction."""
     stored = rows(name, lambda spec: getattr(spec, "seed", 0) == seed)
     stored = stored if label is None else stored[stored["workload"] == label]
     stored = stored if turn is None else stored[stored["turn"] == turn]
@@ -48,7 +48,7 @@ def _wide(name: str, seed: int, label: str | None, turn: int | None) -> pd.DataF
         raise InputError(f"experiment {name} has no rows of {label}, turn {turn}")
     key, conversation = stored["prompt_hash"], stored["conversation"]
     if not conversation.eq(key).all():
-        # A turn is named by its conversation too: people open with the same words.
+        # Add the conversation to the key of a turn: different people use the same words.
         key = conversation + "-" + stored["turn"].astype(str) + "-" + key
     stored = stored.assign(key=key)
     truth = stored.groupby("key", sort=True)[["output_tokens", *_drawn(stored)]].first()
@@ -61,7 +61,7 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
 
 
 def prompt_tokens(data: str) -> pd.DataFrame:
-    """Tokens of the prompts of a test split, by MiniLM's word pieces, beside their hashes."""
+    """Count the prompt tokens (MiniLM's word pieces) of a test split, with the prompts' hashes."""
     from tokenizers import Tokenizer
 
     from ssjf.proxy.encoder.network import backbone
@@ -76,13 +76,13 @@ def prompt_tokens(data: str) -> pd.DataFrame:
 
 
 def log_normal(mean, sigma, most, requests, seed) -> pd.DataFrame:
-    """Made-up lengths, log-normal with so many tokens in the mean, ``most`` at most."""
+    """Synthetic log-normal lengths with the given mean (tokens), at most ``most``."""
     output = synthetic.lognormal(requests, mean, sigma, np.random.default_rng(seed), high=most)
     return part(pd.DataFrame({"output_tokens": output}), slice(None), np.zeros(requests))
 
 
 def proxy_test(proxy: str, data: str, column: str) -> pd.DataFrame:
-    """A proxy's predictions on the test split of a text data set."""
+    """Predictions of a proxy for the test split of a text data set."""
     texts = load_texts(data, label=column).split("test")
     pool = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Runs as tasks on Ray: made where a core is free, sent home, so that no disk need be shared."""
+"""Runs as Ray tasks, one per free core; rows return to the driver, so no shared disk is needed."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from ssjf.experiments.paths import environment
 from ssjf.experiments.specs import Run
 
 RETRIES = 3
-"""How often a run whose worker was killed starts anew."""
+"""How often a run whose worker was killed is restarted."""
 KNOCK_SECONDS = 10
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,16 +28,16 @@ _ONE_TRY = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # 20 of 40 s each, by default
 
 @contextmanager
 def connected(address: str, cores: int, gpu: bool = False) -> Iterator[None]:
-    """A Ray cluster for the block; a local one starts and ends with it.
+    """Connect to a Ray cluster for the block; a local cluster starts and ends with it.
 
     Parameters
     ----------
     address: of the cluster; if empty, ``$RAY_ADDRESS``, or else a local cluster of ``cores``.
-    gpu: whether a run needs one.
+    gpu: does a run need one?
 
     Raises
     ------
-    InputError: where no cluster answers, or none of its nodes has the GPU that is needed.
+    InputError: if no cluster answers, or none of its nodes has a required GPU.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     here = address == "local"
@@ -50,7 +50,7 @@ def connected(address: str, cores: int, gpu: bool = False) -> Iterator[None]:
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # of many kinds, and a bare one where Ray is slow to start
+        except Exception as error:  # many types, even a bare Exception if Ray is slow to start
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise InputError(f"no Ray cluster to run on at {address} ({reason})") from None
         if gpu and not ray.cluster_resources().get("GPU"):
@@ -61,7 +61,7 @@ def connected(address: str, cores: int, gpu: bool = False) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once where nobody listens, which Ray itself takes minutes to tell."""
+    """Raise OSError at once if nothing listens, for which Ray itself takes minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
@@ -70,9 +70,9 @@ def _knock(address: str) -> None:
 def each(
     rows_of: Callable[[Run], pd.DataFrame], specs: list[Run], gpus: int = 0
 ) -> Iterator[tuple[Run, pd.DataFrame, float]]:
-    """Runs with their rows and seconds as they come, each on a core (and ``gpus``) of the cluster.
+    """Yield runs with rows and seconds as they finish, each on one core (and ``gpus``).
 
-    The rows' ``attrs["environment"]`` is that of the worker.
+    ``attrs["environment"]`` of the rows is that of the worker.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -81,7 +81,7 @@ def each(
     pending = {task.remote(rows_of, spec).future(): spec for spec in specs}
     try:
         for future in as_completed(pending):
-            yield pending.pop(future), *future.result()  # popped: rows go once they are written
+            yield pending.pop(future), *future.result()  # popped: rows are freed once written
     except RayTaskError as error:
         if isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from None
@@ -97,7 +97,7 @@ def _made(rows_of: Callable[[Run], pd.DataFrame], spec: Run) -> tuple[pd.DataFra
     node, started = platform.node(), time.perf_counter()
     try:
         rows = rows_of(spec)
-    except InputError as error:  # such as a draw that the driver has and this node has not
+    except InputError as error:  # such as a draw that this node lacks
         raise InputError(f"{error} (on node {node})") from None
     seconds = time.perf_counter() - started
     ran_on = {"ray": ray.__version__, "node": node}

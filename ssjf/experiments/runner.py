@@ -1,4 +1,4 @@
-"""From specifications to rows: what is finished is skipped, what was killed starts anew."""
+"""Makes the missing runs of an experiment: finished runs are skipped, killed ones restarted."""
 
 import os
 import signal
@@ -56,23 +56,23 @@ ROWS: dict[str, Callable[[Any], pd.DataFrame]] = {
     "alise-curve": alise.curve,
     "alise-limit": alise.limits,
 }
-"""What makes the rows of an engine."""
+"""The function that makes the rows, by engine."""
 MEASURED = ("vllm-steps", "vllm", "vllm-anatomy", "vllm-swap", "serve-load", "serve-replicas")
 ONE_BY_ONE = ("training", "cost", "latency", "answers", "vllm-natural", "serve-chats", "soak",
               *MEASURED)  # fmt: skip
-"""Engines whose runs need the ones before, or the machine to themselves."""
+"""Engines whose runs need earlier runs, or an otherwise idle machine."""
 GROUPS = {
     "all": ("published", "simulator", "arena", "cluster", "natural", "alise-curve", "alise-limit"),
     "trainings": ("training",),
     "measurements": MEASURED,
     "answers": ("answers", "vllm-natural", "serve-chats"),
 }
-"""Names for the runs of several experiments, by engine: what can be simulated again anywhere,
-what needs the texts, what needs vLLM, and what needs both and a real model."""
+"""Groups of runs by engine: those that any machine can simulate, those that need the texts, vLLM,
+or both and a real model."""
 
 
 def execute(spec: Run) -> pd.DataFrame:
-    """All rows of a run: one per repetition, or one per request where ``detail`` says so."""
+    """Make all rows of a run: one per repetition, or per request, as ``detail`` says."""
     return ROWS[spec.engine](spec)
 
 
@@ -83,12 +83,12 @@ def run(
     deployment: str | None = None,
     ray: str | None = None,
 ) -> list[str]:
-    """Do all runs of an experiment or of ``GROUPS`` that are missing; returns their ids.
+    """Do all missing runs of an experiment or of one of ``GROUPS``; return their ids.
 
     Parameters
     ----------
-    deployment: what runs on vLLM use instead of the experiment's.
-    ray: a cluster to run on, as of ``ray_grid.connected``, instead of processes of this machine.
+    deployment: deployment for runs on vLLM, instead of the experiment's.
+    ray: address of a cluster (see ``ray_grid.connected``), instead of processes on this machine.
     """
     specs = _specs(name, seeds, deployment)
     store.sweep_temporary({spec.experiment for spec in specs})
@@ -110,10 +110,10 @@ def _here(others: list[Run], alone: list[Run], jobs: int) -> Generator[None]:
 
 
 def _on_ray(others: list[Run], alone: list[Run], jobs: int, address: str) -> Generator[None]:
-    """On the cluster what may run side by side; the rest after it, one by one, in this process.
+    """Do independent runs on the cluster, then the others one by one in this process.
 
-    Here, since a node may lack the runs and the proxies that were made before. Only what vLLM
-    serves from a GPU goes to the cluster too, which then does nothing else for us.
+    A node may lack the earlier runs and proxies that those need. Runs of vLLM on a GPU go to the
+    cluster too, one at a time.
     """
     if not others + alone:
         return
@@ -139,14 +139,14 @@ def _specs(name: str, seeds: int | None, deployment: str | None = None) -> list[
 
 
 def _on_gpu(spec: Run) -> bool:
-    """Runs on a GPU start only by the name of their experiment."""
+    """Does a run need a GPU? Such runs start only by the name of their experiment."""
     if isinstance(spec, TrainingRun):
         return spec.proxy.get("config", {}).get("device") == "cuda"
     return str(getattr(spec, "deployment", "")).startswith("gpu-")
 
 
 def _prepare(specs: list[Run]) -> None:
-    """Make the draws first, once, so that parallel runs only read them."""
+    """Make the draws first, so that parallel runs only read them."""
     for spec in specs:
         workload = spec.workload
         pool = getattr(workload, "pool", None)
@@ -166,10 +166,10 @@ def _each(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[A
 
 
 def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Iterator[Any]:
-    """The results of the work in the order in which they come."""
+    """Yield results in the order in which they finish."""
     # "spawn": a forked child would inherit the locks of numba's and arrow's threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_the_parent) as pool:
-        with _interrupts_held_back():  # workers start with the first of these, and inherit it
+        with _interrupts_held_back():  # workers start at the first submit and inherit the mask
             futures = [pool.submit(work, spec) for spec in specs]
         try:
             for future in as_completed(futures):
@@ -185,7 +185,7 @@ def _in_parallel(work: Callable[[Run], Any], specs: list[Run], jobs: int) -> Ite
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Processes started meanwhile never see an interrupt, not even while they import."""
+    """Processes started in this block never see an interrupt, not even while they import."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -194,7 +194,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def end_with_the_parent() -> None:
-    """Have this process end when its parent was killed."""
+    """End this process when its parent is killed."""
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
@@ -206,7 +206,7 @@ def _wait_for_the_end() -> None:
 
 
 def enter(specs: list[ArenaRun], jobs: int = 1) -> pd.DataFrame:
-    """The rows of entries to the arena; those that were made before are kept."""
+    """Make the rows of entries to the arena; existing ones are kept."""
     _prepare([*specs])
     parts = _each(_entered, [*specs], jobs)
     bar = tqdm(parts, "arena", len(specs), unit="run", disable=None)
@@ -218,16 +218,16 @@ def _entered(spec: Any) -> pd.DataFrame:
 
 
 def simulate_again(name: str, jobs: int = 1, seeds: int | None = None) -> list[str]:
-    """Do every run of an experiment (or of ``all``) again; the ids of those stored that differ."""
+    """Repeat every run of an experiment (or of ``all``); return the ids of runs that differ."""
     specs = _specs(name, seeds)
     ids = _each(_differs, specs, jobs)
     return sorted(filter(None, tqdm(ids, f"{name} again", len(specs), unit="run", disable=None)))
 
 
 def _differs(spec: Run) -> str | None:
-    """The id of a stored run that is not what its specification gives.
+    """Return the id of a stored run if repeating it gives other rows.
 
-    Equal up to the rounding in which processors and library versions may differ.
+    Processors and library versions may differ in rounding.
     """
     stored = store.load(spec).drop(columns="run_id")
     try:

@@ -89,7 +89,7 @@ class SteadyRun(Tuned):
 class ArenaRun(SteadyRun):
     """One order at several numbers of slots and loads.
 
-    contract: of the tuner, served instead; ``moves``: it may choose what no static key expresses.
+    contract: the tail that the contract tuner keeps, which then sets the order.
     """
 
     engine: Literal["arena"]  # type: ignore[assignment]
@@ -98,7 +98,6 @@ class ArenaRun(SteadyRun):
     loads: list[Utilisation]
     arrivals: Literal["poisson", "bursts", "azure", "overload"]
     contract: Annotated[str, checked_by(Contract.of)] | None = None
-    moves: bool = False
     slots: Count = 1
     rho: Utilisation = 0.5
 

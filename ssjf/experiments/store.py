@@ -1,8 +1,8 @@
-"""Raw runs on disk: a folder per run, named by the hash of its specification, never changed.
+"""Raw runs on disk: one folder per run, named by the hash of its specification, never changed.
 
     results/raw/EXPERIMENT/RUN_ID/{rows.parquet, spec.json, env.json}
 
-A run is written under a temporary name and renamed, so that a folder that exists is whole.
+A run is written under a temporary name and then renamed, so that an existing folder is complete.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ STAMPS = ("scheduled_at", "first_token_at", "finished_at")
 
 
 def canonical(spec: Spec | Table) -> str:
-    """The one text of a specification: sorted keys, no spaces."""
+    """The canonical JSON of a specification: sorted keys, no spaces."""
     values = spec.as_json() if isinstance(spec, Table) else spec
     return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
 
 def digest(spec: Spec | Table) -> str:
-    """The name of a specification: 16 hex digits of the SHA-256 of its canonical text."""
+    """The name of a specification: 16 hex digits of the SHA-256 of its canonical JSON."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
 
 
 def run_folder(spec: Run) -> Path:
-    """Where the run of a specification lies."""
+    """The folder of a run."""
     return paths.raw() / spec.experiment / digest(spec)
 
 
@@ -52,9 +52,9 @@ def is_finished(spec: Run) -> bool:
 
 
 def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
-    """Write a finished run, whole or not at all; an existing one is left as it is.
+    """Write a finished run, whole or not at all; an existing one is not changed.
 
-    ``rows.attrs["environment"]``, if there, joins the record of where the run was made.
+    ``rows.attrs["environment"]``, if present, is added to env.json.
     """
     folder = run_folder(spec)
     if folder.is_dir():
@@ -71,7 +71,7 @@ def save(spec: Run, rows: pd.DataFrame, seconds: float) -> Path:
 
 
 def load(spec: Run) -> pd.DataFrame:
-    """The rows of a finished run, with its ``run_id``; what was altered is refused."""
+    """Read the rows of a finished run, with its ``run_id``; altered files are refused."""
     folder = run_folder(spec)
     if not folder.is_dir():
         raise InputError(
@@ -84,7 +84,7 @@ def load(spec: Run) -> pd.DataFrame:
 
 
 def recorded(experiment: str, runs: pd.DataFrame, key: str) -> pd.Series:
-    """What the ``env.json`` of each row's run says under a key, as ``processor``."""
+    """Look up a key, such as ``processor``, in the ``env.json`` of each row's run."""
     folder = paths.raw() / experiment
     texts = {each: (folder / each / "env.json").read_text() for each in runs["run_id"].unique()}
     return runs["run_id"].map({each: json.loads(text)[key] for each, text in texts.items()})
@@ -108,7 +108,7 @@ def verify(folder: Path) -> None:
 
 
 def sweep_temporary(experiments: Iterable[str]) -> None:
-    """Remove what killed runs of these experiments left half-written."""
+    """Remove partial files of killed runs of these experiments."""
     for experiment in experiments:
         for folder in (paths.raw() / experiment).glob(".tmp-*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,9 +117,9 @@ def sweep_temporary(experiments: Iterable[str]) -> None:
 
 
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:
-    """Parquet (zstd), the same bytes for the same rows, under a temporary name until whole."""
+    """Write parquet (zstd), with equal bytes for equal rows, whole or not at all."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    # Metrics hardly repeat: split into byte planes they compress a quarter better. Stamps may.
+    # Metrics hardly repeat and compress a quarter better as byte planes; time stamps may repeat.
     singles = [field.name for field in table.schema if field.type == pa.float32()]
     doubles = [field.name for field in table.schema if field.type == pa.float64()]
     ways = itertools.product(([], singles, singles + doubles), (True, False))
@@ -149,13 +149,13 @@ NEEDED = {
     "runs": ("jct_mean",),
     "measurements": (),
 }
-"""The columns of each detail beside x, seed and run."""
+"""Required columns by detail, besides x, seed and run."""
 
 
 def check_rows(rows: pd.DataFrame, detail: str, where: str) -> None:
-    """Raise InputError, naming the column, where rows are not what the detail promises.
+    """Raise InputError, naming the column, if rows do not fit their detail.
 
-    The stamps of a job that was lost may be missing, and so may a metric that is not defined.
+    Time stamps of a lost job and undefined metrics may be missing.
     """
     needed = ("x", "seed", "run", *NEEDED[detail])
     for name in needed:

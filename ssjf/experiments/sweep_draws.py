@@ -1,4 +1,4 @@
-"""Draws from the SSJF authors' data: sweeps, out of one stream of random numbers, and pools."""
+"""Draws from the SSJF authors' data: sweeps from one random stream, as theirs, and pools."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,24 +9,24 @@ import pandas as pd
 from ssjf.workload import datasets
 
 Times = Callable[[np.random.RandomState, Any], np.ndarray]
-"""When the jobs of one run at one swept value come."""
+"""Draws the arrival times of the jobs of one run at one swept value."""
 
 
 def authors_rows() -> pd.DataFrame:
-    """Output tokens and predicted classes of the authors' test rows."""
+    """Read output tokens and predicted classes of the authors' test rows."""
     data = datasets.load("ssjf-lmsys")
     classes = {name: data.predictions[name].astype(np.int8) for name in ("cls3", "cls5")}
     return pd.DataFrame({"output_tokens": data.output_tokens.astype(np.int16), **classes})
 
 
 def part(pool: pd.DataFrame, rows, times, x=0, seed=0, run=0, column="arrived_at") -> pd.DataFrame:
-    """The rows of one run, drawn from a pool, with ``times`` under the name ``column``."""
+    """Make the rows of one run from rows of a pool and ``times``, stored as ``column``."""
     keys = {"x": np.float32(x), "seed": np.int32(seed), "run": np.int16(run), column: times}
     return pd.DataFrame(keys).join(pool.iloc[rows].reset_index(drop=True))
 
 
 def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -> np.ndarray:
-    """The authors' "Poisson" arrivals: counts per whole second, each at the second's index."""
+    """The authors' "Poisson" arrivals: counts per second, all at the start of the second."""
     counts = state.poisson(rate, int(jobs / rate))
     while counts.sum() < jobs:
         counts = np.append(counts, state.poisson(rate, int(jobs / rate)))
@@ -34,16 +34,16 @@ def whole_second_poisson(state: np.random.RandomState, rate: float, jobs: int) -
 
 
 def rate_sweep(rates, keep, runs, jobs, seed, pool: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Poisson arrivals over the rate, of the authors' rows or of another pool."""
+    """Sweep the rate of Poisson arrivals of the authors' rows or of another pool."""
     pool = authors_rows() if pool is None else pool
     return _sweep(pool, _poisson(jobs), rates, keep, runs, seed, np.random.RandomState(seed))
 
 
 def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
-    """Gamma gaps over their coefficient of variation.
+    """Sweep the coefficient of variation of Gamma gaps.
 
-    The gaps are kept, not their sums, in whose rounding the smallest, 1e-20 s and less, would
-    drown. The authors' script goes on with the stream of its rate sweep: ``after_rates``.
+    Gaps are stored instead of sums, whose rounding would lose the smallest (1e-20 s and less).
+    The authors' script continues the random stream of its rate sweep: ``after_rates``.
     """
     pool, state = authors_rows(), np.random.RandomState(seed)
     for _ in _runs(state, len(pool), after_rates, runs, _poisson(jobs)):
@@ -56,7 +56,7 @@ def cv_sweep(rate, cvs, keep, runs, jobs, seed, after_rates=()) -> pd.DataFrame:
 
 
 def jobs_sweep(rate, jobs, keep, runs, seed) -> pd.DataFrame:
-    """Poisson arrivals over the number of jobs."""
+    """Sweep the number of jobs with Poisson arrivals."""
 
     def times(state: np.random.RandomState, n: int) -> np.ndarray:
         return whole_second_poisson(state, rate, n)
@@ -71,11 +71,10 @@ def _poisson(jobs: int) -> Times:
 def _runs(
     state: np.random.RandomState, total: int, values: Iterable[float], runs: int, times: Times
 ) -> Iterator[tuple[float, int, np.ndarray, np.ndarray]]:
-    """Of every run: swept value, number, times, and rows of the ``total`` in the pool.
+    """Draw every run: swept value, number, times, and rows of a pool of ``total`` rows.
 
-    One stream of random numbers goes through all values, as in the authors' script. The order
-    of the draws (times, then rows without replacement) is theirs, so that seed 42 gives their
-    published runs.
+    As in the authors' script, one random stream serves all values, and times are drawn before rows
+    (without replacement), so that seed 42 gives their published runs.
     """
     for x in values:
         for run in range(runs):
@@ -91,7 +90,7 @@ def _sweep(pool, times, values, keep, runs, seed, state, column="arrived_at") ->
 
 
 def trace_windows(trace, windows, jobs, seed) -> pd.DataFrame:
-    """Windows of consecutive arrivals of a trace, offsets in whole milliseconds, own lengths."""
+    """Windows of consecutive arrivals of a trace (whole ms), with lengths of the authors' rows."""
     pool, arrived_at = authors_rows(), datasets.load(trace).arrived_at
     state = np.random.RandomState(seed)
     parts = []
@@ -104,14 +103,14 @@ def trace_windows(trace, windows, jobs, seed) -> pd.DataFrame:
 
 
 def length_pool(requests, seed) -> pd.DataFrame:
-    """Lengths and predictions of so many requests, drawn with replacement; no arrivals."""
+    """Lengths and predictions of ``requests`` rows drawn with replacement; no arrivals."""
     pool = authors_rows()
     rows = np.random.RandomState(seed).choice(len(pool), requests, replace=True)
     return part(pool, rows, np.zeros(requests), seed=seed)
 
 
 def trace_gaps(name, requests, seed) -> pd.DataFrame:
-    """So many consecutive arrivals of a trace from a random one on, scaled to one a second."""
+    """Consecutive arrivals of a trace from a random start, scaled to one per second."""
     arrived_at = datasets.load(name).arrived_at
     start = np.random.default_rng(seed).integers(0, len(arrived_at) - requests)
     window = arrived_at[start : start + requests + 1]

@@ -1,7 +1,7 @@
-"""What specifications are made of: checked values, their tables, and the pools that runs draw from.
+"""Parts of specifications: checked values, tables, and the pools that runs draw from.
 
-A table is stored as it was written, only with the keys that were set, so that the hash of a
-specification does not change when a new option with a default comes.
+A table is stored with only the keys that were set, so that a new option with a default does not
+change the hash of a specification.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ssjf.scheduler.routers import router
 
 
 def checked_by(check: Callable[[Any], object]) -> AfterValidator:
-    """Take a value as it is unless ``check`` raises."""
+    """A validator that accepts a value unless ``check`` raises."""
 
     def validate(value: Any) -> Any:
         check(value)
@@ -33,7 +33,7 @@ def _known_predictor(spec: str) -> None:
 
 
 def _known_router(name: str) -> None:
-    """``two-pool`` without a number splits the predicted tokens into halves."""
+    """``two-pool`` needs no number here: it splits the predicted tokens into halves."""
     router(f"{name}:1" if name == "two-pool" else name)
 
 
@@ -47,24 +47,24 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class Table(BaseModel):
-    """A table of a specification: unknown keys and wrong types are refused."""
+    """A table of a specification; unknown keys and wrong types are refused."""
 
     model_config = STRICT
 
     def as_json(self) -> dict[str, Any]:
-        """The keys that were set, as they were written."""
+        """The keys that were set, with their values."""
         return self.model_dump(exclude_unset=True)
 
 
 class ServerTable(Table):
-    """What a simulated server has besides its slots."""
+    """Options of a simulated server besides its slots."""
 
     token_budget: Count | None = None
     kv_tokens: Count | None = None
 
 
 class Decoding(Table):
-    """How a model answers: vLLM's sampling parameters, and the cap in tokens."""
+    """vLLM's sampling parameters, and the token limit of an answer."""
 
     most_tokens: Count
     temperature: Annotated[float, Field(ge=0)]
@@ -80,7 +80,7 @@ class LengthPool(Table):
 
 
 class ProxyTest(Table):
-    """What a proxy predicts of the test split of a text data set."""
+    """Predictions of a proxy for the test split of a text data set."""
 
     draw: Literal["proxy-test"]
     proxy: str
@@ -89,7 +89,7 @@ class ProxyTest(Table):
 
 
 class PredictedPool(Table):
-    """What the trainings of the experiments ``of`` predicted, prompt by prompt."""
+    """Predictions of the trainings of the experiments ``of``, by prompt."""
 
     draw: Literal["predicted"]
     of: list[str]
@@ -98,7 +98,7 @@ class PredictedPool(Table):
 
 
 class LogNormalPool(Table):
-    """Made-up log-normal lengths in tokens, ``most`` at most."""
+    """Synthetic log-normal lengths in tokens, at most ``most``."""
 
     draw: Literal["log-normal"]
     mean: Positive
@@ -109,7 +109,7 @@ class LogNormalPool(Table):
 
 
 class MixedPool(Table):
-    """Lengths drawn from several pools, of each so large a share."""
+    """Lengths drawn from several pools with the given shares."""
 
     draw: Literal["mixed"]
     of: "list[Pool]"

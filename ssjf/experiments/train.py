@@ -1,4 +1,4 @@
-"""From texts to a proxy folder: split, fit, judge on the test split, save."""
+"""Trains a proxy on texts: split, fit, judge on the test split, save as a folder."""
 
 import math
 import shutil
@@ -29,18 +29,18 @@ from ssjf.workload.texts import (
 )
 
 LEAST_SPREAD = 1e-3  # of logarithms that are standardised
-LEAST_ROWS = 50  # of the training split, and a fifth of it of each other split
+LEAST_ROWS = 50  # in the training split; a fifth of it in each other split
 
 
 def train(
     spec: ProxySpec, data: str, out: Path, texts: Texts | None = None,
     split: NDArray[np.str_] | None = None, tokenizer: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train, judge on the test split, save to ``out``; returns the proxy's card.
+    """Train a proxy, judge it on the test split, save it to ``out``; return its card.
 
-    What a killed training has done lies in a folder beside ``out`` and is gone on with. ``texts``
-    are those of ``data`` (see ``load``) if they are read already; ``split`` (n,) overrides their
-    splits. ``tokenizer`` counts the answers where the data have no lengths.
+    A killed training resumes from a folder beside ``out``. ``texts`` are those of ``data`` (see
+    ``load``) if already read; ``split`` (n,) overrides their splits. ``tokenizer`` counts tokens of
+    answers if the data have no lengths.
     """
     proxy_folder.check_new(out)
     if texts is None:
@@ -58,9 +58,9 @@ def load(
     spec: ProxySpec, data: str, tokenizer: str | None = None,
     keep: Callable[[Texts], Texts] = lambda texts: texts,
 ) -> Texts:  # fmt: skip
-    """The texts of a name or file, or of several joined by ``+``: then see ``_mixed``.
+    """Load the texts of a name or file, or of several joined by ``+`` (see ``_mixed``).
 
-    ``keep`` leaves out rows of each.
+    ``keep`` filters the rows of each.
     """
     names = data.split("+")
     if len(names) == 1 or Path(data).exists():
@@ -70,10 +70,10 @@ def load(
 
 
 def _mixed(sets: Mapping[str, Texts], label: str) -> Texts:
-    """One row per prompt of each set, which ``model`` names.
+    """Make one row per prompt of each set, whose name becomes ``model``.
 
-    Its length is what the set's models agree on, so that order is learnt and not level: the mean
-    of logarithms, each standardised by its model's, on the scale of the first set's ``label``.
+    To teach the order of prompts and not the level of each LLM, its length is the mean of
+    logarithms standardised per LLM, on the scale of the first set's ``label``.
     """
     first = next(iter(sets.values()))
     scale = np.log(lengths(first, label)[first.splits() == "train"])
@@ -91,14 +91,14 @@ def _mixed(sets: Mapping[str, Texts], label: str) -> Texts:
 
 
 def _rows_by_prompt(texts: Texts) -> list[int]:
-    """For each row the first one of the same prompt and history."""
+    """For each row, the first row with the same prompt and history."""
     first: dict[str, int] = {}
     keys = map(normalised, texts.text(turn_only=False))
     return [first.setdefault(key, i) for i, key in enumerate(keys)]
 
 
 def _standardised(name: str, texts: Texts) -> FloatArray:
-    """Logarithms of lengths, of each model with mean 0 and spread 1 in the training split."""
+    """Logarithms of lengths, standardised per model to the training split."""
     check_trainable(texts)
     logs, train = np.log(texts.output_tokens), texts.splits() == "train"
     models = np.array(texts.model or [""] * len(texts))
@@ -113,7 +113,7 @@ def _standardised(name: str, texts: Texts) -> FloatArray:
 def fit(
     spec: ProxySpec, data: str, texts: Texts, split: NDArray[np.str_], keep: Path
 ) -> tuple[Proxy, dict[str, Any]]:
-    """A trained proxy and its card; ``keep`` is for checkpoints."""
+    """Fit a proxy; return it with its card. ``keep`` is a folder for checkpoints."""
     check_trainable(texts)
     draws = np.stack([_logs(texts, name) for name in spec.labels], axis=1)
     main = np.where(np.isnan(draws).any(axis=1), np.nan, draws.mean(axis=1))
@@ -132,7 +132,7 @@ def fit(
         _check_count(data, int((mask & labelled).sum()), "labelled rows", name, least)
     _check_columns(data, targets[masks["train"]], (spec.labels[0], *spec.also))
     data_hash = _data_hash(texts, [*draws.T, *targets[:, 1:].T], split)
-    # the same spec on the same rows is the same training
+    # equal spec and rows: the same training
     checkpoints = keep / digest({"spec": spec.model_dump(), "data": data_hash})
     started = time.perf_counter()
     proxy = KINDS[spec.kind].train(rows, spec.config, checkpoints)
@@ -154,18 +154,18 @@ def fit(
 
 
 def _in_labelled_sets(texts: Texts, labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which rows of a mixture are of a set that has labels."""
+    """Which rows of a mixture belong to a set that has labels?"""
     names = np.array(texts.model or [""] * len(texts))
     return np.isin(names, names[labelled])
 
 
 def label_to_load(spec: ProxySpec) -> str | None:
-    """A label that stands in for ``output_tokens`` where the spec does not ask for these."""
+    """The label to load as ``output_tokens``, unless the spec uses ``output_tokens`` itself."""
     return None if "output_tokens" in (*spec.labels, *spec.also) else spec.labels[0]
 
 
 def lengths(texts: Texts, name: str) -> FloatArray:
-    """A column of lengths in tokens, NaN where it is missing."""
+    """A column of lengths in tokens, NaN where missing."""
     if name == "output_tokens":
         tokens = texts.output_tokens.astype(np.float64)
     elif name in texts.extra:
@@ -188,7 +188,7 @@ def _check_count(data: str, count: int, what: str, split: str, least: int) -> No
 
 
 def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None:
-    """Each column of lengths must have something to learn in the training split."""
+    """Check that each column of lengths varies in the training split."""
     for name, column in zip(names, targets.T, strict=True):
         known = column[~np.isnan(column)]
         _check_count(data, len(known), f"rows with {name}", "train", LEAST_ROWS)
@@ -197,7 +197,7 @@ def _check_columns(data: str, targets: FloatArray, names: Sequence[str]) -> None
 
 
 def _data_hash(texts: Texts, columns: list[FloatArray], split: NDArray[np.str_]) -> str:
-    """A hash of the prompts and log lengths trained on, whatever file they came from."""
+    """Hash the prompts and log lengths of the training, independent of their file."""
     labels = [np.nan_to_num(column, nan=-1).round(6).tolist() for column in columns]
     learned = {"prompts": [prompt_hash(p) for p in texts.prompts], "labels": labels}
     if not np.array_equal(split, texts.splits()):
@@ -206,9 +206,9 @@ def _data_hash(texts: Texts, columns: list[FloatArray], split: NDArray[np.str_])
 
 
 def judge(predicted: Prediction, draws: FloatArray) -> dict[str, Any]:
-    """Quality on a test split, each number as [value, low, high]; ``draws`` are tokens (n, m).
+    """Judge predictions of a test split: metrics as [value, low, high]; ``draws`` (n, m) in tokens.
 
-    The first label is predicted; where there are several, the rank of their mean too.
+    The first draw is the truth; with several draws, ranks of their mean are judged too.
     """
     names = ["mae", "rmse", "r2", "accuracy", "macro_f1", "within_one_class", "kendall_tau_b",
              "spearman", "pairs_2x"]  # fmt: skip

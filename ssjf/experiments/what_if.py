@@ -1,4 +1,4 @@
-"""What would length-aware scheduling do to this trace? One table, and one sentence of advice."""
+"""``ssjf simulate``: compare policies on a trace in one table, and recommend in one sentence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,32 +20,32 @@ from ssjf.simulator.server import Memory, Server
 from ssjf.simulator.simulate import simulate
 
 Serve = Callable[..., Completions]
-BATCHES = 30  # consecutive stretches of the trace that stand as repetitions
+BATCHES = 30  # consecutive parts of the trace that serve as repetitions
 DEFAULT_PREDICTOR = "noise:0.5"
 CONTRACT = Contract()
 NO_QUEUE = 0.05  # mean queue depth below which there is nothing to reorder
-ORACLES = ("sjf", "srpt")  # know what nobody does
+ORACLES = ("sjf", "srpt")  # they know the true lengths
 METRICS = ("jct_mean", "jct_p99", "jct_p99.9", "jct_max", "ttft_mean", "ttft_p99",
            "slowdown_mean", "slowdown_p99", "queue_depth_mean", "queue_depth_max",
            "completed_per_second")  # fmt: skip
 
 
 def rescaled(requests: Requests, scale: float) -> Requests:
-    """The same requests arriving ``scale`` times as fast."""
+    """The same requests, arriving ``scale`` times as fast."""
     if not 0 < scale < 1e9:
         raise InputError(f"scale is {scale}; it must be above 0 and below 1e9")
     return requests.arriving(requests.arrived_at / scale)
 
 
 def with_slots(server: Server, slots: int | None) -> Server:
-    """The server with so many slots, and a token budget that covers them."""
+    """The server with another number of slots, and a token budget of at least that."""
     if slots is None:
         return server
     return replace(server, slots=slots, token_budget=max(server.token_budget, slots))
 
 
 def predictor_for(requests: Requests, name: str | None) -> str:
-    """The predictor of this name; by default the trace's own column, else noise about the truth."""
+    """The predictor's full name; by default the trace's column, or else the truth with noise."""
     own = "column:predicted_tokens"
     if name is None:
         return own if "predicted_tokens" in requests.predictions else DEFAULT_PREDICTOR
@@ -58,8 +58,8 @@ def learning(
     requests: Requests, prompts: Sequence[str], model: Profile, server: Server,
     serve: Serve = simulate,
 ) -> Requests:  # fmt: skip
-    """The requests, each with what the shipped proxy, refitted to the requests that had finished
-    under FCFS, predicts of it when it arrives."""
+    """The requests with predictions made at their arrival by the shipped proxy, refitted to the
+    requests that had finished by then under FCFS."""
     finished_at = serve(requests, policy("fcfs"), model, server).finished_at
     tokens = as_served(prompts, requests.output_tokens, io.load(io.BUILTIN),
                        requests.arrived_at, finished_at)  # fmt: skip
@@ -68,10 +68,10 @@ def learning(
 
 @dataclass(frozen=True)
 class WhatIf:
-    """A trace on a server, under one policy or another.
+    """A trace on a server, to be served by different policies.
 
-    predictor_seconds: charged to each request whose length is predicted. memory: what becomes of
-    requests that a policy preempts. serve: one machine, or another that is called like it.
+    predictor_seconds: charged to each request whose length is predicted. memory: options for
+    preempted requests. serve: ``simulate``, or a function with its parameters (a cluster).
     """
 
     requests: Requests
@@ -85,7 +85,7 @@ class WhatIf:
 
     @cached_property
     def predicted(self) -> FloatArray:
-        """Of every request, tokens or classes."""
+        """Predicted tokens or classes, shape (n,)."""
         return predict(self.predictor, self.requests, np.random.default_rng(self.seed))
 
     @cached_property
@@ -96,7 +96,7 @@ class WhatIf:
     @cached_property
     def offered_load(self) -> float:
         """ρ: the trace's rate over the throughput of the same requests arriving all at once;
-        infinite where all arrive at one instant, NaN for one request, which has no rate."""
+        infinite if all arrive at one instant, NaN for a single request."""
         n, arrived_at = len(self.requests), self.requests.arrived_at
         burst = self.requests.arriving(np.zeros(n))
         flat_out = self.serve(burst, policy("fcfs"), self.model, self.server, self.predicted)
@@ -106,14 +106,13 @@ class WhatIf:
         return float((n - 1) / span * flat_out.finished_at.max() / n)
 
     def compare(self, policies: Sequence[Policy]) -> pd.DataFrame:
-        """One row per policy, FCFS first.
+        """Serve the trace by each policy: one row per policy, FCFS first.
 
         Columns: policy; jct_mean, jct_p99, jct_p99.9, jct_max, ttft_mean, ttft_p99 (seconds),
         slowdown_mean, slowdown_p99, queue_depth_mean, queue_depth_max, completed_per_second,
-        preemptions, and gain_percent with gain_low and gain_high, the fall of the mean JCT
-        against FCFS.
+        preemptions, and gain_percent with gain_low and gain_high, the reduction of FCFS's mean JCT.
         """
-        rows = [self._row("fcfs", self.fcfs)]  # wrong predictions are refused with it
+        rows = [self._row("fcfs", self.fcfs)]  # it also checks the predictions
         for each in policies:
             if each.name != "fcfs":
                 free = isinstance(each, OraclePolicy) or not each.uses_prediction
@@ -124,11 +123,12 @@ class WhatIf:
         return pd.DataFrame(rows)
 
     def under(self, contract: Contract) -> pd.DataFrame:
-        """The row as of ``compare`` of the order that keeps a contract on this trace with the best
-        mean, of those that a server chooses from, and its whole name (``order``), if there is one.
+        """Find the policy of best mean that keeps a contract, among those of a server's tuner.
+
+        Returns its row as in ``compare``, with its full name as ``order``, or an empty table.
         """
         few, no_queue = len(self.requests) < 2 * BATCHES, Shadow.of(self.fcfs).wait == 0
-        if few or no_queue or self.predicted.min() <= 0:  # these are no tokens
+        if few or no_queue or self.predicted.min() <= 0:  # or class ids
             return pd.DataFrame()
         _, *tried = trials(self.requests, self.predicted, self.model, self.server, contract,
                            serve=self.serve)  # fmt: skip
@@ -155,7 +155,7 @@ class WhatIf:
         }
 
     def _gain(self, served: Completions) -> bootstrap.Estimate:
-        """Paired over stretches of the trace: neighbours in a queue are not independent."""
+        """Paired over parts of the trace, since neighbours in a queue are not independent."""
         arrived = self.requests.arrived_at
         batches = max(1, min(BATCHES, len(arrived) // 10))
         times = [done.finished_at - arrived for done in (self.fcfs, served)]
@@ -166,8 +166,8 @@ class WhatIf:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to do with this traffic: an action (``switch on``, ``contract`` or ``leave off``), the
-    name of the order that is meant, if one helps, and the same in words, with gain and tail."""
+    """Advice for a trace: an action (``switch on``, ``contract`` or ``leave off``), the name of the
+    recommended policy, if any, and a sentence with its gain and tail."""
 
     action: str
     policy: str | None
@@ -178,10 +178,10 @@ def recommend(
     table: pd.DataFrame, rho: float, under: pd.DataFrame | None = None,
     contract: Contract = CONTRACT,
 ) -> Recommendation:  # fmt: skip
-    """Advise from a table of ``compare``, the load, and what ``under`` gave for the contract.
+    """Recommend from a table of ``compare``, the load, and the row of ``under`` for the contract.
 
-    An order is advised whose gain is sure (its interval above 0) and whose tail keeps the contract:
-    the one of lowest mean JCT. An oracle is advised only where nothing else was asked for.
+    Of the policies with a sure gain (interval above 0) that keep the contract, the one with the
+    lowest mean JCT is recommended; an oracle only if no other policy was compared.
     """
     fcfs = table.iloc[0]
     load = f"ρ {rho:.2f}, mean queue depth {fcfs.queue_depth_mean:.1f} under FCFS"
@@ -238,7 +238,7 @@ def _effect(row: pd.Series, fcfs: pd.Series) -> str:
 
 
 def _above(row, fcfs: pd.Series, metric: str):
-    """By how many percent it is above FCFS's."""
+    """Percent by which a metric is above FCFS's."""
     return 100 * (row[metric] / fcfs[metric] - 1)
 
 

@@ -1,4 +1,4 @@
-"""What arrives in a run, as its specification has it: one table per kind of workload."""
+"""The workload of a run in its specification: one table per kind of workload."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,18 +8,18 @@ from ssjf.experiments.tables import Count, Pool, Positive, Seeds, Table
 
 
 class Workload(Table):
-    """What all workloads may say: a name for tables, and a round of conversation."""
+    """Keys of all workloads: a name for tables, and a round of conversation."""
 
     label: str | None = None
     round: Count | None = None
 
     def draw_options(self) -> dict[str, Any]:
-        """What identifies the stored draw: neither names nor how often it is replayed."""
+        """The keys that identify the stored draw, without names and replay scales."""
         return {k: v for k, v in self.as_json().items() if k not in ("label", "round", "scales")}
 
 
 class Repeated(Workload):
-    """So many runs a seed, out of one stream of random numbers."""
+    """Several runs per seed, drawn from one random stream."""
 
     runs: Count
     seeds: Seeds
@@ -91,10 +91,10 @@ Sweep = Annotated[
 
 
 class Arrivals(Table):
-    """Gaps of another shape than Poisson's: Gamma (``cv``), or those of a trace.
+    """Gaps other than Poisson's: Gamma (``cv``), or those of a trace.
 
-    window: so many of the trace's, over and over. rates: shares of the requests, and how many
-    times as fast these arrive.
+    window: number of the trace's gaps to repeat. rates: pairs of a share of the requests and the
+    factor by which these arrive faster.
     """
 
     cv: Positive | None = None
@@ -106,7 +106,7 @@ class Arrivals(Table):
 class OpenLoop(Workload):
     """Requests of a pool (or synthetic ones) arriving at a utilisation.
 
-    rho_of: ``saturation`` counts ρ from the rate that the simulated server completes flat out.
+    rho_of: ``saturation`` defines ρ relative to the saturation rate of the simulated server.
     """
 
     draw: Literal["pool", "synthetic"]
@@ -120,7 +120,7 @@ class OpenLoop(Workload):
 
 
 class ArenaLoop(OpenLoop):
-    """The same, with what predicts its lengths."""
+    """The same, with its predictor."""
 
     predictor: str
 
@@ -142,12 +142,11 @@ class Prompted(Workload):
 
 
 class Texts(Workload):
-    """A text data set to train on, or the proxies ``of`` an experiment that did.
+    """A text data set to train on, or the proxies trained by the experiment ``of``.
 
-    answers: an experiment whose answers' lengths stand in for those of the data set.
-    judged: another data set, whose test split is predicted, and by whose lengths.
-    llm: the one LLM whose answers are judged; it is trained on alone, or not at all if ``judged``
-    is another data set.
+    answers: an experiment whose answer lengths replace those of the data set. judged: another data
+    set to be judged on, by its test split and lengths. llm: the LLM whose answers are judged; it is
+    the only one trained on, or the only one left out if ``judged`` is another data set.
     """
 
     draw: Literal["texts"]
@@ -174,7 +173,7 @@ class Asked(Workload):
 
 
 class NaturalLoop(Workload):
-    """Prompts of a pool, without repetition, whose texts are in a data set."""
+    """Distinct prompts of a pool, with their texts from a data set."""
 
     draw: Literal["natural"]
     data: str
@@ -185,7 +184,7 @@ class NaturalLoop(Workload):
 
 
 class Chats(Workload):
-    """Prompts of a pool, sent at once or by so many users, each of whom waits for an answer."""
+    """Prompts of a pool, sent all at once, or by ``users`` who each wait for their answer."""
 
     draw: Literal["chats"]
     data: str
@@ -196,7 +195,7 @@ class Chats(Workload):
 
 
 class Bursts(Table):
-    """Bursts of requests, prompt and output lengths log-uniform between two ends (tokens)."""
+    """Bursts of requests with log-uniform prompt and output lengths between two ends (tokens)."""
 
     per_slot: Count
     prompt_tokens: Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -216,7 +215,7 @@ class HttpLoad(Workload):
 
 
 class Backlog(Workload):
-    """Log-normal answers, ``most`` tokens at most, all asked for at once, ``bursts`` times."""
+    """Bursts of simultaneous requests for log-normal answers of at most ``most`` tokens."""
 
     requests: Count
     bursts: Count
@@ -226,8 +225,8 @@ class Backlog(Workload):
 
 
 class Soak(Workload):
-    """Requests over so many connections, each sent once the one before is answered; ``faults``:
-    what the server suffers, each for an equal share of them."""
+    """Requests over ``connections``, each sent once the previous one is answered; every one of the
+    ``faults`` is injected for an equal share of them."""
 
     requests: Count
     connections: Count

@@ -1,2 +1,1 @@
-"""Batching over real vLLM: a live engine in a worker process, servers under load. vLLM is
-imported there."""
+"""Live vLLM: an engine in a worker process, and servers under load. vLLM is imported only there."""

@@ -1,8 +1,8 @@
-"""Chats sent to a server as its users do: with the ``openai`` client, streamed.
+"""Send chats to a server as its users do: with the ``openai`` client, streamed.
 
     python -m ssjf.harness.chat_client < job
 
-A line of JSON for each chat that has ended. It runs in vLLM's Python, which has that client.
+prints a line of JSON for each chat that has ended. It runs in vLLM's Python, which has that client.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from ssjf.errors import InputError
-from ssjf.harness.interpreter import python
+from ssjf.harness.interpreter import last_line, python
 from ssjf.harness.server import HOST, LiveServer, environment
 
 PRIORITY = "X-Vllm-Priority"
-BURST_GAP_SECONDS = 0.01  # the sockets of one instant would be accepted in any order
+BURST_GAP_SECONDS = 0.01  # sockets opened at one instant would be accepted in any order
 
 
 def chats(
@@ -37,9 +37,10 @@ def chats(
 
     Parameters
     ----------
-    decoding: ``most_tokens``, ``temperature``, ``repetition_penalty``. priorities: sent as the
-    header of vLLM, which `ssjf serve` trusts if told to. users: so many, each of whom sends the
-    next prompt once answered; without, all are sent at once, in order. words: of the progress bar.
+    decoding: ``most_tokens``, ``temperature``, ``repetition_penalty``. priorities: sent as vLLM's
+    header, which `ssjf serve` trusts if told to. users: their number, each of whom sends the next
+    prompt once answered; if None all prompts are sent at once, in order. words: of the progress
+    bar.
 
     Returns
     -------
@@ -48,7 +49,7 @@ def chats(
 
     Raises
     ------
-    InputError: where a chat failed.
+    InputError: if a chat failed.
     """
     job = {
         "url": f"http://{HOST}:{server.port}/v1", "model": server.model, "prompts": [*prompts],
@@ -67,8 +68,8 @@ def chats(
         rows = [json.loads(line) for line in lines]
         errors = client.stderr.read()
     if client.returncode or len(rows) < len(prompts):
-        why = [line for line in errors.splitlines() if line.strip()] or ["it said nothing"]
-        raise InputError(f"a chat with {server.model} failed: {why[-1].strip()}")
+        why = last_line(errors, "it said nothing")
+        raise InputError(f"a chat with {server.model} failed: {why}")
     table = pd.DataFrame(rows).sort_values("i", ignore_index=True).drop(columns="i")
     return table.assign(scheduled_at=table["first_token_at"])
 
@@ -104,25 +105,22 @@ async def _chat(client: Any, job: Mapping[str, Any], i: int, began: float) -> No
 async def _send(job: Mapping[str, Any]) -> None:
     from openai import AsyncOpenAI
 
-    n, users = len(job["prompts"]), job["users"]
+    numbers = iter(range(len(job["prompts"])))
     async with AsyncOpenAI(
         base_url=job["url"], api_key="none", max_retries=0, timeout=3600
     ) as client:
         began = time.perf_counter()
-        if users is None:
-            chats = []
-            for i in range(n):
-                chats.append(asyncio.create_task(_chat(client, job, i, began)))
+        tasks = []
+        if job["users"] is None:
+            for i in numbers:
+                tasks.append(asyncio.create_task(_chat(client, job, i, began)))
                 await asyncio.sleep(BURST_GAP_SECONDS)
-            await asyncio.gather(*chats)
-            return
-        rest = iter(range(n))
 
         async def user() -> None:
-            for i in rest:
+            for i in numbers:
                 await _chat(client, job, i, began)
 
-        await asyncio.gather(*(user() for _ in range(users)))
+        await asyncio.gather(*tasks, *(user() for _ in range(job["users"] or 0)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What an engine is started with: named deployments, or a user's own from TOML.
+"""Deployments: what an engine is started with, by name or from a user's TOML file.
 
-A deployment bounds what its runs may ask for: smaller batches, token budgets and KV memories are
-set run by run in the same engine, as ``worker`` does it.
+A deployment bounds its runs: ``worker`` sets smaller batches, token budgets and KV memories run by
+run in the same engine.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Deployment(BaseModel):
-    """A model on a device, with the largest configuration its runs may use.
+    """A model on a device, with the largest configuration that its runs may use.
 
     shape: one of ``models.SHAPES``, of random weights; or else model: one of
     ``pretrained.PRETRAINED`` or a Hugging Face folder. precision: vLLM ``dtype``, by default what
@@ -32,9 +32,9 @@ class Deployment(BaseModel):
     eager: no CUDA graphs.
     kv_dtype: vLLM ``kv_cache_dtype``; ``fp8`` holds twice the tokens of bfloat16 in the same bytes.
     swap_bits: 0 recomputes a preempted request, as vLLM does; 8 or 16 swaps its KV out to host
-    memory, quantised or as it is (``connector.HostSwap``), of at most host_tokens.
-    clock: ``wall``, or ``cpu``: the time that the processor gave the engine, idle time jumped
-    over. For a CPU that is shared, on which real time measures the others.
+    memory, quantised or unchanged (``connector.HostSwap``), of at most host_tokens.
+    clock: ``wall``, or ``cpu``: the processor time of the engine, without idle time. For a shared
+    CPU, on which real time would measure the other processes too.
     """
 
     model_config = STRICT
@@ -69,20 +69,18 @@ class Deployment(BaseModel):
         return self
 
     def folder(self) -> Path | None:
-        """Of the real model, got where it is not here yet; None for a shape."""
-        if self.model is None:
-            return None
-        return get(self.model, precision=self.precision) if self.model in PRETRAINED else (
-            Path(self.model))  # fmt: skip
+        """Return the folder of the real model, downloaded if need be; None for a shape."""
+        if self.model in PRETRAINED:
+            return get(str(self.model), precision=self.precision)
+        return None if self.model is None else Path(self.model)
 
     def replace(self, **changes: Any) -> "Deployment":
-        """A deployment with other values; InputError for bad ones."""
+        """Return a deployment with changed values; InputError for bad ones."""
         return validated(type(self), self.as_json() | changes, f"deployment {self.name}")
 
     def engine_arguments(self, model: Path) -> dict[str, Any]:
-        """Arguments of ``vllm.EngineArgs``: only those that 0.26 and 0.32 both have."""
-        swapping = {"kv_transfer_config": self._swapping()} if self.swap_bits else {}
-        return swapping | {
+        """Return arguments of ``vllm.EngineArgs``: only those that 0.26 and 0.32 both have."""
+        arguments: dict[str, Any] = {
             "model": str(model),
             "skip_tokenizer_init": True,
             "load_format": "auto" if (model / "model.safetensors").exists() else "dummy",
@@ -103,31 +101,32 @@ class Deployment(BaseModel):
             "distributed_executor_backend": "uni",
             "disable_log_stats": True,
         }
-
-    def _swapping(self) -> dict[str, Any]:
-        return {
-            "kv_connector": "HostSwap",
-            "kv_connector_module_path": "ssjf.harness.connector",
-            "kv_role": "kv_both",
-            "kv_load_failure_policy": "recompute",
-            "kv_connector_extra_config": {"bits": self.swap_bits, "host_tokens": self.host_tokens},
-        }
+        if self.swap_bits:
+            bounds = {"bits": self.swap_bits, "host_tokens": self.host_tokens}
+            arguments["kv_transfer_config"] = {
+                "kv_connector": "HostSwap",
+                "kv_connector_module_path": "ssjf.harness.connector",
+                "kv_role": "kv_both",
+                "kv_load_failure_policy": "recompute",
+                "kv_connector_extra_config": bounds,
+            }
+        return arguments
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, for a record."""
+        """Return the fields, for a record."""
         return self.model_dump()
 
 
 @cache
 def deployments() -> dict[str, Deployment]:
-    """The deployments that come with the package, by name."""
+    """Return the deployments that come with the package, by name."""
     path = Path(str(resources.files("ssjf.harness") / "deployments.toml"))
     tables = read_toml("deployment", path)
     return {name: _validated(name, table, path) for name, table in tables.items()}
 
 
 def deployment(name: str) -> Deployment:
-    """A deployment by name, or from a path ending in ``.toml``."""
+    """Return a deployment by name, or from a path ending in ``.toml``."""
     if name.endswith(".toml"):
         return _validated(Path(name).stem, read_toml("deployment", Path(name)), Path(name))
     if name not in deployments():

@@ -1,10 +1,11 @@
-"""Runs on vLLM from the outside: a worker process, asked job by job."""
+"""Runs on vLLM from the outside: a worker process that is asked job by job."""
 
 import json
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.harness.deployment import Deployment
-from ssjf.harness.interpreter import ABSENT, end_with_the_parent, python, variables
+from ssjf.harness.interpreter import ABSENT, end_with_the_parent, python, required, variables
 from ssjf.harness.models import make
 from ssjf.request import Completions, FloatArray, IntArray, Requests
 from ssjf.scheduler import Policy, Queue, policy
@@ -26,17 +27,17 @@ _MORE = ("tokens", "swap_", "ended_by_model")
 
 @dataclass(frozen=True)
 class Prompts:
-    """Real prompts, and how the model answers them (see ``run.Natural``), a seed for each."""
+    """Real prompts with a seed for each, and how the model answers them (see ``run.natural``)."""
 
     texts: Sequence[str]
     decoding: Mapping[str, Any]
     seeds: Sequence[int]
 
 
-class Engine:
-    """An engine of a deployment, started on first use; a context manager.
+class Engine(AbstractContextManager["Engine"]):
+    """An engine of a deployment, started on first use.
 
-    ``hardware`` says what it runs on, once started. InputError where vLLM is absent, does not
+    ``hardware`` says what it runs on, once started. InputError if vLLM is absent, does not
     start, or dies in a run.
     """
 
@@ -46,9 +47,6 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="ssjf-vllm-"))
         self._process: subprocess.Popen[str] | None = None
         self._jobs = 0
-
-    def __enter__(self) -> "Engine":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -69,9 +67,7 @@ class Engine:
         """Start the engine, if it has not been."""
         if self._process is not None:
             return
-        interpreter = python()
-        if interpreter is None:
-            raise InputError(ABSENT)
+        interpreter = required(python())
         self._folder.mkdir(exist_ok=True)
         model = self.deployment.folder() or self._folder / "model"
         if not model.exists() and self.deployment.shape:
@@ -103,10 +99,10 @@ class Engine:
     ) -> tuple[Completions, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Serve ``requests`` as the simulator does.
 
-        The arguments are those of ``simulate``, the policy by name. ``clock`` is the deployment's
-        (``wall`` or ``cpu`` seconds), or ``steps``: then times, arrivals too, are step counts.
-        With ``prompts`` the answers end by themselves: the requests' output_tokens are then what
-        the policy is told, and the completions have what was generated.
+        The arguments are those of ``simulate``, the policy by name. ``clock``: ``wall`` or ``cpu``
+        for seconds (by default the deployment's), or ``steps``: then times, arrivals too, are step
+        counts. With ``prompts`` the model ends its answers: the requests' output_tokens are then
+        what the policy knows, and the completions hold what was generated.
 
         Returns
         -------
@@ -117,11 +113,11 @@ class Engine:
         self.start()
         chosen = policy(policy_name)
         predicted = predictions(chosen, requests, predicted_tokens)
-        # vLLM's own fcfs or priority, or a policy that its scheduler asks
+        # vLLM's own fcfs or priority, or a policy of PolicyScheduler
         static = "fcfs" if chosen.name == "fcfs" else "priority"
-        is_known = chosen.is_static and not chosen.made_at_arrival
+        is_stock = chosen.is_static and not chosen.made_at_arrival
         job = self._job(server) | {
-            "policy": static if is_known else policy_name,
+            "policy": static if is_stock else policy_name,
             "clock": clock or self.deployment.clock,
             "seed": seed,
         }
@@ -133,7 +129,7 @@ class Engine:
             arrived_at=requests.arrived_at,
             prompt_tokens=requests.prompt_tokens,
             output_tokens=requests.output_tokens,
-            priority=_ranks(chosen, requests, predicted) if is_known else predicted,
+            priority=_ranks(chosen, requests, predicted) if is_stock else predicted,
             seeds=np.zeros(len(requests)) if prompts is None else np.asarray(prompts.seeds),
         )
         self._ask(job)
@@ -147,7 +143,7 @@ class Engine:
         return _completions(requests, result), steps, more
 
     def _check(self, requests: Requests, server: Server) -> None:
-        """What the simulator can do and this deployment cannot."""
+        """InputError for what the simulator can do and this deployment cannot."""
         has, name = self.deployment, self.deployment.name
         for what, value, most in (
             ("slots", server.slots, has.slots),
@@ -166,7 +162,7 @@ class Engine:
                              f"{has.context_tokens}")  # fmt: skip
 
     def _job(self, server: Server) -> dict[str, Any]:
-        """Of the next job its files, and the server in vLLM's words."""
+        """Return the next job's files, and the server in vLLM's words."""
         self._jobs += 1
         whole = self.deployment.kv_tokens // self.deployment.block_tokens
         return {
@@ -189,15 +185,11 @@ class Engine:
             process.stdin.flush()
         except BrokenPipeError:
             pass  # it died: what follows says why
-        line = process.stdout.readline()
-        answer = json.loads(line) if line else {}
-        if "tokens" in answer:
-            with tqdm(desc="answers", unit="token", disable=None, leave=False) as bar:
-                while "tokens" in answer:
-                    bar.update(answer["tokens"])
-                    line = process.stdout.readline()
-                    answer = json.loads(line) if line else {}
-        if "error" in answer or not line:
+        # shown from the first tokens on: most jobs have no progress
+        with tqdm(desc="answers", unit="token", disable=None, leave=False, delay=1) as bar:
+            while "tokens" in (answer := json.loads(process.stdout.readline() or "{}")):
+                bar.update(answer["tokens"])
+        if "error" in answer or not answer:
             why = answer.get("error") or self._last_words(process.wait())
             self._process = None
             raise InputError(f"the vLLM engine of deployment {self.deployment.name} died: {why}; "
@@ -213,7 +205,7 @@ class Engine:
 
 
 def _ranks(policy: Policy, requests: Requests, predicted: FloatArray) -> IntArray:
-    """A static key as vLLM's ``priority``: whole numbers, ties by arrival; shape (n,)."""
+    """Return a static key as vLLM's ``priority``: whole numbers, ties by arrival; (n,)."""
     none = np.zeros(len(requests), np.int64)
     scores = policy.scores(Queue(requests.arrived_at, requests.prompt_tokens, predicted, none), 0.0)
     return np.argsort(np.argsort(scores, kind="stable"))

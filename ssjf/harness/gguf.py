@@ -1,10 +1,10 @@
-"""GGUF files of the Llama family as Hugging Face model folders, which vLLM serves.
+"""Convert GGUF files of the Llama family to Hugging Face model folders, which vLLM serves.
 
-transformers' own GGUF path drops the pre-tokenizer that splits digits, and so reads some prompts in
-other tokens; here the tokenizer is that of llama.cpp.
+transformers reads a GGUF file's configuration. Its tokenizer of such a file does not split digits,
+and adds a token beyond the vocabulary of some models; its weights need accelerate. So tokenizer and
+weights are read here, as by llama.cpp.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +12,47 @@ import numpy as np
 
 from ssjf.errors import InputError
 
-_PARTS = {
+_HF_NAMES = {
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }  # fmt: skip
-_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PRE_TOKENIZERS = ("smollm", "llama-bpe", "gpt-2")
-"""Of llama.cpp (``llama-vocab.cpp``), those whose rule is known here."""
-_SPECIAL = 3  # token type of control tokens
+"""The pre-tokenizers of llama.cpp (``llama-vocab.cpp``) whose rule is known here."""
+_SPECIAL = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}  # llama.cpp's names
+_CONTROL = 3  # token type
 
 
 def convert(path: Path, folder: Path, precision: str) -> dict[str, Any]:
     """Write config, tokenizer, chat template and weights of a GGUF file into a folder.
 
-    Parameters
-    ----------
-    path: the file. folder: an existing, empty one. precision: of the weights, ``float32`` or
-    ``bfloat16``.
-
-    Returns
-    -------
-    The file's metadata by name.
-
-    Raises
-    ------
-    InputError: for what is no whole GGUF file, another architecture, an unknown tokenizer or a
-    model without a chat template.
+    precision: of the weights, ``float32`` or ``bfloat16``. Returns the file's metadata by name.
+    InputError if the file is not a whole GGUF file, or has another architecture, an unknown
+    tokenizer or no chat template.
     """
     from safetensors.torch import save_file
+    from transformers import GenerationConfig, LlamaConfig
 
     about, tensors = _read(path)
     _check(path, about, tensors)
-    weights = _weights(about, tensors, precision)
-    config = _config(about, tied="lm_head.weight" not in weights, precision=precision)
-    end = config["eos_token_id"]
-    for name, value in (
-        ("config", config),
-        ("generation_config", {"bos_token_id": config["bos_token_id"], "eos_token_id": end}),
-        ("tokenizer_config", _tokenizer_config(about)),
-    ):
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
-    (folder / "chat_template.jinja").write_text(about["tokenizer.chat_template"])
-    _tokenizer(about).save(str(folder / "tokenizer.json"))
+    config = LlamaConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config.update({
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": precision,
+        # stored as float32: 1e-5 comes back as 9.999999747e-06
+        "rms_norm_eps": float(f"{config.rms_norm_eps:.6g}"),
+    })  # fmt: skip
+    config.save_pretrained(folder)
+    special = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    GenerationConfig(**special).save_pretrained(folder)
+    _tokenizer(about).save_pretrained(folder)
+    weights = _weights(config, tensors, precision)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return about
 
@@ -87,113 +80,56 @@ def _check(path: Path, about: dict[str, Any], tensors: list[Any]) -> None:
     if kind != "gpt2" or rule not in PRE_TOKENIZERS:
         raise InputError(f"{path}: the tokenizer is {kind}, {rule}; known are those of model gpt2 "
                          f"with pre-tokenizer {', '.join(PRE_TOKENIZERS)}")  # fmt: skip
-    if any(each.name == "rope_freqs.weight" for each in tensors):
+    if any(tensor.name == "rope_freqs.weight" for tensor in tensors):
         raise InputError(f"{path} scales its rotary positions by a table of its own; get the model "
                          "as a Hugging Face folder")  # fmt: skip
 
 
-def _name(name: str) -> str:
-    """What transformers calls a tensor of llama.cpp."""
-    parts = name.split(".")
-    if parts[0] == "blk":
-        return f"model.layers.{parts[1]}.{_PARTS[parts[2]]}.{parts[3]}"
-    return f"{_WHOLE[parts[0]]}.{parts[1]}"
-
-
-def _weights(about: dict[str, Any], tensors: list[Any], precision: str) -> dict[str, Any]:
-    """PyTorch's tensors, by transformers' names."""
+def _weights(config: Any, tensors: list[Any], precision: str) -> dict[str, Any]:
     import torch
     from gguf.quants import dequantize
 
-    heads = {"attn_q": about["llama.attention.head_count"],
-             "attn_k": about["llama.attention.head_count_kv"]}  # fmt: skip
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights = {}
-    for each in tensors:
-        values = dequantize(each.data, each.tensor_type).astype(np.float32)
-        n = heads.get(each.name.split(".")[-2])
-        values = values if n is None else _unpermuted(values, n)
-        weights[_name(each.name)] = torch.from_numpy(values).to(getattr(torch, precision))
+    for tensor in tensors:
+        *block, part, kind = tensor.name.split(".")  # as blk.3.attn_q.weight
+        prefix = f"model.layers.{block[1]}." if block else ""
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if part in heads:  # llama.cpp interleaves the halves of each head's rows
+            halves = values.reshape(heads[part], -1, 2, values.shape[1]).swapaxes(1, 2)
+            values = np.ascontiguousarray(halves).reshape(values.shape)
+        name = f"{prefix}{_HF_NAMES[part]}.{kind}"
+        weights[name] = torch.from_numpy(values).to(getattr(torch, precision))
     return weights
 
 
-def _unpermuted(weights: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp interleaves the halves of each head's rows for its rotary layout."""
-    pairs = weights.reshape(heads, weights.shape[0] // heads // 2, 2, *weights.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weights.shape)
-
-
-def _config(about: dict[str, Any], tied: bool, precision: str) -> dict[str, Any]:
-    hidden, heads = about["llama.embedding_length"], about["llama.attention.head_count"]
-    special = {f"{name}_token_id": about.get(f"tokenizer.ggml.{key}_token_id")
-               for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}  # fmt: skip
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": hidden,
-        "intermediate_size": about["llama.feed_forward_length"],
-        "num_hidden_layers": about["llama.block_count"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": about.get("llama.attention.head_count_kv", heads),
-        "head_dim": hidden // heads,
-        "max_position_embeddings": about["llama.context_length"],
-        # stored as float32: 1e-5 comes back as 9.999999747e-06
-        "rms_norm_eps": float(f"{about['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_theta": float(about.get("llama.rope.freq_base", 10000.0)),
-        "vocab_size": len(about["tokenizer.ggml.tokens"]),
-        "tie_word_embeddings": tied,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "torch_dtype": precision,
-        **special,
-    }
-
-
-def _tokenizer_config(about: dict[str, Any]) -> dict[str, Any]:
-    tokens = about["tokenizer.ggml.tokens"]
-    named = {f"{name}_token": about.get(f"tokenizer.ggml.{key}_token_id") for name, key in
-             (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))}  # fmt: skip
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": about["llama.context_length"],
-        "clean_up_tokenization_spaces": False,
-        "chat_template": about["tokenizer.chat_template"],
-        **{name: tokens[i] for name, i in named.items() if i is not None},
-    }
-
-
 def _tokenizer(about: dict[str, Any]) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, processors
+    from tokenizers import pre_tokenizers as pre
+    from transformers import PreTrainedTokenizerFast
 
-    tokens = about["tokenizer.ggml.tokens"]
-    rule = about["tokenizer.ggml.pre"]
-    merges = [tuple(each.split(" ")) for each in about["tokenizer.ggml.merges"]]
+    tokens, rule = about["tokenizer.ggml.tokens"], about["tokenizer.ggml.pre"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    # Llama 3 takes a word that is a token as it is, whatever the merges say
-    model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=rule == "llama-bpe")
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = _pre_tokenizer(rule)
-    tokenizer.decoder = decoders.ByteLevel()
+    merges = [tuple(merge.split(" ")) for merge in about["tokenizer.ggml.merges"]]
+    is_llama3 = rule == "llama-bpe"  # a word that is itself a token is not merged
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=is_llama3))
+    digits, words = pre.Digits(individual_digits=True), pre.Split(Regex(_LLAMA3), "isolated")
+    first: Any = {"smollm": [digits], "llama-bpe": [words], "gpt-2": []}[rule]
+    of_bytes = pre.ByteLevel(add_prefix_space=False, use_regex=not is_llama3)
+    backend.pre_tokenizer = pre.Sequence([*first, of_bytes])
+    backend.decoder = decoders.ByteLevel()
     types = about["tokenizer.ggml.token_type"]
-    special = [token for token, kind in zip(tokens, types, strict=True) if kind == _SPECIAL]
-    tokenizer.add_special_tokens([AddedToken(each, normalized=False) for each in special])
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+    backend.add_special_tokens([AddedToken(token, normalized=False) for token in control])
+    ids = {name: about.get(f"tokenizer.ggml.{key}_token_id") for name, key in _SPECIAL.items()}
+    special = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
     if about.get("tokenizer.ggml.add_bos_token"):
-        first = tokens[about["tokenizer.ggml.bos_token_id"]]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, vocabulary[first])]
+        bos = special["bos_token"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, vocabulary[bos])]
         )
-    return tokenizer
-
-
-def _pre_tokenizer(rule: str) -> Any:
-    from tokenizers import Regex, pre_tokenizers
-
-    if rule == "llama-bpe":
-        split = pre_tokenizers.Split(Regex(_LLAMA3), "isolated")
-        return pre_tokenizers.Sequence(
-            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-        )
-    bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if rule == "gpt-2":
-        return bytes_of_words
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), bytes_of_words])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=about["llama.context_length"],
+        clean_up_tokenization_spaces=False, chat_template=about["tokenizer.chat_template"],
+        **special,
+    )  # fmt: skip

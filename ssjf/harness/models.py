@@ -1,10 +1,9 @@
-"""Models to measure scheduling with, made on the spot: no download, random or no weights.
+"""Make models to measure scheduling with: shapes of Llama, with random weights or none.
 
-The shapes are those of Llama. What a step costs depends on them; what is said does not matter.
-Making one needs PyTorch and transformers (the extra ``train`` or ``vllm``).
+The time of a step depends on the shape alone, not on what the model says. Making one needs PyTorch
+and transformers (the extra ``train`` or ``vllm``).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ssjf.files import whole_folder
 from ssjf.simulator.shapes import Sizes
 
 WEIGHTS = ("random", "none")
-LARGEST_WRITTEN = 500 * 10**6  # bytes of weights; beyond, vLLM makes them up (load_format dummy)
+LARGEST_WRITTEN = 500 * 10**6  # bytes of weights; larger ones vLLM makes up (load_format dummy)
 
 _SENTENCES = (
     "The shortest request goes first, unless a longer one has waited for too long.",
@@ -27,16 +26,15 @@ _CHAT = (
 )
 
 
-@dataclass(frozen=True)
 class Shape(Sizes):
-    """A Llama."""
+    """Sizes of a Llama whose input and output embeddings are one table."""
 
     @property
     def parameters(self) -> int:
-        """Numbers in the weights (input and output embeddings are one table)."""
+        """Number of weights."""
         attention = 2 * self.hidden * self.hidden * (self.heads + self.kv_heads) // self.heads
-        of_layer = attention + 3 * self.hidden * self.inner + 2 * self.hidden
-        return self.vocabulary * self.hidden + self.layers * of_layer + self.hidden
+        per_layer = attention + 3 * self.hidden * self.inner + 2 * self.hidden
+        return self.vocabulary * self.hidden + self.layers * per_layer + self.hidden
 
 
 SHAPES = {
@@ -46,15 +44,15 @@ SHAPES = {
     "1b": Shape(16, 2048, 32, 8, 8192, 128256, 8192),
     "8b": Shape(32, 4096, 32, 8, 14336, 128256, 8192),
 }
-"""``1b`` and ``8b`` have the sizes of Llama 3. What a step takes is in the calibrated profiles."""
+"""``1b`` and ``8b`` have the sizes of Llama 3. Step times are in the calibrated profiles."""
 
 
 def make(shape_name: str, out: Path, weights: str | None = None, seed: int = 0) -> Path:
-    """Write a model folder that vLLM and transformers read; whole or not at all.
+    """Write a model folder that vLLM and transformers read, whole or not at all; return it.
 
     ``weights`` is ``random`` (bfloat16, from ``seed``) or ``none`` (vLLM's ``--load-format
-    dummy``); by default random where they take at most ``LARGEST_WRITTEN`` bytes. The tokenizer
-    is a byte-level BPE. Raises InputError for an unknown shape or a folder that is there.
+    dummy``); by default random if they take at most ``LARGEST_WRITTEN`` bytes. The tokenizer is a
+    byte-level BPE. InputError for an unknown shape or a folder that exists.
     """
     if shape_name not in SHAPES:
         raise unknown("shape", shape_name, SHAPES)

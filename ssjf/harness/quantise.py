@@ -1,6 +1,6 @@
-"""KV blocks as whole numbers of 8 bits: half the bytes of bfloat16 while a request is swapped out.
+"""Quantise KV blocks to 8 bits, half the bytes of bfloat16, while a request is swapped out.
 
-A scale per block, head, and keys or values: what one token's outlier costs stays in its block.
+There is a scale per block, head, and keys or values: an outlier costs precision in its block only.
 """
 
 from typing import NamedTuple
@@ -19,10 +19,10 @@ class Quantised(NamedTuple):
 
 
 def halves(blocks: Tensor, keys_first: bool) -> Tensor:
-    """Blocks of a layer, shape (blocks, heads, tokens, 2 * size), with keys and values apart.
+    """Separate keys and values of a layer's blocks, shape (blocks, heads, tokens, 2 * size).
 
-    Shape (blocks, heads, 2, tokens * size). ``keys_first``: the memory of a block holds all its
-    keys before its values, as vLLM's CPU back end has it; else both stand in a token's row.
+    Returns shape (blocks, heads, 2, tokens * size). ``keys_first``: a block's memory holds all its
+    keys before its values, as in vLLM's CPU back end; else each token's row holds both.
     """
     if keys_first:
         return blocks.flatten(2).unflatten(2, (2, -1))
@@ -30,7 +30,7 @@ def halves(blocks: Tensor, keys_first: bool) -> Tensor:
 
 
 def joined(parts: Tensor, keys_first: bool, tokens: int) -> Tensor:
-    """The inverse of ``halves``."""
+    """Invert ``halves``."""
     if keys_first:
         return parts.flatten(2).unflatten(2, (tokens, -1))
     return parts.unflatten(3, (tokens, -1)).transpose(2, 3).flatten(3)
@@ -45,6 +45,6 @@ def quantise(blocks: Tensor, keys_first: bool) -> Quantised:
 
 
 def restore(kept: Quantised, keys_first: bool, like: Tensor) -> Tensor:
-    """The blocks again, with the tokens a block, the type and the place of ``like``."""
+    """Return the blocks, with the tokens per block, type and device of ``like``."""
     parts = kept.values.to(like.device).float() * kept.scales.to(like.device)
     return joined(parts, keys_first, like.shape[2]).to(like.dtype)

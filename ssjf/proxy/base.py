@@ -1,7 +1,7 @@
-"""What a proxy model is: prompts in, predicted output lengths out; and what it is trained on.
+"""The interface of proxy models: from prompts to predicted output lengths; their training data.
 
-A proxy that predicts one number becomes a distribution by what the validation rows left over:
-split conformal prediction, Mondrian by the predicted length (Vovk et al. 2005, section 4.5).
+A proxy that predicts one number gets a distribution from its residuals on the validation rows, by
+split conformal prediction, Mondrian by predicted length (Vovk et al. 2005, section 4.5).
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ import numpy as np
 from ssjf.request import FloatArray
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-LEAST_OF_BAND = 30  # validation rows that the residuals of a band come from
+LEAST_OF_BAND = 30  # validation rows per band of residuals
 LONGEST_TOKENS = 1e6
 Arrays = dict[str, np.ndarray]
 
@@ -33,7 +33,7 @@ class Prediction:
 
     @classmethod
     def of(cls, logs: FloatArray, quantiles: FloatArray) -> Self:
-        """A prediction of logarithms of lengths, with quantiles in tokens."""
+        """Make a prediction from logarithms of lengths, with quantiles in tokens."""
         return cls(np.clip(np.exp(logs), 1, LONGEST_TOKENS), quantiles)
 
 
@@ -43,8 +43,8 @@ NO_PREDICTION = Prediction(np.zeros(0), np.zeros((0, len(LEVELS))))
 class Proxy(Protocol):
     """A trained proxy model.
 
-    For ``io`` it has ``arrays()``, which are stored, maybe ``files()`` to store beside them and
-    ``metadata()`` for its card, and ``from_arrays(arrays, card)``, the inverse of all of them.
+    For ``io`` it also has ``arrays()`` to store, optionally ``files()`` to store beside them and
+    ``metadata()`` for its card, and the inverse of these, ``from_arrays(arrays, card)``.
     """
 
     def predict(self, prompts: Sequence[str]) -> Prediction:
@@ -53,15 +53,15 @@ class Proxy(Protocol):
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """n prompts with the logarithms of lengths; rows that are in neither mask are not looked at.
+    """n prompts with logarithms of lengths; rows in neither mask are ignored.
 
-    targets: shape (n, s), NaN where unknown. The first column is what is predicted (where there
-        are several draws of an answer, their mean); the others (lengths of another LLM's
-        answers, say) only help to learn.
+    targets: shape (n, s), NaN where unknown. The first column is predicted (the mean, if there are
+        several draws of an answer); the others, such as lengths of another LLM's answers, only
+        help to learn.
     draws: shape (n, m), logarithms of the lengths of single answers.
-    train, validation: masks of shape (n,). Validation rows choose when to stop and calibrate
-        the distribution; nothing else sees them.
-    cut_off: which answers ended at a limit, a mask of shape (n,), where that is known.
+    train, validation: masks of shape (n,). Validation rows are used only for early stopping and
+        to calibrate the distribution.
+    cut_off: mask of answers that ended at a limit, shape (n,), if known.
     """
 
     prompts: Sequence[str]
@@ -81,10 +81,10 @@ class TrainingRows:
 
 
 class Part:
-    """A dataclass of arrays, which are stored under the name of the part."""
+    """A dataclass of arrays that are stored under the name of the part."""
 
     def stored(self, name: str) -> Arrays:
-        """Its arrays, each by ``name.field``."""
+        """Its arrays by ``name.field``."""
         return {f"{name}.{field}": array for field, array in vars(self).items()}
 
     @classmethod
@@ -97,7 +97,7 @@ class Part:
 class ResidualQuantiles(Part):
     """Quantiles of true minus predicted logarithm in each of k bands of predicted logarithm.
 
-    edges: shape (k - 1,), part the bands. residuals: shape (k, levels).
+    edges: shape (k - 1,), between bands. residuals: shape (k, levels).
     """
 
     edges: np.ndarray
@@ -106,8 +106,8 @@ class ResidualQuantiles(Part):
     def quantiles(self, logs: FloatArray, levels: FloatArray | None = None) -> FloatArray:
         """Quantiles in tokens, shape (n, levels), around predicted logarithms of shape (n,).
 
-        ``levels`` (n, levels) are logarithms of quantiles that the proxy itself predicts, by
-        default its one number at every level.
+        ``levels`` (n, levels) are logarithms of quantiles that the proxy itself predicts; by
+        default its one number counts for every level.
         """
         base = logs[:, None] if levels is None else levels
         quantiles = np.exp(base + self.residuals[np.searchsorted(self.edges, logs)])
@@ -120,17 +120,17 @@ NO_RESIDUALS = ResidualQuantiles(np.zeros(0), np.zeros((1, len(LEVELS))))
 def fit_residuals(
     logs: FloatArray, draws: FloatArray, bands: int, levels: FloatArray | None = None
 ) -> ResidualQuantiles:
-    """Fit residual quantiles on validation rows; fewer bands where there are few rows.
+    """Fit residual quantiles on validation rows, with fewer bands if there are few rows.
 
     logs: predicted logarithms, shape (n,). draws: true ones, (n, m), NaN where unknown. levels:
-    predicted quantiles, (n, levels), if the residuals are to be of these (conformalised quantile
-    regression: Romano et al. 2019).
+    predicted quantiles, (n, levels), for residuals of these (conformalised quantile regression:
+    Romano et al. 2019).
     """
     bands = min(bands, max(1, len(logs) // LEAST_OF_BAND))
     edges = np.quantile(logs, np.arange(1, bands) / bands)
     band = np.searchsorted(edges, logs)
     base = np.repeat(logs[:, None], len(LEVELS), axis=1) if levels is None else levels
-    # Where many predictions are equal a band may be empty: it gets the residuals of all.
+    # With many equal predictions a band may be empty: it gets the residuals of all rows.
     parts = [band == k if (band == k).any() else slice(None) for k in range(bands)]
     residuals = [
         [np.nanquantile(draws[rows] - base[rows, i : i + 1], q) for i, q in enumerate(LEVELS)]
@@ -141,7 +141,7 @@ def fit_residuals(
 
 @dataclass(frozen=True)
 class LogProxy(ResidualQuantiles, ABC):
-    """A proxy that predicts one number, the logarithm of the length, with its residuals."""
+    """A proxy that predicts one number, the logarithm of the length, and has residuals."""
 
     @abstractmethod
     def predicted_logs(self, prompts: Sequence[str]) -> FloatArray:

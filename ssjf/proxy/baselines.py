@@ -1,7 +1,7 @@
-"""Baselines: one length for all, the prompt's size alone, and tf-idf with ridge regression.
+"""Baseline proxies: a constant, the prompt's size, and tf-idf with ridge regression.
 
-Training needs scikit-learn (the extra ``train``), predicting does not. All is fitted on the
-training rows; the validation rows give the residuals alone.
+Training needs scikit-learn (the extra ``train``), predicting does not. Models are fitted on the
+training rows; validation rows only give the residuals.
 """
 
 import json
@@ -24,7 +24,7 @@ from ssjf.request import FloatArray
 VOCABULARY = "vocabulary.json"
 BANDS = 5  # of predicted length, with residuals of their own
 RIDGE = 1.0
-LEAST_PROMPTS, MOST_TERMS = 2, 2**17  # that a term of the vocabulary is in; terms it has
+LEAST_PROMPTS, MOST_TERMS = 2, 2**17  # prompts per term of the vocabulary; terms
 
 
 class NoOptions(BaseModel):
@@ -35,10 +35,10 @@ class NoOptions(BaseModel):
 
 @dataclass(frozen=True)
 class PromptLengthProxy(LogProxy):
-    """A monotone function of the prompt's size, linear between k knots and flat beyond them.
+    """A monotone function of the prompt's size, linear between k knots and constant beyond.
 
-    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), predicted logarithms. One
-    knot gives the same length for every prompt.
+    sizes: shape (k,), increasing, see ``sizes_of``. logs: shape (k,), predicted logarithms. With
+    one knot every prompt gets the same length.
     """
 
     sizes: np.ndarray
@@ -50,7 +50,7 @@ class PromptLengthProxy(LogProxy):
 
 @dataclass(frozen=True)
 class TfidfRidgeProxy(LogProxy):
-    """A linear score of tf-idf.
+    """A linear function of tf-idf.
 
     idf, linear: shape (v,), inverse document frequency and coefficient of each term of the
     vocabulary. offset: shape (1,), the score of a prompt without a known term.
@@ -65,7 +65,7 @@ class TfidfRidgeProxy(LogProxy):
         return np.array([self._log(prompt) for prompt in prompts], np.float64)
 
     def _log(self, prompt: str) -> float:
-        """As scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf`` weighs the terms."""
+        """Weighs terms like scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf``."""
         counts = Counter(self._columns[t] for t in terms(prompt) if t in self._columns)
         at = np.fromiter(counts.keys(), np.int64, len(counts))
         weights = 1 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
@@ -92,7 +92,7 @@ def sizes_of(prompts: Sequence[str]) -> FloatArray:
 
 
 def terms(prompt: str) -> list[str]:
-    """The words and signs of a prompt, and each two that follow one another."""
+    """The words and signs of a prompt, and its pairs of consecutive ones."""
     words = words_of(prompt)
     return words + [f"{one} {other}" for one, other in pairwise(words)]
 
@@ -106,7 +106,7 @@ def train_constant(rows: TrainingRows, config: NoOptions, keep: Path | None = No
 def train_prompt_length(
     rows: TrainingRows, config: NoOptions, keep: Path | None = None
 ) -> LogProxy:
-    """Fit an isotonic regression on the prompt's size, rising or falling: whichever errs less."""
+    """Fit an isotonic regression on the prompt's size, rising or falling, whichever fits better."""
     from sklearn.isotonic import IsotonicRegression
 
     known = rows.known(rows.train)
@@ -141,7 +141,7 @@ def train_tfidf_ridge(rows: TrainingRows, config: NoOptions, keep: Path | None =
 
 
 def _calibrated(proxy: LogProxy, rows: TrainingRows) -> LogProxy:
-    """The same with the residuals of the validation rows."""
+    """Add the residuals of the validation rows."""
     held = rows.known(rows.validation)
     logs = proxy.predicted_logs(rows.prompts_of(held))
     return replace(proxy, **vars(fit_residuals(logs, rows.draws[held], BANDS)))

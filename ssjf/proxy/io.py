@@ -1,7 +1,7 @@
-"""The kinds of proxy, specifications of proxies to train, and trained proxies as folders.
+"""Kinds of proxies, specifications of proxies to train, and trained proxies as folders.
 
-A folder holds ``proxy.json``, ``weights.safetensors`` and what its kind adds; every file is
-checked on loading. The modules of a kind are imported when they are used: some are heavy.
+A folder holds ``proxy.json``, ``weights.safetensors`` and files of its kind, all checked on
+loading. The modules of a kind are imported on first use, since some are heavy.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Kind:
-    """Where the parts of a kind are, each as ``module:name`` below ``ssjf.proxy``.
+    """The parts of a kind of proxy, each as ``module:name`` below ``ssjf.proxy``.
 
-    The function that trains it takes ``TrainingRows``, its configuration and a folder for
-    checkpoints or None: what a killed training left there is gone on with.
+    The training function takes ``TrainingRows``, a configuration and a folder for checkpoints, from
+    which a killed training resumes, or None.
     """
 
     config_at: str
@@ -70,11 +70,11 @@ KINDS = {
 class ProxySpec(BaseModel):
     """A proxy to train: its kind, the lengths it learns, and its options.
 
-    labels: columns of lengths of one model's answers, several draws of the same. also: lengths
-    of other models' answers, which only help to learn. ``output_tokens`` is a column like others.
-    elsewhere: whether the sets of a mixture that lack the labels are learnt too (light proxies
-    only), by their ``output_tokens``, which are on the labels' scale.
-    text: the ``turn`` alone, or the ``history`` of the conversation too. config: of its kind.
+    labels: columns of lengths of one model's answers (several draws of the same). also: columns of
+    lengths of other models' answers, which only help to learn. ``output_tokens`` is a column too.
+    elsewhere: learn data sets of a mixture that lack the labels too (light proxies only), by their
+    ``output_tokens``, which are on the labels' scale. text: the ``turn`` alone, or the ``history``
+    of the conversation too. config: options of its kind.
     """
 
     model_config = STRICT
@@ -88,7 +88,7 @@ class ProxySpec(BaseModel):
 
 
 def read_spec(name: str) -> ProxySpec:
-    """Read a specification, one of the package's by name or a TOML file of one's own."""
+    """Read a specification, a built-in one by name or a TOML file."""
     if Path(name).suffix == ".toml":
         return spec_of(read_toml("proxy spec", Path(name)), name)
     path = _HERE / "specs.toml"
@@ -99,7 +99,7 @@ def read_spec(name: str) -> ProxySpec:
 
 
 def spec_of(table: dict[str, Any], path: str | Path) -> ProxySpec:
-    """The specification of a table; ``path`` is its origin, which errors name."""
+    """Check a table and make its specification; errors name ``path``."""
     kind, config = table.get("kind"), table.get("config", {})
     if not isinstance(kind, str) or kind not in KINDS:
         raise unknown(f"kind of proxy in {path}:", kind, KINDS)
@@ -113,12 +113,12 @@ def spec_of(table: dict[str, Any], path: str | Path) -> ProxySpec:
 
 
 def folder_of(name: str | Path) -> Path:
-    """The folder of a proxy given by its path, or of the one that is shipped by ``builtin``."""
+    """The folder of a proxy given by its path, or of the shipped one (``builtin``)."""
     return _HERE / BUILTIN if str(name) == BUILTIN else Path(name)
 
 
 def check_new(folder: Path) -> None:
-    """InputError unless the folder can be made: it is not there, and what is above is."""
+    """Raise InputError unless the folder does not exist and can be made."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{folder} is there already; choose a folder that is not")
     above = next(path for path in folder.absolute().parents if path.exists())
@@ -131,9 +131,9 @@ def check_new(folder: Path) -> None:
 def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
     """Write a proxy, whole or not at all; an existing folder is refused.
 
-    ``card`` says how it was made: data, configuration, quality. ``proxy.arrays()`` are the
-    weights; ``proxy.files()``, where the kind has it, the other files by name. What a killed
-    process left half-written of this folder is removed.
+    ``card`` says how it was made: data, configuration, quality. ``proxy.arrays()`` are the weights,
+    ``proxy.files()`` (if its kind has it) the other files by name. Partial folders of killed
+    processes are removed.
     """
     from safetensors.numpy import save as packed
 
@@ -152,7 +152,7 @@ def save(folder: Path, kind: str, proxy: Any, card: dict[str, Any]) -> Path:
 
 
 def load(name: str | Path) -> Proxy:
-    """The proxy in a folder, or ``builtin``; a wrong or edited file is refused."""
+    """Load the proxy in a folder, or ``builtin``; wrong or edited files are refused."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as unpacked
 
@@ -181,7 +181,7 @@ def _checked(file: Path, sha256: str) -> bytes:
 
 
 def card(name: str | Path) -> dict[str, Any]:
-    """What ``proxy.json`` says; InputError where it is missing or not of this format."""
+    """Read ``proxy.json``; InputError if it is missing or not of this format."""
     folder = folder_of(name)
     path = folder / CARD
     if not path.is_file():

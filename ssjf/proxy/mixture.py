@@ -1,7 +1,7 @@
-"""A ridge on finished requests, and its mixture with the proxy that was trained before.
+"""Ridge regression on finished requests, and its mixture with the trained proxy.
 
-All lengths are logarithms of tokens. A target is the length of an answer, or, where that was cut
-off at a limit, what is predicted if that is longer.
+All lengths are logarithms of tokens. A target is the length of an answer; if that was cut off at a
+limit, the prediction counts instead where it is longer.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from ssjf.request import FloatArray
 BUCKETS = 2**17
 PENALTY, TOLERANCE = 1.0, 1e-3  # of the ridge
 IMPORTANCE = np.array([0.05] * features.COUNTS + [1.0])  # of counts and prediction; n-grams: 1
-WEIGHTS = np.linspace(0, 1, 5)  # that the ridge may have in the mixture
-FEWEST = 10  # requests that the ridge has predicted before it counts
-CERTAINTY = 3.0  # how fast the one that orders better takes over
+WEIGHTS = np.linspace(0, 1, 5)  # candidate weights of the ridge in the mixture
+FEWEST = 10  # requests predicted by the ridge before it counts
+CERTAINTY = 3.0  # how fast the better-ordering model takes over
 PRIOR, OF_LEVEL = 20.0, 5.0  # requests that weigh as much as the trained proxy's scale, and level
 LEAST_SLOPE, LEAST_SPREAD = 0.1, 1e-3
-ROUNDS = 3  # fits in turn, where answers were cut off
+ROUNDS = 3  # repeated fits if answers were cut off
 
 
 class Reading(NamedTuple):
-    """A prompt: hashed n-grams, plain counts, and the length that the trained proxy predicts
-    (shipped) and the ridge (refitted, NaN while there is none)."""
+    """A prompt: hashed n-grams, plain counts, and the lengths predicted by the trained proxy
+    (shipped) and by the ridge (refitted, NaN while there is none)."""
 
     ids: np.ndarray
     counts: np.ndarray
@@ -58,7 +58,7 @@ class Ridge:
 
     @classmethod
     def fit(cls, rows: Sequence[Finished], half_life: float) -> Self:
-        """Fit to finished requests, the oldest first; one ``half_life`` older weighs half."""
+        """Fit to finished requests, oldest first; a request ``half_life`` older weighs half."""
         from scipy.sparse import csr_matrix, diags, hstack  # takes long to import
         from scipy.sparse.linalg import lsqr
 
@@ -74,7 +74,7 @@ class Ridge:
         for _ in range(ROUNDS if cut_off.any() else 1):
             level = float(np.average(targets, weights=weights))
             found = lsqr(weighted, roots * (targets - level), damping, TOLERANCE, TOLERANCE)[0]
-            # Not by what was predicted before: an order that was wrong would be learned again.
+            # Not from earlier predictions: a wrong order would be learned again.
             targets = np.where(cut_off, np.maximum(observed, level + columns @ found), observed)
         return cls(idf, found[:BUCKETS].astype(np.float32), mean, scale, found[BUCKETS:], level)
 
@@ -87,8 +87,8 @@ class Ridge:
 
 
 class Mixture(NamedTuple):
-    """Both predictions, each standardised, mixed, and brought to the scale of what finished: so
-    much of each, and a constant."""
+    """The mixture of both standardised predictions on the scale of finished requests, as a weight
+    of each and a constant."""
 
     shipped: float
     refitted: float
@@ -96,9 +96,9 @@ class Mixture(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Finished], targets: FloatArray) -> Self:
-        """The best by what was predicted of these requests, at least one, before they finished.
+        """Fit to at least one finished request and its earlier predictions.
 
-        The fewer there are, the nearer it is to the trained proxy's own prediction.
+        With few requests it stays near the trained proxy's own prediction.
         """
         lengths = np.array([each.reading[2:] for each in rows])
         finished = np.array([each[1:] for each in rows])
@@ -114,21 +114,21 @@ class Mixture(NamedTuple):
         mixed = standard @ weights
         level = mean[0] + (targets - mean[0]).sum() / (len(targets) + OF_LEVEL)
         slope = (mixed @ (targets - level) + PRIOR * spread[0]) / (mixed @ mixed + PRIOR)
-        slope = max(slope, LEAST_SLOPE * spread[0])  # it keeps the order and makes no ties
+        slope = max(slope, LEAST_SLOPE * spread[0])  # keeps the order without ties
         of_both = slope * weights / spread
         shipped, refitted = map(float, of_both)
         return cls(shipped, refitted, float(level - of_both @ mean))
 
     def length(self, reading: Reading) -> float:
-        """The length that is predicted."""
+        """The predicted length."""
         refitted = self.refitted * reading.refitted if self.refitted else 0.0
         return self.constant + self.shipped * reading.shipped + refitted
 
 
 def _weight(standard: FloatArray, observed: FloatArray, cut_off: FloatArray) -> float:
-    """The ridge's weight: a mean of ``WEIGHTS``, each counting by how well it orders pairs.
+    """The ridge's weight: a mean of ``WEIGHTS``, weighted by how well each orders pairs.
 
-    A pair is judged where it is known which was longer (Harrell's concordance).
+    Only pairs of which the longer one is known are judged (Harrell's concordance).
     """
     longer = (observed[:, None] > observed) & (cut_off == 0)
     if not longer.any():

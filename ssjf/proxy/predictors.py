@@ -1,8 +1,7 @@
 """Predictors that need no text: the truth, the truth with an error, or a column of the data.
 
-They bound and dissect what a learned predictor can be worth; the learned ones read prompts.
-Every predictor is a function ``(requests, value, rng) -> (n,)`` behind a spec
-``name`` or ``name:value``.
+They bound the value of a learned predictor. Every predictor is a function
+``(requests, value, rng) -> (n,)``, selected by ``name`` or ``name:value``.
 """
 
 import math
@@ -33,8 +32,8 @@ def predict(spec: str, requests: Requests, rng: Generator) -> FloatArray:
     lengths. ``column:NAME`` is a column of ``requests.predictions`` and
     ``class-mean:NAME`` a column of class ids decoded to the mean true length of its class.
 
-    All but ``column`` look at the true lengths: they are instruments, not predictors. Even
-    ``class-mean`` peeks, at the class means of this very workload.
+    All but ``column`` use the true lengths: they are instruments, not predictors. Even
+    ``class-mean`` uses the class means of this workload.
 
     Raises InputError for an unknown form or column, a value that is missing, out of place or
     out of range, and an empty workload.
@@ -87,7 +86,7 @@ def _tau(requests: Requests, value: str, rng: Generator) -> NDArray:
     noise = rng.standard_normal(len(requests))
     rows = rng.permutation(len(requests))[:_TUNED_ON]
     truth = np.log(np.maximum(requests.output_tokens, 1))
-    # A draw that agrees with the truth by chance is mirrored, so that tau comes down to 0.
+    # Noise that correlates with the truth by chance is mirrored, so that tau can reach 0.
     if _kendall(truth[rows], noise[rows]) > 0:
         noise = -noise
     sigma = _sigma_for(target, truth[rows], noise[rows])

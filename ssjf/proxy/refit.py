@@ -1,7 +1,6 @@
-"""A proxy that learns the traffic that it predicts, beside the one that was trained before: on a
-server as requests finish (``Refit``), or from a log (``train``).
+"""Refits the trained proxy to its traffic: on a server (``Refit``) or from a log (``train``).
 
-Of prompts only hashed n-grams and plain counts are kept, no text.
+Only hashed n-grams and plain counts of prompts are kept, no text.
 """
 
 from collections import deque
@@ -30,19 +29,19 @@ from ssjf.proxy.light import features
 from ssjf.proxy.mixture import BUCKETS, Finished, Mixture, Reading, Ridge
 from ssjf.request import FloatArray
 
-MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered: requests, and n-grams of all of them
+MOST_ROWS, MOST_IDS = 4000, 2_000_000  # remembered requests, and their n-grams in total
 HALF_LIFE = 2000.0  # requests after which a finished one weighs half
-FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests from one refit to the next
+FIRST, GROWTH, MOST_BETWEEN = 40, 1.15, 200  # finished requests between refits
 LONGEST = np.log(LONGEST_TOKENS)
-PREFIX = "learnt."  # of what was learnt, in a proxy's folder
-BANDS = 5  # of predicted length, each with residuals of its own
-RECENT, OFTEN = 500, 10  # requests that the mixture is of, and after which it is made anew
+PREFIX = "learnt."  # of learnt arrays in a proxy's folder
+BANDS = 5  # of predicted length, each with its own residuals
+RECENT, OFTEN = 500, 10  # requests behind the mixture, and requests between its updates
 
 
 class Refit:
     """Learns the lengths of one LLM's answers.
 
-    One thread may predict while another one does all else: what predicts is replaced as a whole.
+    One thread may predict while another does everything else: models are replaced as a whole.
     """
 
     def __init__(self, half_life: float = HALF_LIFE) -> None:
@@ -57,7 +56,7 @@ class Refit:
         return len(self._rows)
 
     def predict(self, prompt: str, shipped_tokens: float) -> tuple[float, Reading]:
-        """Predicted tokens, and what to learn from once the answer has finished."""
+        """Predict tokens; return them and the reading to pass to ``learn`` when the answer ends."""
         ids = features.grams(prompt, BUCKETS).astype(np.int32)
         counts = features.counts(prompt).astype(np.float32)
         reading = self._refitted(Reading(ids, counts, float(np.log(shipped_tokens)), np.nan))
@@ -70,7 +69,7 @@ class Refit:
         return reading if ridge is None else reading._replace(refitted=ridge.length(reading))
 
     def learn(self, reading: Reading, output_tokens: float, cut_off: bool = False) -> None:
-        """Learn from a finished request: lengths' scale soon, all else at the next refit."""
+        """Learn from a finished request: the scale of lengths soon, the rest at the next refit."""
         if not 1 <= output_tokens <= LONGEST_TOKENS:
             raise ValueError(f"{output_tokens} tokens are no length")
         self._remember(Finished(reading, float(np.log(output_tokens)), bool(cut_off)))
@@ -90,22 +89,22 @@ class Refit:
         self._mixture = Mixture.of(recent, np.array(targets))
 
     def _at_least(self, row: Finished) -> float:
-        """The length that is predicted now of an answer that was cut off, or its own if larger."""
+        """The length now predicted for an answer that was cut off, or its own if larger."""
         mixture, reading = self._mixture, self._refitted(row.reading)
         return max(row.length, mixture.length(reading) if mixture else reading.shipped)
 
     @property
     def due(self) -> bool:
-        """Whether enough requests have finished since the last refit."""
+        """Have enough requests finished since the last refit?"""
         return self._count >= self._next
 
     def refit(self) -> None:
-        """Fit the ridge anew to all that is remembered; it takes up to about a second."""
+        """Fit the ridge to all remembered requests; takes up to about a second."""
         self._next = min(int(self._count * GROWTH) + 1, self._count + MOST_BETWEEN)
         self._ridge = Ridge.fit(self._rows, self._half_life)
 
     def arrays(self) -> Arrays:
-        """All that is remembered."""
+        """Everything that is remembered."""
         readings = [row.reading for row in self._rows]
         return {
             "ids": np.concatenate([np.zeros(0, np.int32), *(each.ids for each in readings)]),
@@ -117,7 +116,7 @@ class Refit:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        """The inverse of ``arrays``, refitted; an error for what is none."""
+        """The inverse of ``arrays``, refitted; raises an error for other arrays."""
         ids, sizes, counts = arrays["ids"], arrays["sizes"], arrays["counts"]
         fits = sizes.sum() == len(ids) and counts.shape == (len(sizes), features.COUNTS)
         if not fits or ((ids < 0) | (ids >= BUCKETS)).any():
@@ -139,10 +138,10 @@ def prequential(
     prompts: Sequence[str], output_tokens: ArrayLike, proxy: Proxy, lag: int = 0,
     cut_off: ArrayLike | None = None, half_life: float = HALF_LIFE,
 ) -> FloatArray:  # fmt: skip
-    """Predicted tokens, shape (n,), each by a proxy refitted to requests that finished before.
+    """Predict tokens, shape (n,), each with a proxy refitted to requests that finished before.
 
-    The requests finish in the order given, each when ``lag`` more have been predicted. cut_off:
-    which answers ended at their limit.
+    Requests finish in the order given, each after ``lag`` more have been predicted. cut_off: mask
+    of answers that ended at their limit.
     """
     lengths = np.asarray(output_tokens, np.float64)
     cut = np.zeros(len(lengths), bool) if cut_off is None else np.asarray(cut_off, bool)
@@ -154,15 +153,15 @@ def as_served(
     prompts: Sequence[str], output_tokens: ArrayLike, proxy: Proxy, arrived_at: FloatArray,
     finished_at: FloatArray,
 ) -> FloatArray:  # fmt: skip
-    """As ``prequential``, of requests in the order of their arrival: each is predicted when it
-    arrives, by what has finished before."""
+    """As ``prequential``, but with arrival and finish times: each request is predicted at its
+    arrival, from requests that finished before."""
     lengths, order = np.asarray(output_tokens, np.float64), np.argsort(finished_at, kind="stable")
     known, cut = np.searchsorted(finished_at[order], arrived_at), np.zeros(len(lengths), bool)
     return _replayed(prompts, lengths, cut, proxy, order, known, HALF_LIFE)
 
 
 def _replayed(prompts, lengths, cut, proxy, order, known, half_life) -> FloatArray:
-    """Request i is predicted when the first ``known[i]`` of ``order`` have finished."""
+    """Predict request i after the first ``known[i]`` of ``order`` have finished."""
     learner, predicted = Refit(half_life), np.zeros(len(lengths))
     readings: list[Reading] = []
     learnt = 0
@@ -183,7 +182,7 @@ def _learn(learner: Refit, reading: Reading, tokens: float, cut_off: bool) -> No
 
 @dataclass(frozen=True)
 class RefitProxy(LogProxy):
-    """The shipped proxy with a learner that has read a log; ``learnt`` is its ``arrays``."""
+    """The shipped proxy with a learner trained on a log; ``learnt`` is the learner's ``arrays``."""
 
     learnt: Arrays
     learner: Refit
@@ -191,7 +190,7 @@ class RefitProxy(LogProxy):
 
     @classmethod
     def of(cls, learnt: Arrays, residuals: Arrays) -> Self:
-        """Refitted to what was learnt, beside the proxy that is shipped now."""
+        """Restore the learner from ``learnt``, with the currently shipped proxy."""
         return cls(
             **residuals, learnt=learnt, learner=Refit.from_arrays(learnt),
             shipped=io.load(io.BUILTIN),
@@ -206,7 +205,7 @@ class RefitProxy(LogProxy):
         return super().arrays() | {f"{PREFIX}{name}": a for name, a in self.learnt.items()}
 
     def metadata(self) -> dict[str, Any]:
-        """For its card: the shipped proxy that it goes with."""
+        """For its card: the shipped proxy that it belongs to."""
         return {"shipped": _shipped()}
 
     @classmethod
@@ -223,7 +222,7 @@ def _shipped() -> str:
 
 
 class RefitConfig(BaseModel):
-    """How many training rows, the last, are learnt."""
+    """The number of training rows to learn, the last ones."""
 
     model_config = STRICT
 
@@ -231,9 +230,9 @@ class RefitConfig(BaseModel):
 
 
 def train(rows: TrainingRows, config: RefitConfig, keep: Path | None = None) -> RefitProxy:
-    """Learn the last rows for training in their order, as a server would have.
+    """Learn the last training rows in order, as a server would.
 
-    It takes seconds, so nothing is kept for a killed training.
+    This takes seconds, so there are no checkpoints.
     """
     at = rows.known(rows.train)[-config.rows :]
     prompts, lengths = rows.prompts_of(at), np.exp(rows.targets[at, 0]).tolist()

@@ -1,9 +1,9 @@
-"""The retrieval proxy: a prompt is answered at about the length of past prompts that are like it.
+"""The retrieval proxy: predicts the length that similar past prompts had.
 
-Of ALISE's predictor (arXiv 2410.23537) no more is known than this: a pre-trained encoder, a vector
-data base of past prompts, similarity search, the weighted average of the retrieved lengths, and an
-MLP when nothing similar is found. How each is done here is ours, and there is no MLP: on prompts
-unlike all others it erred more than the nearest did. Training needs PyTorch (the extra ``train``).
+ALISE's predictor (arXiv 2410.23537) is known only to consist of a pre-trained encoder, a vector
+database of past prompts, similarity search, a weighted average of the retrieved lengths, and an MLP
+when nothing similar is found. The details here are ours, and there is no MLP: on dissimilar prompts
+it was less accurate than the nearest neighbours. Training needs PyTorch (the extra ``train``).
 """
 
 from collections.abc import Sequence
@@ -31,22 +31,22 @@ from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder, unit
 from ssjf.proxy.io import CARD, load
 from ssjf.request import FloatArray
 
-MOST_ROWS = 2**14  # of the map; beyond, so many drawn at random: each step compares with all
-STEPS, BATCHES = 8, (32, 512)  # least steps of an epoch, and the batches within which they are made
+MOST_ROWS = 2**14  # random rows to train the map on: each step compares with all of them
+STEPS, BATCHES = 8, (32, 512)  # least steps per epoch, within these batch sizes
 LEARNING_RATE, DROPOUT = 2e-3, 0.2
-SHARPER = 2  # so many times lower is the temperature the map is taught at
+SHARPER = 2  # the map is trained at a temperature lower by this factor
 
 Labelled = tuple[np.ndarray, FloatArray]  # vectors and logarithms of lengths
 
 
 class RetrievalConfig(BaseModel):
-    """Options of a retrieval proxy; the defaults erred least on ``alpaca-vicuna``'s validation.
+    """Options of a retrieval proxy; the defaults were best on ``alpaca-vicuna``'s validation split.
 
-    encoder: a backbone that is not tuned (``minilm``, another name of ``backbone``, a hub id or a
-        folder), which reads ``longest_tokens``, or the folder of a trained encoder proxy.
-    dimensions: at most so many has the space that is searched, onto which a linear map learnt
-        from the training rows (in at most ``epochs``) brings the encoder's vectors.
-    neighbours: how many are retrieved. temperature: a neighbour weighs exp(cosine / temperature).
+    encoder: an untuned backbone (``minilm``, another name of ``backbone``, a hub id or a folder),
+        which reads ``longest_tokens``, or the folder of a trained encoder proxy.
+    dimensions: largest dimension of the search space; a linear map learnt from the training rows
+        (in at most ``epochs``) projects the encoder's vectors into it.
+    neighbours: number to retrieve. temperature: a neighbour weighs exp(cosine / temperature).
     """
 
     model_config = STRICT
@@ -63,11 +63,11 @@ class RetrievalConfig(BaseModel):
 
 @dataclass(frozen=True)
 class RetrievalProxy(ResidualQuantiles):
-    """A trained retrieval proxy; ours. It may be used by several threads.
+    """A trained retrieval proxy, usable by several threads.
 
-    map: shape (hidden, dimensions), into the space that is searched. vectors: the past prompts
-    there, unit vectors (n, dimensions), kept in 16 bits. logs: logarithms of their lengths,
-    (n, draws), NaN if unknown. training: numbers of its training.
+    map: projection into the search space, shape (hidden, dimensions). vectors: past prompts there,
+    unit vectors (n, dimensions), stored in 16 bits. logs: logarithms of their lengths, (n, draws),
+    NaN if unknown. training: numbers of its training.
     """
 
     map: np.ndarray
@@ -88,8 +88,8 @@ class RetrievalProxy(ResidualQuantiles):
         return Prediction.of(logs, self.quantiles(logs, levels))
 
     def retrieved(self, queries: np.ndarray) -> tuple[FloatArray, FloatArray]:
-        """By the neighbours of n queries the average logarithm of the length, (n,), and the
-        logarithms of the quantiles of their lengths, (n, levels)."""
+        """For n queries, the average logarithm of their neighbours' lengths, (n,), and the
+        logarithms of the quantiles of those lengths, (n, levels)."""
         rows = [self._retrieved(query) for query in queries]
         return np.array([log for log, _ in rows]), np.stack([levels for _, levels in rows])
 
@@ -101,7 +101,7 @@ class RetrievalProxy(ResidualQuantiles):
         weights = np.exp((cosines[near] - cosines.max()) / self.config.temperature)
         weights /= weights.sum()
         known = ~np.isnan(logs)
-        # Of a neighbour with several draws each has an equal part of its weight.
+        # Several draws of a neighbour share its weight equally.
         shares = np.where(known, (weights / known.sum(axis=1))[:, None], 0)[known]
         levels = np.quantile(logs[known], LEVELS, weights=shares, method="inverted_cdf")
         return float(weights @ np.nanmean(logs, axis=1)), levels
@@ -111,7 +111,7 @@ class RetrievalProxy(ResidualQuantiles):
         return arrays | {"vectors": self.vectors.astype(np.float16)}
 
     def files(self) -> dict[str, bytes]:
-        """The other files of its folder, which needs no other: encoder and tokenizer."""
+        """The other files of its self-contained folder: encoder and tokenizer."""
         return self.encoder.files()
 
     def metadata(self) -> dict[str, Any]:
@@ -127,15 +127,15 @@ class RetrievalProxy(ResidualQuantiles):
 
 
 def mapped(vectors: np.ndarray, map_: np.ndarray) -> np.ndarray:
-    """Unit vectors, shape (n, hidden), in the space that is searched, each alone."""
+    """Project vectors, shape (n, hidden), into the search space, as unit vectors."""
     return np.stack([unit(vector @ map_) for vector in vectors])
 
 
 def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None) -> RetrievalProxy:
-    """Fit a retrieval proxy; it takes minutes, so nothing is kept for a killed training.
+    """Fit a retrieval proxy; this takes minutes, so there are no checkpoints.
 
-    Training rows teach the map and are what is remembered; validation rows choose how long the
-    map is taught and give the distribution.
+    The map is trained on the training rows, which are then remembered; validation rows choose the
+    epoch and give the distribution.
     """
     known, held = rows.known(rows.train), rows.known(rows.validation)
     encoder, targets = encoder_of(config), rows.targets[:, 0]
@@ -152,7 +152,7 @@ def train(rows: TrainingRows, config: RetrievalConfig, keep: Path | None = None)
 
 
 def encoder_of(config: RetrievalConfig) -> OnnxEncoder:
-    """The encoder that a configuration names; InputError where there is none."""
+    """Load the encoder of a configuration; InputError if there is none."""
     if (Path(config.encoder) / CARD).is_file():
         proxy = load(config.encoder)
         if not isinstance(proxy, EncoderProxy):
@@ -172,14 +172,14 @@ def encoder_of(config: RetrievalConfig) -> OnnxEncoder:
 def fit_map(
     train: Labelled, held: Labelled, config: RetrievalConfig
 ) -> tuple[np.ndarray, list[float]]:
-    """Fit the linear map into the space that is searched: near are prompts of like lengths.
+    """Fit the linear map into the search space, where prompts of similar lengths are near.
 
-    Metric learning for kernel regression (Weinberger and Tesauro 2007), here with cosines: the
-    map under which a training row's length is best the weighted mean of all others'. It begins as
-    the principal directions of the training vectors, which keep cosines best. In each step it
-    must do without a share DROPOUT of the encoder's dimensions. Returned are the map that errs
-    least on the held rows, (hidden, dimensions), and the mean squared errors of held logarithms
-    before training and after each epoch.
+    Metric learning for kernel regression (Weinberger and Tesauro 2007), here with cosines: under
+    the map, the weighted mean of all other rows' lengths should predict a training row's length. It
+    starts as the principal directions of the training vectors, which preserve cosines best. Each
+    step drops a share DROPOUT of the encoder's dimensions. Returns the map with the least error on
+    the held rows, (hidden, dimensions), and the mean squared errors of their logarithms before
+    training and after each epoch.
     """
     import torch
     from torch.nn.functional import mse_loss, normalize
@@ -199,7 +199,7 @@ def fit_map(
                 kept = torch.rand(vectors.shape[1], generator=order) >= DROPOUT
                 space = normalize((vectors * kept) @ map_)
                 near = space[rows] @ space.T / (config.temperature / SHARPER)
-                near[range(len(rows)), rows] = -np.inf  # a row does not teach itself
+                near[range(len(rows)), rows] = -np.inf  # exclude the row itself
                 loss = mse_loss(near.softmax(dim=1) @ logs, logs[rows])
                 optimizer.zero_grad()
                 loss.backward()

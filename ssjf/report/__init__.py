@@ -1,4 +1,4 @@
-"""Reads raw runs, never makes one: what a notebook draws with, claims, and the pages.
+"""What notebooks draw with, the verdicts on claims, and the pages; reads raw runs, makes none.
 
     >>> from ssjf import report
     >>> book = report.Notebook("rate_sweep", modes=modes, series=series)

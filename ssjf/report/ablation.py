@@ -1,4 +1,4 @@
-"""The quirk ablation in numbers and words: what each quirk of the published simulation is worth.
+"""The quirk ablation: how much each quirk of the published simulation changes its results.
 
 Rows per run: x, seed, run, mode, quirks_off, series, metrics in s and 1/s. Runs with and
 without a quirk share jobs (and seeds), so changes are paired, replicate by replicate.
@@ -9,11 +9,11 @@ import pandas as pd
 from ssjf.analysis.estimates import against, changed, replicates
 
 ALL_ON = ""
-ALL_OFF = "+"  # any setting of several names
+ALL_OFF = "+"  # in every setting of several names
 SETTING = ["sweep", "mode", "quirks_off"]
 KEYS = [*SETTING, "series"]
 FACTORS = {"quarter": "throughput_25", "makespan": "completed_per_second"}
-"""Two readings of "throughput": the published one, and what its quirk stands for."""
+"""Two readings of "throughput": the published one, and requests per makespan."""
 
 WORDS = {
     "whole_second_arrivals": (
@@ -42,30 +42,30 @@ WORDS = {
     ),
     "drifting_clock": ("clock drifts by rounding", "time is exact"),
 }
-"""quirk: what it is, and how things are without it."""
+"""quirk: what it is, and what happens without it."""
 
 
 def off(quirks_off: str) -> str:
-    """A setting (names joined by +) as the label of a row."""
+    """Label of a setting (names joined by +)."""
     if quirks_off == ALL_ON:
         return "as published"
     return "without any quirk" if ALL_OFF in quirks_off else WORDS[quirks_off][0]
 
 
 def mended(quirks_off: str) -> str:
-    """What a setting mends, in words."""
+    """Describe what happens without the quirks of a setting."""
     if quirks_off == ALL_ON:
         return "nothing"
     return "all of them" if ALL_OFF in quirks_off else WORDS[quirks_off][1]
 
 
 def estimates(runs: pd.DataFrame, steady: pd.DataFrame) -> pd.DataFrame:
-    """A row per sweep, mode, setting and series; then steady-state rows for contrast.
+    """Estimate effects: a row per sweep, mode, setting and series, then steady-state rows.
 
-    ``reduction`` of FCFS's mean JCT (%), its ``change`` from all quirks on (points), and the
-    factors over FCFS by the first ``quarter`` and by the ``makespan``, each with its 95 %
-    interval in ``_low`` and ``_high``; ``queue_depth`` is FCFS's mean (requests). ``steady``
-    has rows per run with slots and rho; it has no quirks, and no change.
+    Columns: ``reduction`` of FCFS's mean JCT (%), its ``change`` from all quirks on (points), and
+    the factors over FCFS by the first ``quarter`` and by the ``makespan``, each with its 95 %
+    interval in ``_low`` and ``_high``; ``queue_depth``, FCFS's mean (requests). ``steady`` holds
+    runs without quirks, for contrast, with columns slots and rho; they have no change.
     """
     contrast = steady.assign(
         sweep=[f"steady state, ρ = {rho}" for rho in steady["rho"]],
@@ -91,7 +91,7 @@ def _as(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def changes(runs: pd.DataFrame) -> pd.DataFrame:
-    """How much a setting changes the JCT reduction (points) from all quirks on.
+    """Change of the JCT reduction (points) from all quirks on to each setting.
 
     Columns sweep, mode, quirks_off, series, value, low, high; no rows where there are no runs
     with all quirks on.

@@ -1,4 +1,4 @@
-"""The papers' claims as data, each with a verdict from our own runs."""
+"""The papers' claims as data, each with a verdict from our runs."""
 
 import math
 import tomllib
@@ -23,7 +23,7 @@ COLUMNS = [
     "low", "high", "bracket_low", "bracket_high", "verdict", "ours", "reason", "command",
 ]  # fmt: skip
 REPRODUCED, DIFFERS, NOT_ATTEMPTED = "reproduced", "differs", "not attempted"
-NOT_COMPARABLE = "not comparable"  # its data or weights are not public: ours says what is measured
+NOT_COMPARABLE = "not comparable"  # data or weights are not public; ``ours`` says what we measure
 _ENDS = ("low", "high", "bracket_low", "bracket_high")
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 
@@ -32,12 +32,12 @@ Load = Callable[[str], pd.DataFrame]
 
 
 def runs_of(experiment: str, keep: Callable[[Any], bool] | None = None) -> pd.DataFrame:
-    """The runs of an experiment (those whose specification ``keep`` keeps), one row each."""
+    """Read the runs of an experiment, one row each; ``keep`` selects by specification."""
     return per_run(rows(experiment, keep))
 
 
 def per_run(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows per request as rows per run, with the metrics that the replay is judged by."""
+    """Turn rows per request into rows per run, with the metrics that claims are about."""
     if "jct_mean" in frame:
         return frame
     keys = ("mode", "engine", "slots", "rho", "series", "protocol", "run_id", "x", "seed", "run")
@@ -46,7 +46,7 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure(options: dict[str, Any], load: Load = runs_of) -> Estimate:
-    """A measure as a claim writes it: experiment, series, metric, how, and where."""
+    """Evaluate a claim's measure: experiment, series, metric, how, and conditions on keys."""
     options = dict(options)
     name = options.pop("experiment")
     if "quality" in options or "mean" in options:
@@ -56,7 +56,7 @@ def measure(options: dict[str, Any], load: Load = runs_of) -> Estimate:
 
 
 def _of_rows(frame: pd.DataFrame, series: str, quality: str = "", mean: str = "") -> Estimate:
-    """Of a series' rows: a measure of its predictions, or the mean of a column."""
+    """Estimate the quality of a series' predictions, or the mean of a column."""
     part = frame[frame["series"] == series]
     if mean:
         return bootstrap.interval(part[mean])
@@ -72,7 +72,7 @@ def compared(
     baseline: str = "fcfs",
     **where: Any,
 ) -> Estimate:
-    """A series against the baseline on the same replicates: ``reduction`` (%) or ``factor``."""
+    """Compare a series with the baseline on equal replicates: ``reduction`` (%) or ``factor``."""
     wide = _replicates(frame, series, metric, baseline, where)
     return COMPARISONS[how](wide[baseline], wide[series])
 
@@ -90,7 +90,7 @@ def _replicates(
 
 
 def _shrinks(frame: pd.DataFrame, shrinks: str, start, end, series: str, **where) -> Estimate:
-    """By how many points the reduction falls from one value of a key to another."""
+    """Points by which the reduction falls from one value of a key to another."""
     before, after = (
         _replicates(frame, series, "jct_mean", "fcfs", where | {shrinks: value})
         for value in (end, start)
@@ -99,7 +99,7 @@ def _shrinks(frame: pd.DataFrame, shrinks: str, start, end, series: str, **where
 
 
 def claims() -> dict[str, Claim]:
-    """All claims of all papers, by id, in the order of the files."""
+    """Read all claims of all papers, by id, in the order of the files."""
     known = {}
     for file in sorted(paths.papers().glob("*.toml")):
         paper = tomllib.loads(file.read_text())
@@ -111,7 +111,7 @@ def claims() -> dict[str, Claim]:
 
 
 def check(ids: list[str] | None = None) -> pd.DataFrame:
-    """A verdict for each claim (all of them, or those named); unknown ids list the known ones."""
+    """Judge all claims, or the named ones; unknown ids list the known ones."""
     known = claims()
     for claim_id in ids or []:
         if claim_id not in known:
@@ -154,13 +154,13 @@ def _judge(claim: Claim, load: Load = runs_of) -> Claim:
 
 
 def _holds(claim: Claim, estimate: Estimate) -> bool:
-    """Within the tolerance; or, for a claim that something is ``above``, surely so."""
+    """Is ours within the tolerance, or its interval above the value of an ``above`` claim?"""
     if claim.get("relation") == "above":
         return estimate.low > claim["value"]
     return abs(estimate.value - claim["value"]) <= claim["tolerance"]
 
 
 def write(verdicts: pd.DataFrame) -> None:
-    """``results/claims.csv``, rounded so that it is the same on every machine."""
+    """Write ``results/claims.csv``, rounded so that it is the same on every machine."""
     with whole_file(paths.results() / "claims.csv") as temporary:
         verdicts.round({"value": 4, **dict.fromkeys(_ENDS, 3)}).to_csv(temporary, index=False)

@@ -1,7 +1,7 @@
-"""What several notebooks draw with: estimates for seaborn, the frame of a figure, captions.
+"""Drawing shared by several notebooks: estimates for seaborn, figure layout, captions.
 
 An estimate is a row with ``value``, ``low`` and ``high``, computed and seeded by
-``ssjf.analysis``; seaborn draws it and resamples nothing.
+``ssjf.analysis``; seaborn draws it without resampling.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ DOTS: dict[str, Any] = INTERVAL | {
     "err_kws": {"linewidth": 1.2},
 }
 """The same for ``sns.pointplot`` and ``sns.catplot(kind="point")``."""
-_BEFORE = {"rho": "ρ ", "slots": "slots "}  # what stands before the value of a key
+_BEFORE = {"rho": "ρ ", "slots": "slots "}  # printed before the value of a key
 
 
 def long(estimates: pd.DataFrame) -> pd.DataFrame:
-    """Three rows for each estimate, its low, value and high end, all in column ``value``.
+    """Melt each estimate into three rows: low, value and high end, all in column ``value``.
 
-    The median of the three is the value and their range the interval, which is what seaborn
-    draws of them with ``INTERVAL``. Raises ValueError where a value is outside its interval.
+    With ``INTERVAL`` seaborn draws their median, the value, and their range, the interval. Raises
+    ValueError where a value is outside its interval.
     """
     outside = (estimates["value"] < estimates["low"]) | (estimates["value"] > estimates["high"])
     if outside.any():
@@ -50,7 +50,7 @@ def long(estimates: pd.DataFrame) -> pd.DataFrame:
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """Modes and series in words; ``series`` becomes ``policy``."""
+    """Replace modes and series by their labels; ``series`` becomes ``policy``."""
     if "mode" in frame:
         frame = frame.assign(mode=frame["mode"].map(MODES))
     if "series" in frame:
@@ -68,11 +68,10 @@ def finish(
     columns: int = 4,
     also: Iterable[Line2D] = (),
 ) -> None:
-    """Give a figure its size, and its facets' titles and shared labels; legend above all.
+    """Set a figure's size, facet titles and shared axis labels, and put one legend above it.
 
-    ``titles`` is a template of seaborn's (``"{col_name}"``, only for its grids); ``columns`` are
-    those of the legend, ``also`` further entries of it. Labels are shared by all facets where
-    they are given.
+    ``titles`` is a seaborn template (``"{col_name}"``, only for grids); ``columns`` counts the
+    legend's columns, ``also`` adds entries to it. A label that is given is shared by all facets.
     """
     fig = grid if isinstance(grid, Figure) else grid.figure
     fig.set_size_inches(WIDTH_INCHES, height_inches)
@@ -93,7 +92,7 @@ def finish(
 def legend_above(
     grid: sns.FacetGrid | Figure, columns: int = 4, also: Iterable[Line2D] = ()
 ) -> None:
-    """One legend above all facets in place of those that seaborn or matplotlib drew."""
+    """Replace the legends that seaborn or matplotlib drew by one above all facets."""
     fig = grid if isinstance(grid, Figure) else grid.figure
     of_grid = [] if grid is fig else [grid.legend]
     entries: dict[str, Any] = {}
@@ -120,10 +119,10 @@ def points(
     joined: bool = False,
     **look: Any,
 ) -> None:
-    """Points at (x, y) with bars along each axis that is a frame of estimates.
+    """Draw points at (x, y), with error bars along each axis that is a frame of estimates.
 
     A Series (or array) has no interval. ``look`` goes to ``Axes.errorbar``; a line joins the
-    points only where they are ``joined``.
+    points if ``joined``.
     """
     at, bars = [], []
     for axis in (x, y):
@@ -136,7 +135,7 @@ def points(
 
 
 def gantt(ax: Axes, arrived: Any, scheduled: Any, finished: Any, color: str) -> None:
-    """A bar per request in order of arrival (all times in s), light while it waits."""
+    """Draw a bar per request in order of arrival (times in s), light while it waits."""
     rows = np.arange(len(arrived))
     bar: dict[str, Any] = {"color": color, "lw": max(0.8, 150 / max(len(rows), 1))}
     ax.hlines(rows, arrived, scheduled, alpha=0.22, **bar)
@@ -146,13 +145,13 @@ def gantt(ax: Axes, arrived: Any, scheduled: Any, finished: Any, color: str) -> 
 
 
 def key(grey: str = "#444444", **marks: dict[str, Any]) -> list[Line2D]:
-    """Legend entries in grey for what marks and lines mean, whatever their colour."""
+    """Make grey legend entries that explain markers and lines of any colour."""
     return [Line2D([], [], label=words, **{"color": grey, "ls": "none"} | look)
             for words, look in marks.items()]  # fmt: skip
 
 
 def basis(runs: pd.DataFrame, by: str | list[str]) -> str:
-    """Runs behind a point and the mean queue depth under FCFS, as a sentence of a caption.
+    """Caption sentence: runs behind a point and the mean queue depth under FCFS.
 
     ``runs`` has a row per run: run_id, x, series, queue_depth_mean and the key(s) ``by``.
     """
@@ -161,7 +160,7 @@ def basis(runs: pd.DataFrame, by: str | list[str]) -> str:
 
 
 def depths(runs: pd.DataFrame, by: str | list[str]) -> str:
-    """FCFS's mean queue depth (requests) at each value of the key(s), in words."""
+    """FCFS's mean queue depth (requests) at each value of the key(s), as text."""
     fcfs = runs[runs["series"] == "fcfs"]
     means = fcfs.groupby(by, sort=False)["queue_depth_mean"].mean()
     return ", ".join(f"{mean:.3g} ({_words(by, key)})" for key, mean in means.items())
@@ -175,5 +174,5 @@ def _words(by: str | list[str], key: Any) -> str:
 
 
 def authors(name: str) -> pd.DataFrame:
-    """Numbers measured from the authors' code, from ``papers/NAME.csv``."""
+    """Read numbers measured with the authors' code, from ``papers/NAME.csv``."""
     return pd.read_csv(paths.papers() / f"{name}.csv")

@@ -1,7 +1,7 @@
-"""Figures and tables as files, with a sidecar saying which runs and code made them.
+"""Figures and tables as files, each with a sidecar that names the runs and code behind it.
 
-The same picture gives the same bytes (no dates, no program versions, salted ids), and a file
-whose content is unchanged keeps it, so that making a figure again changes nothing in git.
+Equal pictures give equal bytes (no dates, no program versions, salted ids), and unchanged files
+are not rewritten, so that drawing a figure again changes nothing in git.
 """
 
 import hashlib
@@ -42,11 +42,11 @@ _NO_METADATA: dict[str, dict[str, None]] = {
 
 
 class Notebook:
-    """What a notebook writes: its figures and tables, with the parameters it was run with.
+    """Writes a notebook's figures and tables, with the parameters that it was run with.
 
-    ``parameters`` are the notebook's own, by name. Where one of them is not the committed
-    default, everything goes to results/scratch/NAME/ and not over the cited figures. Raises
-    InputError for a parameter that the notebook does not have.
+    ``parameters`` are the notebook's own, by name. If one of them is not the committed default,
+    everything goes to results/scratch/NAME/ instead of replacing cited figures. Raises InputError
+    for a parameter that the notebook does not have.
     """
 
     def __init__(self, name: str, /, **parameters: Any) -> None:
@@ -68,10 +68,10 @@ class Notebook:
     ) -> Path:
         """Write a figure (matplotlib's, or a grid of seaborn's) as pdf, svg, png and json.
 
-        ``runs`` is a frame with a ``run_id`` column, or the ids themselves; ``notes`` is what
-        must be read beside the picture. Returns the PDF's path, from the repository root where
-        it lies inside. Raises InputError for an unknown protocol, an unusable name or a frame
-        without ``run_id``.
+        ``runs`` is a frame with a ``run_id`` column, or the ids themselves; ``notes`` are facts
+        to read beside the picture. Returns the PDF's path, relative to the repository root if it
+        is inside. Raises InputError for an unknown protocol, an unusable name or a frame without
+        ``run_id``.
         """
         described = self._sidecar("figure", name, caption, protocol, runs, notes)
         drawn = getattr(fig, "figure", fig)
@@ -121,9 +121,9 @@ class Notebook:
 
 
 def folder(name: str, parameters: Mapping[str, Any]) -> Path:
-    """Where a notebook run with these parameters writes: results/, or its own under scratch/.
+    """The folder that a notebook with these parameters writes to: results/ or one under scratch/.
 
-    Results that ``$SSJF_RESULTS`` moves elsewhere hold no cited figure and need no scratch.
+    If ``$SSJF_RESULTS`` moves results elsewhere there is no cited figure to protect.
     """
     defaults = notebookfile.defaults(name)
     other = {key: value for key, value in parameters.items() if value != defaults[key]}
@@ -138,12 +138,12 @@ def folder(name: str, parameters: Mapping[str, Any]) -> Path:
 
 
 def files(name: str, kind: str, where: Path | None = None) -> list[Path]:
-    """The files of one of the ``figures`` or ``tables``."""
+    """The files of one figure or table (``kind``: ``figures`` or ``tables``)."""
     return [(where or paths.results()) / kind / f"{name}.{form}" for form in FORMS[kind]]
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a markdown table, floats to four significant digits."""
+    """Format a frame as a markdown table, floats to four significant digits."""
     rows = [[str(column) for column in frame.columns], ["---"] * frame.shape[1]]
     rows += [[cell(value) for value in row] for row in frame.itertuples(index=False)]
     escaped = ([text.replace("|", "\\|") for text in row] for row in rows)
@@ -151,7 +151,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def cell(value: Any) -> str:
-    """One value as a reader wants it: four significant digits, a dash for what is missing."""
+    """Format one value: four significant digits, a dash for a missing one."""
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
     if not isinstance(value, float | np.floating):
@@ -160,7 +160,7 @@ def cell(value: Any) -> str:
 
 
 def stable(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """A sidecar without what differs between machines and commits."""
+    """A sidecar without the part that differs between machines and commits."""
     return {key: value for key, value in sidecar.items() if key != "made_with"}
 
 
@@ -183,14 +183,14 @@ def _run_ids(runs: pd.DataFrame | Iterable[str]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy scalars and arrays as Python's; anything else by its text."""
+    """For JSON: NumPy scalars and arrays as Python's, anything else as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _publish(
     where: Path, name: str, contents: Mapping[str, bytes], described: Mapping[str, Any]
 ) -> Path:
-    """Write contents by form and then their sidecar; returns the path of the first form.
+    """Write the files of each form and then the sidecar; return the path of the first form.
 
     Unchanged files keep their bytes (the sidecar its ``made_with``) and are touched.
     """
@@ -206,9 +206,9 @@ def _publish(
 
 
 def _write(path: Path, data: bytes) -> bool:
-    """Replace a file in one step; True where it held these bytes already."""
+    """Replace a file in one step; return True if it held these bytes already."""
     if path.exists() and path.read_bytes() == data:
-        os.utime(path)  # fresh all the same: the notebook runner checks it
+        os.utime(path)  # the notebook runner checks that it was written
         return True
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
@@ -223,5 +223,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _short(path: Path) -> Path:
-    """The path from the repository root, where it lies inside."""
+    """The path relative to the repository root, if it is inside."""
     return path.relative_to(paths.root()) if path.is_relative_to(paths.root()) else path

@@ -1,7 +1,7 @@
-"""Kernels forked from one warm process: what every notebook imports is imported once.
+"""Jupyter kernels forked from one warm process, so that common imports happen only once.
 
-Each notebook still has a process of its own, with a fresh state. Where nothing can be forked,
-or a kernel is not this Python, it starts as Jupyter starts it.
+Each notebook still has its own process with a fresh state. Where forking is not possible, or a
+kernel is of another Python, it starts as Jupyter starts it.
 """
 
 import multiprocessing
@@ -26,12 +26,12 @@ WARM = (
     *("matplotlib.backends.backend_svg", "pandas.plotting"),
     *("ssjf.report.kernels", "ssjf.report.tables", "ssjf.report.claims"),
 )
-"""What is imported before a process is forked; none of it starts a thread."""
+"""Modules to import before forking; none of them starts a thread."""
 _LAUNCHER = "ipykernel_launcher"
 
 
 def context() -> Any:
-    """How processes start here: forked from the warm process, or anew."""
+    """The multiprocessing context: forked from the warm process where possible, else spawned."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     forking = multiprocessing.get_context("forkserver")
@@ -41,7 +41,7 @@ def context() -> Any:
 
 @contextmanager
 def ended_on_interrupt(pool: Executor) -> Iterator[None]:
-    """Where what is done with the pool is broken off: end its kernels, begin no other."""
+    """On an exception or interrupt: start no further notebook and kill the running kernels."""
     try:
         yield
     except BaseException:
@@ -52,9 +52,9 @@ def ended_on_interrupt(pool: Executor) -> Iterator[None]:
 
 
 class Kernels(AsyncKernelManager):
-    """Jupyter's manager of a kernel, except that the kernel is forked, in the repository's root.
+    """Jupyter's kernel manager, but kernels are forked, with the repository root as their folder.
 
-    Papermill's ``cwd`` would move the whole process, and notebooks run in its threads.
+    Papermill's ``cwd`` would change the folder of this whole process, whose threads run notebooks.
     """
 
     async def _async_pre_start_kernel(self, **given: Any) -> tuple[list[str], dict[str, Any]]:
@@ -79,7 +79,7 @@ class _Provisioner(LocalProvisioner):
 
 
 class _Forked:
-    """A forked kernel with the methods of ``subprocess.Popen`` that its provisioner calls."""
+    """A forked kernel with the methods of ``subprocess.Popen`` that the provisioner calls."""
 
     stdin = stdout = stderr = None
 
@@ -101,7 +101,7 @@ class _Forked:
 
 
 def _serve(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Be a kernel, in this process, until it is asked to end or its parent has."""
+    """Run a kernel in this process until it is told to stop or its parent ends."""
     import matplotlib as mpl
     from ipykernel.kernelapp import IPKernelApp
 

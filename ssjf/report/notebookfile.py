@@ -1,6 +1,6 @@
-"""A notebook as a file: its name, its place in the report, its parameters.
+"""Notebooks as files: names, metadata and parameters. Nothing is run here.
 
-Nothing is run here. Parameters are read with ``ast`` from the one cell tagged ``parameters``,
+Parameters are read with ``ast`` from the one cell tagged ``parameters``,
 because papermill only warns about a misspelt name and accepts any type.
 """
 
@@ -20,19 +20,19 @@ class NotebookError(InputError):
 
 
 def names() -> list[str]:
-    """The notebooks (file names without .ipynb) in the order of the argument."""
+    """Names of the notebooks (without .ipynb) in reading order."""
     return sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
 
 
 def short_name(notebook: str | Path) -> str:
-    """Its name without folder, number and extension: ``rate_sweep``."""
+    """A notebook's name without folder, number and extension: ``rate_sweep``."""
     return re.sub(r"^\d+_", "", Path(notebook).name.removesuffix(".ipynb"))
 
 
 def find(notebook: str | Path) -> Path:
-    """A notebook's path from its path or its name, with or without its number.
+    """Find a notebook by its path or its name, with or without its number.
 
-    Raises InputError listing the known names.
+    Raises InputError, which lists the known names.
     """
     path = Path(notebook)
     if path.suffix == ".ipynb" and path.is_file():
@@ -59,7 +59,7 @@ def about(path: str | Path) -> dict[str, Any]:
 def defaults(path: str | Path) -> dict[str, Any]:
     """The parameters behind the cited figures.
 
-    They stand in the metadata, because whoever tries other values may save them in the cell.
+    They are kept in the metadata, because a user may save other values in the cell.
     """
     path = find(path)
     return about(path).get("defaults") or parameters(path)
@@ -68,8 +68,8 @@ def defaults(path: str | Path) -> dict[str, Any]:
 def parameters(path: str | Path) -> dict[str, Any]:
     """The notebook's parameters with the values in their cell.
 
-    Raises InputError unless exactly one cell is tagged ``parameters`` and that cell holds
-    nothing but names set to literals.
+    Raises InputError unless exactly one cell is tagged ``parameters`` and it only assigns
+    literals to names.
     """
     path = find(path)
     tagged = [cell for cell in code(read(path)) if "parameters" in tags(cell)]
@@ -83,10 +83,10 @@ def parameters(path: str | Path) -> dict[str, Any]:
 
 
 def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given parameters, an int turned into a float where the default is one.
+    """Check parameters against the defaults; return them, ints turned into floats where needed.
 
-    Raises InputError for a name the notebook does not have, listing those it has, and for a
-    value whose type is not the default's (a list's items are held to the default's items).
+    Raises InputError for an unknown name, listing the known ones, and for a value whose type is
+    not the default's (items of a list must have the type of the default's items).
     """
     known = defaults(path)
     for name, value in given.items():
@@ -100,7 +100,7 @@ def check_parameters(path: str | Path, given: Mapping[str, Any]) -> dict[str, An
 
 
 def read(path: Path) -> Any:
-    """The notebook as nbformat's tree. Raises NotebookError where the file is none."""
+    """Read a notebook with nbformat; NotebookError if the file is not one."""
     import nbformat
 
     try:
@@ -115,7 +115,7 @@ def code(book: Any) -> list[Any]:
 
 
 def first_line(message: object) -> str:
-    """The line of an error worth a reader's time."""
+    """The first line of an error message."""
     lines = str(message).strip().strip("-").strip().splitlines()
     return lines[0] if lines else "no message"
 

@@ -1,8 +1,8 @@
-"""The strict notebook runner: papermill, with every way to end green and wrong closed.
+"""The strict notebook runner: papermill, which passes no notebook that failed or skipped work.
 
-A notebook says what it makes in its metadata, under ``ssjf``: ``title``, ``defaults`` (of its
-parameters), ``figures`` and ``tables`` (names under results/). A run passes only where every
-code cell ran without error and every file promised was written by this very run.
+A notebook declares its output in its metadata, under ``ssjf``: ``title``, ``defaults`` (of its
+parameters), ``figures`` and ``tables`` (names under results/). A run passes only if every code
+cell ran without error and this run wrote every declared file.
 """
 
 import ast
@@ -45,10 +45,10 @@ def run(
 ) -> Result:
     """Execute a notebook into results/executed/, from the repository root.
 
-    With other parameters than the defaults, it and what it writes go to results/scratch/.
-    ``timeout_seconds`` is for each cell. Raises InputError for parameters that do not fit and
-    NotebookError where a cell fails, is never reached or a promised file is not written;
-    results/executed/ then is as it was.
+    With other parameters than the defaults, it and its output go to results/scratch/.
+    ``timeout_seconds`` is per cell. Raises InputError for parameters that do not fit and
+    NotebookError if a cell fails or is never reached, or a declared file is not written;
+    results/executed/ is unchanged then.
     """
     source = find(path)
     values = check_parameters(source, given or {})
@@ -70,7 +70,7 @@ def run(
 
 
 def parse(given: Iterable[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs as parameters: Python literals, or text where it is none."""
+    """Parse ``KEY=VALUE`` pairs; a value is a Python literal, or else text."""
     values = {}
     for pair in given:
         key, equals, value = pair.partition("=")
@@ -86,10 +86,10 @@ def parse(given: Iterable[str]) -> dict[str, Any]:
 def run_all(
     names: Iterable[str | Path] | None = None, jobs: int = 2, timeout_seconds: int = 600
 ) -> list[Result]:
-    """Run notebooks (all by default), ``jobs`` at a time, and all of them even if one fails.
+    """Run notebooks (all by default), ``jobs`` at a time; a failure does not stop the others.
 
-    Raises InputError for an unknown name before anything runs, and one NotebookError naming
-    every notebook that failed after all have run.
+    Raises InputError for an unknown name before anything runs, and, after all have run, one
+    NotebookError that names every notebook that failed.
     """
     from tqdm import tqdm
 
@@ -115,7 +115,7 @@ def run_all(
 
 
 def _ran(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> bool:
-    """Execute it; False where a cell took too long, or its kernel's reply was lost."""
+    """Execute a notebook; return False if a cell took too long or its kernel's reply was lost."""
     from nbclient.exceptions import CellTimeoutError
 
     try:
@@ -128,7 +128,7 @@ def _ran(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: i
 
 
 def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_seconds: int) -> None:
-    """Run every cell, writing to ``partial``; whatever goes wrong is a NotebookError."""
+    """Run every cell, writing to ``partial``; any failure is a NotebookError."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
@@ -147,7 +147,7 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
             start_timeout=_START_TIMEOUT_SECONDS,
             execution_timeout=timeout_seconds,
             iopub_timeout=_MESSAGE_TIMEOUT_SECONDS,
-            extra_arguments=["--log-level=CRITICAL"],  # what fails is told by the notebook
+            extra_arguments=["--log-level=CRITICAL"],  # the notebook itself reports failures
         )
     except papermill.PapermillExecutionError as error:
         trouble = error
@@ -161,7 +161,7 @@ def _execute(source: Path, partial: Path, values: dict[str, Any], timeout_second
 
 
 def _check_cells(name: str, executed: Any) -> None:
-    """Every code cell ran and none failed; a ``sys.exit()`` counts as a failure."""
+    """Raise unless every code cell ran and none failed; ``sys.exit()`` counts as a failure."""
     cells = _written(executed)
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
@@ -205,5 +205,5 @@ def _last_started(partial: Path) -> str:
 
 
 def _written(book: Any) -> list[Any]:
-    """The code cells its author wrote: papermill adds one for the parameters given."""
+    """The code cells of the author, without the one that papermill adds for parameters."""
     return [cell for cell in code(book) if "injected-parameters" not in tags(cell)]

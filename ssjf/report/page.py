@@ -1,4 +1,4 @@
-"""The report: a folder of plain HTML, findings first; needs no server and no network."""
+"""The report: a folder of plain HTML, findings first, that needs no server and no network."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from ssjf.report.figures import PROTOCOLS, cell
 from ssjf.report.notebookfile import read
 from ssjf.report.site import Site, launchers, markdown_html, notebook_html, repository
 
-# verdict: css class, sign (a verdict is never told by its colour alone)
+# verdict: css class, sign (colour alone never carries the verdict)
 VERDICTS = {
     "reproduced": ("good", "✓"),
     "differs": ("bad", "✗"),
@@ -31,6 +31,7 @@ SECTIONS = {  # by the first digit of a notebook's name
     "3": "Proxies",
     "4": "vLLM",
     "5": "ALISE",
+    "6": "Policies compared, clusters",
     "more": "More",
 }
 _MOST_ROWS = 200
@@ -46,10 +47,10 @@ def build(
 ) -> Path:
     """Write the report (by default results/report/) and return the path of its index.html.
 
-    ``verdicts`` has one row per claim with the columns of results/claims.csv, which is read
-    where None is given; ``address`` is the repository on GitHub that notebooks are launched
-    from, by default what CITATION.cff says. Raises InputError where ``out`` holds something
-    other than a report, the address is not one, or a table lacks what a finding is about.
+    ``verdicts`` has one row per claim with the columns of results/claims.csv, which is read by
+    default; ``address`` is the GitHub repository that notebooks are launched from, by default
+    that of CITATION.cff. Raises InputError if ``out`` holds something other than a report, the
+    address is malformed, or a table lacks a row that a finding needs.
     """
     if verdicts is None and (paths.results() / "claims.csv").exists():
         verdicts = pd.read_csv(paths.results() / "claims.csv", dtype={"paper": str})
@@ -97,7 +98,7 @@ def _write(verdicts: pd.DataFrame | None, folder: Path, address: str) -> None:
 
 
 def _books() -> list[dict[str, Any]]:
-    """The notebooks in their order, executed or not; last, one for what none of them promises."""
+    """The notebooks in order, executed or not, and last a collector of undeclared figures."""
     latest = {path.stem: path for path in _sorted(paths.notebooks(), "ipynb")}
     latest |= {path.stem: path for path in _sorted(paths.results() / "executed", "ipynb")}
     return [*(_book(path) for _, path in sorted(latest.items())), _book(None)]
@@ -119,7 +120,7 @@ def _book(path: Path | None) -> dict[str, Any]:
 
 
 def _sections(books: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The books by section, without empty ones."""
+    """Group the notebooks by section, without empty ones."""
     full = [book for book in books if book["href"] or book["figures"] or book["tables"]]
     return [
         {"href": href, "title": title, "books": inside}
@@ -129,12 +130,12 @@ def _sections(books: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _section(book: str) -> str:
-    """The page that shows what a notebook makes."""
+    """The page that shows a notebook's figures and tables."""
     return f"section-{book[:1] if book[:1] in SECTIONS else 'more'}.html"
 
 
 def _notebook(site: Site, book: dict[str, Any], address: str) -> None:
-    """An executed notebook as a page, and as a file beside it."""
+    """Write an executed notebook as a page, and as a file beside it."""
     import nbformat
 
     content, name = book["content"], book["name"]
@@ -155,7 +156,7 @@ def _doc(path: Path) -> dict[str, str]:
 
 
 def _claim(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row of claims.csv as text (empty where missing), with its verdict's class and sign."""
+    """Format a row of claims.csv as text, with the class and sign of its verdict."""
     texts = {str(key): "" if pd.isna(value) else cell(value) for key, value in row.items()}
     try:
         in_paper = claims().get(texts["claim_id"], {})
@@ -196,7 +197,7 @@ def _table(described: Path, folder: Path, books: list[dict[str, Any]]) -> dict[s
 
 
 def _entry(described: Path, kind: str, books: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """What figures and tables have in common; it goes to the notebook that promises it."""
+    """Describe a figure or table and add it to the notebook that declares it."""
     sidecar = json.loads(described.read_text(encoding="utf-8"))
     name, notes = described.stem, sidecar.get("notes") or {}
     facts = sidecar.get("parameters", {}) | ({"note": notes} if isinstance(notes, str) else notes)
@@ -219,7 +220,7 @@ def _entry(described: Path, kind: str, books: list[dict[str, Any]], **more: Any)
 
 
 def _row(table: Mapping[str, Any], **where: Any) -> dict[str, Any]:
-    """The first row of a table with these values; a finding is about it."""
+    """The first row of a table with these values, for the text of a finding."""
     for row in table["records"]:
         if where.items() <= row.items():
             return row
@@ -228,7 +229,7 @@ def _row(table: Mapping[str, Any], **where: Any) -> dict[str, Any]:
 
 
 def _copy(described: Path, folder: Path, forms: tuple[str, ...]) -> dict[str, str]:
-    """Copy the files of a figure or table; the link to each that exists, by form."""
+    """Copy the files of a figure or table; return the link to each by form."""
     folder.mkdir(exist_ok=True)
     present = [form for form in forms if described.with_suffix(f".{form}").exists()]
     for form in present:

@@ -1,9 +1,10 @@
-"""The generated parts of README.md and docs/: nobody types a reproduced number.
+"""The generated parts of README.md and docs/, so that nobody types a reproduced number.
 
 A part stands between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``; NAME is one of
 ``parts`` or a table under results/tables.
 """
 
+import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,9 @@ from ssjf.report import notebookfile
 from ssjf.report.claims import claims
 from ssjf.report.figures import cell, markdown
 
+PACKAGE = Path(__file__).parents[1]
+ROOMS = ("", "scheduler", "workload", "proxy", "analysis", "simulator", "harness", "serving",
+         "experiments", "report", "cli")  # fmt: skip
 TELLING = [
     "ssjf.rate.oracle.dynamic",
     "ssjf.rate.jct.none",
@@ -27,12 +31,12 @@ TELLING = [
 
 
 def pages() -> list[Path]:
-    """README.md and the pages under docs/ that there are."""
+    """README.md and the pages under docs/."""
     return [*paths.root().glob("README.md"), *sorted((paths.root() / "docs").glob("*.md"))]
 
 
 def write(verdicts: pd.DataFrame, where: Iterable[Path] | None = None) -> None:
-    """Put the current verdicts and tables into the pages that have a place for them."""
+    """Update the generated parts of all pages from the verdicts and tables."""
     generated = parts(verdicts)
     for page in pages() if where is None else where:
         text = page.read_text(encoding="utf-8")
@@ -43,7 +47,7 @@ def write(verdicts: pd.DataFrame, where: Iterable[Path] | None = None) -> None:
 
 
 def replaced(text: str, generated: dict[str, str]) -> str:
-    """The text with each marked part replaced; a part that has no place is left out."""
+    """Replace each marked part of a text."""
     for name, body in generated.items():
         pattern = rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)"
         new = body.replace("\\", r"\\")
@@ -62,12 +66,13 @@ def parts(verdicts: pd.DataFrame) -> dict[str, str]:
         "verdicts": _verdicts(verdicts),
         "index": _index(known),
         "artifact": _artifact(known),
+        "modules": _modules(),
         **{file.stem: file.read_text().rstrip() + "\n" for file in tables},
     }
 
 
 def summary(verdicts: pd.DataFrame) -> str:
-    """How many claims got which verdict."""
+    """Count the claims by verdict, as text."""
     counts = verdicts["verdict"].value_counts()
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
@@ -119,7 +124,7 @@ def _verdicts(verdicts: pd.DataFrame) -> str:
 
 
 def _index(known: dict[str, Any]) -> str:
-    """Every notebook with what it makes, the claims on its experiments, and their command."""
+    """Table of notebooks: figures and tables, claims on their experiments, commands."""
     lines = []
     for name in notebookfile.names():
         path = notebookfile.find(name)
@@ -140,7 +145,7 @@ def _index(known: dict[str, Any]) -> str:
 
 
 def _groups(known: dict[str, Any]) -> list[str]:
-    """Claims by what stands before their last dot: ``ssjf.rate.jct.*``."""
+    """Group claims by the part before their last dot: ``ssjf.rate.jct.*``."""
     groups: dict[str, list[str]] = {}
     for key in known:
         groups.setdefault(key.rpartition(".")[0], []).append(key)
@@ -157,3 +162,21 @@ def _artifact(known: dict[str, Any]) -> str:
         held = "not comparable" if "ours" in claim else held
         lines.append([f"`{name}`", f"`{claim['command']}`", f"{claim['minutes']:g}", held])
     return markdown(pd.DataFrame(lines, columns=head))
+
+
+def _modules() -> str:
+    """Every module with the first sentence of its docstring, by folder."""
+    lines = []
+    for room in ROOMS:
+        folder = PACKAGE / room
+        lines.append(f"\n**`ssjf/{room}`**: {_sentence(folder / '__init__.py')}\n\n")
+        for file in sorted(folder.rglob("*.py") if room else folder.glob("*.py")):
+            if file.stem != "__init__":
+                lines.append(f"- `{file.relative_to(PACKAGE.parent)}`: {_sentence(file)}\n")
+    return "".join(lines)
+
+
+def _sentence(module: Path) -> str:
+    """The first sentence of a module's docstring, in markdown."""
+    text = " ".join((ast.get_docstring(ast.parse(module.read_text())) or "").split())
+    return text.replace("``", "`").partition(". ")[0].rstrip(".:") + "."

@@ -1,4 +1,4 @@
-"""A folder of pages that need no server and no network: rendering, search, links to launch."""
+"""Static pages: rendering, search index, links between pages, links to launch notebooks."""
 
 import json
 import posixpath
@@ -13,7 +13,7 @@ from ssjf.report.figures import cell
 
 
 class Site:
-    """Writes pages into a folder, and remembers what its search is to find."""
+    """Writes pages into a folder and collects its search index."""
 
     def __init__(self, folder: Path, **shared: Any) -> None:
         self.folder, self.shared = folder, shared
@@ -21,7 +21,7 @@ class Site:
         self.index: list[dict[str, str]] = []
 
     def page(self, href: str, template: str, **given: Any) -> None:
-        """Render a template of this folder, with ``root`` as the way back to the site's top."""
+        """Render a template to ``href``; ``root`` is the relative path to the site's top."""
         target = self.folder / href
         target.parent.mkdir(parents=True, exist_ok=True)
         root = "../" * href.count("/")
@@ -33,20 +33,20 @@ class Site:
         target.write_text(html, encoding="utf-8")
 
     def find(self, kind: str, title: str, text: str, href: str) -> None:
-        """Have the search find this."""
+        """Add an entry to the search index."""
         plain = " ".join(text.split())
         self.index.append({"kind": kind, "title": title, "text": plain, "href": href})
 
     def finish(self) -> None:
-        """Write the script of all pages, with its index."""
+        """Write the script of all pages, with the search index."""
         script = (Path(__file__).parent / "templates" / "site.js").read_text(encoding="utf-8")
         index = json.dumps(self.index, ensure_ascii=False)
         (self.folder / "site.js").write_text(f"const INDEX = {index};\n{script}", encoding="utf-8")
 
     def linked(self, html: str, folder: str) -> str:
-        """Links of a rendered file of ``folder``, led to this site's pages.
+        """Rewrite the links of a rendered file of ``folder`` to pages of this site.
 
-        What lies elsewhere in the repository keeps its words and loses its link.
+        A link to another file of the repository becomes plain text.
         """
 
         def led(match: re.Match[str]) -> str:
@@ -62,7 +62,7 @@ class Site:
 
 
 def notebook_html(book: Any, title: str) -> str:
-    """The cells as HTML. The full page of nbconvert would load scripts from elsewhere."""
+    """Render the cells as HTML. nbconvert's full page would load scripts from the network."""
     from nbconvert import HTMLExporter
 
     book.metadata.pop("widgets", None)  # live widgets need a server; their images stay
@@ -74,14 +74,14 @@ def notebook_html(book: Any, title: str) -> str:
 
 
 def markdown_html(text: str) -> str:
-    """Markdown as HTML, with code coloured as in notebooks."""
+    """Render markdown as HTML, with code highlighted as in notebooks."""
     from nbconvert.filters import markdown2html
 
     return markdown2html(text)
 
 
 def repository() -> str:
-    """The address of the repository, by CITATION.cff; empty where it says none."""
+    """The address of the repository in CITATION.cff; empty if there is none."""
     citation = paths.root() / "CITATION.cff"
     text = citation.read_text(encoding="utf-8") if citation.exists() else ""
     found = re.search(r"^repository-code:\s*[\"']?([^\s\"']+)", text, re.MULTILINE)
@@ -89,7 +89,7 @@ def repository() -> str:
 
 
 def launchers(address: str, notebook: str) -> dict[str, str]:
-    """Where a notebook of a repository on GitHub can be opened and run; nothing without one."""
+    """Links to run a notebook of a GitHub repository; none without an address."""
     if not address:
         return {}
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)

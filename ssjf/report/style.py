@@ -1,7 +1,7 @@
 """One look for every figure: text legible in print, and one fixed appearance per policy.
 
-The colours are Okabe and Ito's, told apart by colour-blind readers; marker and line style
-differ as well, so a figure survives a black-and-white printer.
+The first colours are Okabe and Ito's, which colour-blind readers can distinguish; marker and line
+style differ as well, so that figures can be printed in black and white.
 """
 
 import zlib
@@ -74,7 +74,7 @@ _LOOKS = {
 }
 # FCFS as a system of its own: the policy's look, another label
 _LABELS = {"vllm": ("fcfs", "vLLM (FCFS, recompute)")}
-# Proxies are told apart by words beside their points as well: colour, marker, label
+# Proxies are labelled beside their points as well: colour, marker, label
 _PROXIES = {
     "constant": ("#BBBBBB", "o", "constant"),
     "prompt-length": ("#88CCEE", "s", "prompt length"),
@@ -94,9 +94,9 @@ _PROXIES = {
     "second-draw": ("#777777", "d", "a second answer"),
     "other-draws": ("#222222", "*", "mean of three more answers"),
 }
-_HEAD = ("#CC6677", "h")  # heads of one encoder share a look: they are told apart by words
+_HEAD = ("#CC6677", "h")  # heads of one encoder share a look and differ by label
 
-# What is left for policies that have no fixed look: dark enough on white, unlike those above.
+# For policies without a fixed look: dark enough on white, unlike those above.
 _SPARE_COLOURS = ("#44AA99", "#6B4C1E", "#7A9A01")
 _SPARE_MARKERS = ("<", ">", "p", "h", "*", "8")
 _SPARE_LINES = ("-", "--", "-.", ":")
@@ -143,7 +143,7 @@ def looks(frame: pd.DataFrame, column: str = "policy") -> dict[str, Any]:
 
 
 def use() -> None:
-    """The package's look from here on (``report.Notebook`` begins with it)."""
+    """Set the package's look for all later figures (``report.Notebook`` calls it)."""
     mpl.rcParams.update(RC)
 
 

@@ -18,11 +18,11 @@ SPREAD = "spread over seeds (points)"
 def gains(
     runs: pd.DataFrame, by: list[str] | None = None, replay: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Gains over FCFS over all x: a row per key ``by`` (the batching mode) and policy.
+    """Tabulate gains over FCFS, averaged over x: a row per key ``by`` (default: mode) and policy.
 
-    JCT reduction in %, its 95 % interval from all seeds, the standard deviation (points) of
-    the same figure made from one seed, the replayed seed 42 where ``replay`` (rows per run) is
-    given; the factor of the 25 %-throughput likewise; the mean queue depth under FCFS.
+    Columns: JCT reduction (%) and its 95 % interval, its standard deviation over seeds (points),
+    and that of the replayed seed 42 if ``replay`` (rows per run) is given; the same of the
+    25 %-throughput (a factor); the mean queue depth under FCFS.
     """
     by = by or ["mode"]
     table = _both(runs, by)
@@ -50,7 +50,7 @@ def _both(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def quality(
     estimates: pd.DataFrame, metrics: Sequence[str], by: Sequence[str] = ("series",)
 ) -> pd.DataFrame:
-    """How good predictions are: a row per key, a column of ``value [low, high]`` per measure.
+    """Tabulate prediction quality: a row per key, a column of ``value [low, high]`` per metric.
 
     ``estimates`` are those of ``ssjf.analysis.predictions``, with columns ``by`` and metric.
     """
@@ -61,9 +61,9 @@ def quality(
 
 
 def machines(devices: Collection[str] = ()) -> pd.DataFrame:
-    """Models on devices (all, or those named) by arithmetic: memory, step times, link.
+    """Tabulate memory, step times and link of models on devices (all, or those named).
 
-    A row per model and device; where the model does not fit, the last columns are empty.
+    By arithmetic; where a model does not fit its device, the last columns are empty.
     """
     for name in devices:
         if name not in shapes.DEVICES:

@@ -1,4 +1,4 @@
-"""Who goes next: an ordering, written once, for the simulator and for vLLM."""
+"""Orders of waiting requests, each written once for the simulator and for vLLM."""
 
 from ssjf.scheduler.base import AtArrival, Moving, OraclePolicy, Policy, Queue
 from ssjf.scheduler.registry import known_policies, policy

@@ -1,13 +1,12 @@
 """Preemptive orders by predicted remaining time: ALISE's priority queues, and SRPT.
 
-ALISE (arXiv 2410.23537) keeps preemptive priority queues on the estimated execution time; its
-text could not be had. Ours, and marked as such: where the levels lie, that ageing counts from
-arrival and moves a request up one level at a time, and how an outlived prediction is revised.
+ALISE (arXiv 2410.23537) keeps preemptive priority queues on the estimated execution time; only its
+abstract was available to us. These choices are ours: the boundaries between levels, ageing that
+counts from arrival and moves a request up one level at a time, and doubling an exceeded prediction.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -16,12 +15,10 @@ from pydantic import Field
 from ssjf.config import checked
 from ssjf.errors import InputError
 from ssjf.request import FloatArray, IntArray
-from ssjf.scheduler.base import OraclePolicy, Policy, Queue
+from ssjf.scheduler.base import Policy, Queue
 
-DEFAULT_PROMOTION_SECONDS = 10.0
 DEFAULT_BOUNDARIES = tuple(0.25 * 2.0**k for k in range(7))
 """Seconds between the eight levels: the lowest ends at 0.25 s, the highest begins at 16 s."""
-
 
 Seconds = Annotated[float, Field(ge=0, lt=1e4)]
 
@@ -31,7 +28,7 @@ class TimeModel:
     """ALISE's time of s prompt and n output tokens, s * T0 + n * (alpha * s + beta), in seconds.
 
     With s fixed at the prompt the decode term leaves out that each token reads one more than the
-    token before, alpha * n * (n - 1) / 2 in all; ``context_growth`` puts it in.
+    token before, alpha * n * (n - 1) / 2 in all; ``context_growth`` adds it.
     """
 
     prefill_token_seconds: Seconds
@@ -45,10 +42,10 @@ class TimeModel:
         generated_tokens: IntArray,
         context_growth: bool,
     ) -> FloatArray:
-        """Seconds until the last of ``total_tokens``; columns of shape (n,).
+        """Seconds until the last of ``total_tokens``; all columns have shape (n,).
 
-        Prefill is counted until the first token is there, and is not counted again for a
-        request that will be recomputed.
+        Prefill counts until the first token is generated, and not again for a request that was
+        preempted and has to be recomputed.
         """
         left = total_tokens - generated_tokens
         if context_growth:
@@ -61,33 +58,32 @@ class TimeModel:
 
 
 TOKENS = TimeModel(0.0, 0.0, 1.0)
-"""Counts tokens: a second for each."""
+"""One second per token: remaining time is then the number of remaining tokens."""
 DEFAULT_TIME = TimeModel(5e-5, 4e-8, 8e-3)
-"""Where no machine is known: the round numbers of the profile ``illustrative-gpu``."""
+"""Used where no machine is known: the round numbers of the profile ``illustrative-gpu``."""
 
 
 def reestimated(predicted_tokens: FloatArray, generated_tokens: IntArray) -> FloatArray:
-    """The length that is believed in now, shape (n,): at least one token, always above what is
-    generated.
+    """Current length estimates, shape (n,): at least one token and more than were generated.
 
-    A prediction doubles whenever it is outlived (our choice: the paper's is not known), so that
+    A prediction doubles whenever it is exceeded (our choice: the paper's is not known), so that
     no request stays "almost done" and ahead of all others for as long as it runs.
     """
     total = np.maximum(predicted_tokens, 1.0)
-    while (outlived := total <= generated_tokens).any():
-        total = np.where(outlived, 2 * total, total)
+    while (exceeded := total <= generated_tokens).any():
+        total = np.where(exceeded, 2 * total, total)
     return total
 
 
 @checked
 class Remaining:
-    """A score: predicted remaining seconds or, with ``boundaries``, the level they fall into.
+    """A score: predicted remaining seconds or, with ``boundaries``, their level.
 
-    Level k lies between boundaries k - 1 and k; 0 is served first, and within a level the first
-    that came. Every ``promotion_seconds`` since its arrival a request moves one level up, so in
-    level 0 it is overtaken by nobody younger. Infinite: no ageing.
+    Level k lies between boundaries k - 1 and k. Level 0 is served first; within a level, requests
+    are served by arrival. Every ``promotion_seconds`` since its arrival (infinite: never) a request
+    moves one level up, so no younger request overtakes it once it is in level 0.
 
-    time: None takes the coefficients of the machine that serves (``on``).
+    time: None takes the coefficients of the simulated machine (elsewhere ``DEFAULT_TIME``).
     """
 
     time: TimeModel | None = None
@@ -104,14 +100,9 @@ class Remaining:
         if math.isfinite(self.promotion_seconds) and not self.boundaries:
             raise InputError("promotion_seconds needs boundaries: ageing moves between levels")
 
-    def on(self, machine: TimeModel) -> "Remaining":
-        """The same with the coefficients of a machine, where it has none of its own."""
-        return self if self.time else replace(self, time=machine)
-
     def __call__(self, queue: Queue, now: float) -> FloatArray:
-        predicted = queue.predicted_tokens
-        check_lengths(predicted)
-        total = reestimated(predicted, queue.generated_tokens)
+        check_lengths(queue.predicted_tokens)
+        total = reestimated(queue.predicted_tokens, queue.generated_tokens)
         seconds = (self.time or DEFAULT_TIME).remaining_seconds(
             queue.prompt_tokens, total, queue.generated_tokens, self.context_growth
         )
@@ -123,7 +114,7 @@ class Remaining:
 
 
 def check_lengths(predicted_tokens: FloatArray) -> None:
-    """Times come from lengths, not from classes or ranks."""
+    """Raise InputError unless all predictions are lengths: class ids and ranks give no times."""
     if not (np.isfinite(predicted_tokens) & (predicted_tokens > 0)).all():
         raise InputError(
             "predicted lengths are turned into times: they must be finite tokens above 0 "
@@ -132,22 +123,11 @@ def check_lengths(predicted_tokens: FloatArray) -> None:
 
 
 def alise(
-    promotion_seconds: float = DEFAULT_PROMOTION_SECONDS,
+    promotion_seconds: float = 10.0,
     boundaries: Sequence[float] = DEFAULT_BOUNDARIES,
     context_growth: bool = False,
     time: TimeModel | None = None,
 ) -> Policy:
     """ALISE's order: preemptive multi-level queues on predicted remaining time, with ageing."""
     score = Remaining(time, context_growth, tuple(boundaries), promotion_seconds)
-    name = "alise-context" if context_growth else "alise"
-    return Policy(name, score, preempts=True)
-
-
-def srpt() -> Policy:
-    """Shortest remaining processing time (Schrage 1968), true lengths known: an oracle."""
-    return OraclePolicy("srpt", Remaining(TOKENS), preempts=True)
-
-
-def ssrpt() -> Policy:
-    """Shortest remaining predicted tokens first, a prediction doubling when it is outlived."""
-    return Policy("ssrpt", Remaining(TOKENS), preempts=True)
+    return Policy("alise-context" if context_growth else "alise", score, preempts=True)

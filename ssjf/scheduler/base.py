@@ -1,8 +1,8 @@
-"""What a policy is: a score per request, lowest first, from what is known when it decides."""
+"""A policy: a score per request, lowest first, from what is known at the time of the decision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,12 +12,11 @@ from ssjf.request import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Queue:
-    """What a policy sees: columns of shape (n,) over the requests it orders.
+    """The requests that a policy orders, as columns of shape (n,), without true output lengths.
 
-    True output lengths are not here. ``predicted_tokens`` is the predictor's word (tokens, or
-    anything that grows with them); ``generated_tokens`` is what each has produced so far.
-    ``in_flight``: how many requests were there, waiting or running, when each arrived, and
-    ``in_flight_tokens``, the sum of their predictions; told to a score ``AtArrival`` alone.
+    predicted_tokens: what the predictor returned (tokens, or anything that grows with them).
+    in_flight, in_flight_tokens: how many requests were waiting or running when each request
+        arrived, and the sum of their predictions; only ``AtArrival`` scores get these.
     """
 
     arrived_at: FloatArray
@@ -32,7 +31,7 @@ class Queue:
 
 
 Score = Callable[[Queue, float], FloatArray]
-
+Bound = Callable[[Queue], FloatArray]
 
 MOST_PARAMETERS = 8
 
@@ -41,8 +40,8 @@ MOST_PARAMETERS = 8
 class Compiled:
     """A score of one request in plain numbers, which the simulator compiles.
 
-    function: of four numbers (see the subclasses) and the parameters, made of ``math`` and
-        arithmetic alone. parameters: up to eight numbers.
+    function: of four numbers (see the subclasses) and the up to eight finite parameters, made of
+        ``math`` and arithmetic alone.
     """
 
     function: Callable[..., float]
@@ -50,43 +49,43 @@ class Compiled:
 
     def __post_init__(self) -> None:
         if len(self.parameters) > MOST_PARAMETERS or not np.isfinite(self.parameters).all():
-            raise InputError(f"a compiled score takes up to {MOST_PARAMETERS} finite parameters, "
-                             f"not {self.parameters}")  # fmt: skip
+            raise InputError(
+                f"a compiled score takes up to {MOST_PARAMETERS} finite parameters, "
+                f"not {self.parameters}"
+            )
+
+    def _scores(self, columns: tuple[np.ndarray[Any, Any], ...], *rest: float) -> FloatArray:
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([self.function(*row, *rest, *self.parameters) for row in rows])
 
 
 @dataclass(frozen=True)
 class Moving(Compiled):
-    """One that may move as a request waits.
+    """A compiled score that may change while a request waits.
 
     function: ``(arrived_at, predicted_tokens, generated_tokens, now, *parameters) -> float``.
     """
 
     def __call__(self, queue: Queue, now: float) -> FloatArray:
-        columns = (queue.arrived_at, queue.predicted_tokens, queue.generated_tokens)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return np.array([self.function(*row, now, *self.parameters) for row in rows])
+        return self._scores((queue.arrived_at, queue.predicted_tokens, queue.generated_tokens), now)
 
 
 @dataclass(frozen=True)
 class AtArrival(Compiled):
-    """A key that a request is given when it arrives, from what is there then; it never changes.
+    """A key computed when a request arrives, from the requests in flight then; it never changes.
 
-    function: ``(arrived_at, predicted_tokens, in_flight, in_flight_tokens, *parameters) -> float``,
-        the last two as of ``Queue``. A simulated machine's requests arrive when its scheduler sees
-        them, as a step ends; those of a cluster when they are routed.
+    function: ``(arrived_at, predicted_tokens, in_flight, in_flight_tokens, *parameters) -> float``;
+        for the last two see ``Queue``. On a single simulated machine a request arrives when the
+        scheduler first sees it, at the end of a step; in a cluster, when it is routed.
     """
 
     def __call__(self, queue: Queue, now: float) -> FloatArray:
         if queue.in_flight is None or queue.in_flight_tokens is None:
-            raise InputError("a key made at arrival needs the requests in flight, which only who "
-                             "serves knows")  # fmt: skip
-        columns = (queue.arrived_at, queue.predicted_tokens, queue.in_flight,
-                   queue.in_flight_tokens)  # fmt: skip
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return np.array([self.function(*row, *self.parameters) for row in rows])
-
-
-Bound = Callable[[Queue], FloatArray]
+            raise InputError(
+                "a key made at arrival needs the requests in flight, which only who serves knows"
+            )
+        in_flight = (queue.in_flight, queue.in_flight_tokens)
+        return self._scores((queue.arrived_at, queue.predicted_tokens, *in_flight))
 
 
 @dataclass(frozen=True)
@@ -95,18 +94,18 @@ class Policy:
 
     Parameters
     ----------
-    name: how tables and figures call it.
+    name: its name in tables and figures.
     score: ``(queue, now_seconds) -> (n,)``; the lowest is served first, ties by arrival.
-    in_time: how a request's score moves while it waits. ``constant`` (a static key, computed
-        once: full speed, and a vLLM ``priority``), ``linear``, or ``any`` (asked anew at every
+    in_time: how a request's score changes while it waits. ``constant`` (a static key, computed
+        once: full speed, and a vLLM ``priority``), ``linear``, or ``any`` (computed anew at every
         decision: right for every function, and slowest).
-    promote_after: ``(queue) -> (n,)`` seconds of waiting after which a request goes before all
-        that are not promoted, by arrival; only with ``in_time="constant"``.
+    promote_after: ``(queue) -> (n,)`` seconds of waiting after which a request is promoted: it
+        goes before all that are not, by arrival. Only with ``in_time="constant"``.
     uses_prediction: False for an order that reads no predicted length.
     preempts: may a waiting request take the place of a running one whose score is strictly
-        higher? Equal scores never do. (In the simulator; vLLM preempts only when short of KV.)
-    victims: the score of a request that runs, where it is not that of one that waits: the highest
-        gives way first. Beside a ``Moving`` score of the same parameters.
+        higher? (In the simulator; vLLM preempts only when short of KV.)
+    victims: score of a running request, if it differs from ``score``; the highest is preempted
+        first. Needs a ``Moving`` score with the same parameters.
     """
 
     name: str
@@ -129,16 +128,16 @@ class Policy:
             raise InputError(
                 f"policy {self.name}: promote_after needs in_time 'constant', and no key AtArrival"
             )
-
         if self.victims is not None and (
             not isinstance(self.score, Moving) or self.victims.parameters != self.score.parameters
         ):
-            raise InputError(f"policy {self.name}: victims needs a Moving score with the same "
-                             "parameters")  # fmt: skip
+            raise InputError(
+                f"policy {self.name}: victims needs a Moving score with the same parameters"
+            )
 
     @property
     def made_at_arrival(self) -> bool:
-        """Does its key depend on what is in flight when a request arrives?"""
+        """Does its key depend on the requests in flight when a request arrives?"""
         return isinstance(self.score, AtArrival)
 
     @property
@@ -147,7 +146,7 @@ class Policy:
         return self.in_time == "constant" and self.promote_after is None and not self.preempts
 
     def scores(self, queue: Queue, now: float) -> FloatArray:
-        """The scores, checked: one finite number per request."""
+        """The scores, shape (n,); raises InputError unless each request has one number."""
         try:
             scores = np.asarray(self.score(queue, now), np.float64)
         except TypeError as error:

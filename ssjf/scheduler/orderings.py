@@ -1,8 +1,8 @@
-"""The orderings that come with the package, one function each. Lower scores go first."""
+"""The basic orderings, one function each: the lowest score is served first."""
 
 from ssjf.errors import InputError
 from ssjf.request import FloatArray
-from ssjf.scheduler.base import Bound, Queue, Score
+from ssjf.scheduler.base import Policy, Queue
 
 
 def fcfs(queue: Queue, now: float) -> FloatArray:
@@ -23,31 +23,34 @@ def response_ratio(queue: Queue, now: float) -> FloatArray:
     return (queue.arrived_at - now) / tokens(queue)
 
 
-def aged(tokens_per_second: float) -> Score:
-    """SSJF with linear ageing: each second of waiting is worth so many predicted tokens.
+def aged(tokens_per_second: float) -> Policy:
+    """SSJF with linear ageing: a second of waiting counts as ``tokens_per_second`` fewer tokens.
 
-    Ageing at one rate for all moves every waiting score alike, so the static key
-    ``predicted + rate * arrival`` gives the same order at any time. A request of p predicted
-    tokens is overtaken only by requests that arrive within p / rate seconds after it.
+    All waiting scores fall at the same rate, so the static key ``predicted + rate * arrival`` gives
+    the same order at any time. A request of p predicted tokens is overtaken only by requests that
+    arrive within p / rate seconds after it.
     """
 
     def score(queue: Queue, now: float) -> FloatArray:
         return tokens(queue) + tokens_per_second * queue.arrived_at
 
-    return score
+    return Policy("ssjf-aged", score, "constant")
 
 
-def promoted_after(seconds_per_token: float) -> Bound:
-    """A relative starvation bound: promote once wait / predicted length exceeds a factor."""
+def bounded(seconds_per_token: float) -> Policy:
+    """SSJF with a relative starvation bound: promote once wait / predicted length exceeds it."""
 
     def bound(queue: Queue) -> FloatArray:
         return seconds_per_token * tokens(queue)
 
-    return bound
+    return Policy("ssjf-bounded", shortest_predicted, "constant", bound)
 
 
 def tokens(queue: Queue) -> FloatArray:
-    """Predictions that are weighed against time must be lengths, not classes or ranks."""
+    """The predictions, for a score that weighs them against time.
+
+    Raises InputError unless they are lengths: class ids and ranks cannot be weighed.
+    """
     if len(queue) and not queue.predicted_tokens.min() > 0:
         raise InputError(
             "this policy weighs predicted lengths against time: predictions must be tokens above 0 "

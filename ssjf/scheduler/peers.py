@@ -1,8 +1,8 @@
-"""The rules of other systems, from their public code at the commit named; deviations are said.
+"""Rules of other systems, from their public code at the commit named, with our deviations.
 
-"After" means known from a description, or changed more than in units. Lengths are what any of our
-predictors says, times are seconds. Left out: Multi-Bin batching and EWSJF, which form whole batches
-of like lengths; a server that batches continuously has none.
+"After" marks a rule known only from a description, or changed in more than its units. Lengths come
+from any of our predictors; times are in seconds. Multi-Bin batching and EWSJF are left out: they
+form whole batches of similar lengths, and a server with continuous batching has none.
 """
 
 import math
@@ -11,31 +11,29 @@ import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.request import FloatArray
-from ssjf.scheduler.base import Moving, Policy, Queue
+from ssjf.scheduler.base import Bound, Moving, Policy, Queue
 from ssjf.scheduler.orderings import shortest_predicted, tokens
 from ssjf.scheduler.tail import headstart
 
-TIE_SECONDS = 30 / math.log(1 / 0.9)
 SHORT_TOKENS, MEDIUM_TOKENS = 128, 512
-CLAIRVOYANT_SECONDS, LTR_SECONDS = 15.0, 30.0
 PREFILL_TOKEN_SECONDS = 64e-6
-ELIS_TOKENS, QUANTUM_TOKENS = 50, 32.0
+ELIS_TOKENS = 50
 LEVEL = 1e9  # seconds: more than any arrival
-HELD = -1e15  # before every score: never a victim
-STEPS, GROWTH = 32, 1.3  # of the grid on which Gittins' index is sought
+HELD = -1e15  # below every other score: never a victim
+STEPS, GROWTH = 32, 1.3  # of the grid on which Gittins' index is searched
 
 
-def tie(seconds: float = TIE_SECONDS) -> Policy:
-    """TIE's wait decay, score · 0.9^(wait / 30 s): the order of the static key HEADSTART.
+def tie(seconds: float) -> Policy:
+    """TIE's wait decay, score · 0.9^(wait / 30 s), as the static key HEADSTART: the same order.
 
     Hyzheng-code/TIE@ce6ddc4d, request_queue.py. Its score E[min(X, cap)] + β · CVaR is a constant
-    factor of the prediction where all relative errors are alike, as we take them to be; it looks
-    at waits every 5 s, we always do.
+    factor of the prediction if all relative errors are alike, as we assume. TIE looks at waits
+    every 5 s, we always do.
     """
     return headstart(seconds)
 
 
-def gamma_boost(seconds: float, token: float = 0.02) -> Policy:
+def gamma_boost(seconds: float, token: float) -> Policy:
     """γ-boost: arrival − (1/γ) · ln(1 / (1 − e^(−γ·w))), w seconds of work, ``seconds`` = 1/γ.
 
     Yu, Harchol-Balter & Scully, "Strongly tail-optimal scheduling in the light-tailed M/G/1"
@@ -49,10 +47,10 @@ def gamma_boost(seconds: float, token: float = 0.02) -> Policy:
     return Policy("gamma-boost", score, "constant")
 
 
-def clairvoyant(seconds: float = CLAIRVOYANT_SECONDS) -> Policy:
-    """After Clairvoyant: short, medium or long, FCFS inside; first of all after so long a wait.
+def clairvoyant(seconds: float) -> Policy:
+    """After Clairvoyant: short, medium, long, FCFS in each; promoted after ``seconds`` of waiting.
 
-    Aravind0403/clairvoyant-scheduler@148acf29; where its classes end is ours.
+    Aravind0403/clairvoyant-scheduler@148acf29; the boundaries of the classes are ours.
     """
 
     def score(queue: Queue, now: float) -> FloatArray:
@@ -61,16 +59,16 @@ def clairvoyant(seconds: float = CLAIRVOYANT_SECONDS) -> Policy:
     return Policy("clairvoyant", score, "constant", _after(seconds))
 
 
-def ltr(seconds: float = LTR_SECONDS) -> Policy:
-    """After LTR: by rank, first of all once idle for so long.
+def ltr(seconds: float) -> Policy:
+    """After LTR: by predicted rank; promoted after ``seconds`` of waiting.
 
     hao-ai-lab/vllm-ltr@13bbf6f, vllm/core/scheduler.py: it counts idle scheduler steps (200), and
-    promotes for some steps (10), not for good; running requests give way there, not here.
+    promotes for some steps (10), not for good; it preempts running requests, this does not.
     """
     return Policy("ltr", shortest_predicted, "constant", _after(seconds))
 
 
-def _after(seconds: float):
+def _after(seconds: float) -> Bound:
     return lambda queue: np.full(len(queue), seconds)
 
 
@@ -82,26 +80,26 @@ def _last(arrived: float, predicted: float, generated: float, now: float, limit:
     return -HELD if generated > limit * predicted else predicted - generated
 
 
-def trail(limit: float = 0.8) -> Policy:
-    """TRAIL: shortest remaining first; running requests give way until ``limit`` · predicted.
+def trail(limit: float) -> Policy:
+    """TRAIL: shortest remaining first, no preemption beyond ``limit`` · predicted tokens.
 
-    harvard-cns/TRAIL-llm-scheduling@3c4bcd6a. Who is beyond the limit keeps its slot; should it
-    wait all the same, since KV memory was short, it is the last. The remaining length is
-    predicted − generated: no probe refines it. With limit 0 whoever has a token is kept.
+    harvard-cns/TRAIL-llm-scheduling@3c4bcd6a. A request beyond the limit keeps its slot; if it has
+    to wait all the same, for lack of KV memory, it is the last. The remaining length is
+    predicted − generated: no probe refines it. With limit 0 every request with a token is kept.
     """
     return Policy("trail", Moving(_last, (limit,)), preempts=True, victims=Moving(_kept, (limit,)))
 
 
-def trail_first(limit: float = 0.8) -> Policy:
-    """TRAIL as read in sglang#23688: who is beyond the limit is the first of those that wait."""
+def trail_first(limit: float) -> Policy:
+    """TRAIL as read in sglang#23688: a waiting request beyond the limit is the first."""
     return Policy("trail-first", Moving(_kept, (limit,)), preempts=True)
 
 
-def uniboost(per_second: float = 10.0) -> Policy:
+def uniboost(per_second: float) -> Policy:
     """UniBoost's branch: γ-boost of the prefill, 64 µs a prompt token; ``per_second`` = γ.
 
-    yl3469/sglang@9979a9aa, schedule_policy.py. Where γ is the most that it is there (it falls
-    where t99 / t95 of what has finished grows); all of the prompt counts, as nothing is cached.
+    yl3469/sglang@9979a9aa, schedule_policy.py. γ is the maximum that it has there (where it falls
+    as t99 / t95 of the finished requests grows); all of the prompt counts, as nothing is cached.
     No length is predicted: equal prompts are served first come, first served.
     """
 
@@ -118,8 +116,8 @@ def prompt_ratio() -> Policy:
     """After SGLang's HRRN: longest wait per prompt token first.
 
     sglang 0.5.23, schedule_policy.py. There the wait is counted in tokens that the engine has
-    processed, which is seconds as long as its batches are alike; all of the prompt counts, as
-    nothing is cached. No length is predicted.
+    processed, which is proportional to seconds as long as its batches are alike; all of the prompt
+    counts, as nothing is cached. No length is predicted.
     """
 
     def score(queue: Queue, now: float) -> FloatArray:
@@ -139,8 +137,8 @@ def _elis(arrived: float, predicted: float, generated: float, now: float) -> flo
 def elis() -> Policy:
     """After ELIS: shortest remaining first, predicted anew every 50 tokens.
 
-    hyunnnchoi/ELIS@5f74e6b (a port). Without its encoder what is predicted anew is the same
-    length, doubled when outlived.
+    hyunnnchoi/ELIS@5f74e6b (a port). As we lack its encoder, the new prediction is the same length,
+    doubled when exceeded.
     """
     return Policy("elis", Moving(_elis), preempts=True)
 
@@ -149,12 +147,12 @@ def _mlfq(arrived: float, predicted: float, generated: float, now: float, quantu
     return LEVEL * math.floor(math.log2(1 + generated / quantum)) + arrived
 
 
-def mlfq(quantum: float = QUANTUM_TOKENS) -> Policy:
+def mlfq(quantum: float) -> Policy:
     """After FastServe (arXiv 2305.05920, a description): a multi-level feedback queue.
 
-    Nothing is predicted: a request begins at the top and goes down a level after ``quantum``, 2, 4,
-    8 … times so many tokens; inside a level by arrival, and a lower level gives way. Without
-    skipping levels by the prompt's length, and without promotion of who starves.
+    Nothing is predicted: a request begins in the top level and goes down a level after ``quantum``,
+    then 2, 4, 8 … times as many tokens; within a level the order is by arrival, and requests of
+    lower levels are preempted. No level is skipped for a long prompt, and none is promoted.
     """
     if quantum <= 0:
         raise InputError("policy mlfq: a quantum of 0 tokens; it must be above 0")
@@ -177,10 +175,11 @@ def _gittins(arrived: float, predicted: float, generated: float, now: float, sig
     return 1 / max(best, 1e-12)
 
 
-def gittins(sigma: float = 0.5, preempts: bool = True) -> Policy:
-    """Gittins' index of a log-normal length about the prediction, its logarithm's deviation σ.
+def gittins(sigma: float) -> Policy:
+    """Gittins' index of a log-normal length about the prediction; σ is of its logarithm.
 
-    The best ratio of the chance to end within so many tokens to the tokens that takes (Gittins
-    1979; Aalto, Ayesta & Righter 2009), sought on a grid; 1 / index is the score.
+    The index is the best ratio, over spans of tokens, of the chance to end within the span to the
+    expected tokens that takes (Gittins 1979; Aalto, Ayesta & Righter 2009), searched on a grid; the
+    score is 1 / index.
     """
-    return Policy("gittins", Moving(_gittins, (sigma,)), preempts=preempts)
+    return Policy("gittins", Moving(_gittins, (sigma,)), preempts=True)

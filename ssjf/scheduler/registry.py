@@ -4,15 +4,12 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ssjf.errors import InputError, unknown
 from ssjf.scheduler import alise, orderings, peers, tail
 from ssjf.scheduler.base import OraclePolicy, Policy
-
-DEFAULT_AGEING_TOKENS_PER_SECOND = 5.0
-DEFAULT_BOUND_SECONDS_PER_TOKEN = 1.0
-DEFAULT_HEADSTART_SECONDS = 10.0
 
 _FIXED = {
     "fcfs": Policy("fcfs", orderings.fcfs, "constant", uses_prediction=False),
@@ -21,88 +18,67 @@ _FIXED = {
     "hrrn": Policy("hrrn", orderings.response_ratio, "linear"),
     "elis": peers.elis(),
     "sglang-hrrn": peers.prompt_ratio(),
-    "srpt": alise.srpt(),
-    "ssrpt": alise.ssrpt(),
+    # Shortest remaining processing time (Schrage 1968), and the same by predictions
+    "srpt": OraclePolicy("srpt", alise.Remaining(alise.TOKENS), preempts=True),
+    "ssrpt": Policy("ssrpt", alise.Remaining(alise.TOKENS), preempts=True),
 }
 
 
-def _aged(value: float) -> Policy:
-    return Policy("ssjf-aged", orderings.aged(value), "constant")
-
-
-def _bounded(value: float) -> Policy:
-    bound = orderings.promoted_after(value)
-    return Policy("ssjf-bounded", orderings.shortest_predicted, "constant", bound)
-
-
-def _with_context(value: float) -> Policy:
-    return alise.alise(value, context_growth=True)
-
-
-_WITH_VALUE: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
-    "headstart": (tail.headstart, DEFAULT_HEADSTART_SECONDS, math.inf),
-    "headroom": (
-        tail.headroom,
-        DEFAULT_HEADSTART_SECONDS,
-        0.5,
-        4 * DEFAULT_HEADSTART_SECONDS,
-        1.0,
-        1000.0,
-        0.02,
-        8.0,
-    ),
-    "due": (tail.due, 3.0, DEFAULT_HEADSTART_SECONDS, 4 * DEFAULT_HEADSTART_SECONDS, 0.02),
-    "tie": (peers.tie, peers.TIE_SECONDS),
-    "gamma-boost": (peers.gamma_boost, DEFAULT_HEADSTART_SECONDS, 0.02),
-    "clairvoyant": (peers.clairvoyant, peers.CLAIRVOYANT_SECONDS),
-    "ltr": (peers.ltr, peers.LTR_SECONDS),
+_WITH_NUMBERS: dict[str, tuple[Callable[..., Policy], *tuple[float, ...]]] = {
+    "headstart": (tail.headstart, 10.0, math.inf),
+    "headroom": (tail.headroom, 10.0, 0.5, 40.0, 1.0, 1000.0, 0.02, 8.0),
+    "due": (tail.due, 3.0, 10.0, 40.0, 0.02),
+    "tie": (peers.tie, 30 / math.log(1 / 0.9)),
+    "gamma-boost": (peers.gamma_boost, 10.0, 0.02),
+    "clairvoyant": (peers.clairvoyant, 15.0),
+    "ltr": (peers.ltr, 30.0),
     "trail": (peers.trail, 0.8),
     "trail-first": (peers.trail_first, 0.8),
     "uniboost": (peers.uniboost, 10.0),
-    "mlfq": (peers.mlfq, peers.QUANTUM_TOKENS),
+    "mlfq": (peers.mlfq, 32.0),
     "gittins": (peers.gittins, 0.5),
-    "ssjf-aged": (_aged, DEFAULT_AGEING_TOKENS_PER_SECOND),
-    "ssjf-bounded": (_bounded, DEFAULT_BOUND_SECONDS_PER_TOKEN),
-    "alise": (alise.alise, alise.DEFAULT_PROMOTION_SECONDS),
-    "alise-context": (_with_context, alise.DEFAULT_PROMOTION_SECONDS),
+    "ssjf-aged": (orderings.aged, 5.0),
+    "ssjf-bounded": (orderings.bounded, 1.0),
+    "alise": (alise.alise, 10.0),
+    "alise-context": (partial(alise.alise, context_growth=True), 10.0),
 }
+"""A function and the defaults of the numbers that a name may give it."""
 
 
 def known_policies() -> tuple[str, ...]:
     """The names that ``policy`` takes, besides ``module:function``."""
-    return (*_FIXED, *_WITH_VALUE)
+    return (*_FIXED, *_WITH_NUMBERS)
 
 
 def policy(name: str) -> Policy:
-    """The policy of that name.
+    """Return the policy of that name.
 
-    ``ssjf-aged[:tokens_per_second]``, ``ssjf-bounded[:seconds_per_token]`` and
-    ``alise[:promotion_seconds]`` (also ``alise-context``) take a number.
-    ``module:function`` imports a function ``(queue, now) -> scores`` (the working directory is
-    searched too); its attributes ``in_time``, ``promote_after`` and ``preempts``, if set, are
-    those of ``Policy``. Unknown names raise, listing the known ones.
+    ``ssjf-aged[:tokens_per_second]``, ``ssjf-bounded[:seconds_per_token]`` and others take numbers,
+    separated by commas. ``module:function`` imports a function ``(queue, now) -> scores`` (from the
+    working directory, too); its attributes ``in_time``, ``promote_after`` and ``preempts``, if set,
+    are those of ``Policy``. Raises InputError for an unknown name, listing the known ones.
     """
     if name in _FIXED:
         return _FIXED[name]
-    base, _, value = name.partition(":")
-    if base in _WITH_VALUE:
-        make, *defaults = _WITH_VALUE[base]
-        given = [_number(name, each) for each in value.split(",")] if value else []
-        if len(given) > len(defaults):
+    base, _, rest = name.partition(":")
+    if base in _WITH_NUMBERS:
+        make, *defaults = _WITH_NUMBERS[base]
+        numbers = [_number(name, text) for text in rest.split(",")] if rest else []
+        if len(numbers) > len(defaults):
             raise InputError(f"policy {name!r}: {base} takes at most {len(defaults)} numbers")
-        return make(*given, *defaults[len(given) :])
-    if base and value and base not in _FIXED:
-        return _imported(name, base, value)
+        return make(*numbers, *defaults[len(numbers) :])
+    if base and rest and base not in _FIXED:
+        return _imported(name, base, rest)
     raise unknown("policy", name, [*known_policies(), "module:function"])
 
 
-def _number(name: str, value: str) -> float:
+def _number(name: str, text: str) -> float:
     try:
-        number = float(value)
+        number = float(text)
     except ValueError:
         number = -1.0
     if not 0 <= number < math.inf:
-        raise InputError(f"policy {name!r}: {value!r} is not a finite number of at least 0")
+        raise InputError(f"policy {name!r}: {text!r} is not a finite number of at least 0")
     return number
 
 
@@ -111,7 +87,7 @@ def _imported(name: str, module: str, function: str) -> Policy:
         sys.path.insert(0, str(Path.cwd()))
     try:
         imported = importlib.import_module(module)
-    except Exception as error:  # whatever a user's module does wrong when imported
+    except Exception as error:  # a user's module may raise anything
         raise InputError(
             f"unknown policy {name!r}: module {module!r} cannot be imported "
             f"({type(error).__name__}: {error}); known: {', '.join(known_policies())}, "

@@ -1,4 +1,4 @@
-"""What this machine can predict (``ssjf serve MODEL --check``), and what to know before."""
+"""What this machine can predict (``ssjf serve MODEL --check``), and what to warn of before."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ BURST = 40
 
 
 def capacity(options: ServeOptions) -> str:
-    """Predictions a second, one at a time and in a burst, and the deadline that follows."""
+    """Describe predictions a second, one at a time and in a burst, and the resulting deadline."""
     predictor = load(options.model_copy(update={"state": ""}))
     first, last = (1e3 * predictor.deadline_seconds(before) for before in (0, BURST - 1))
     return (
@@ -27,25 +27,22 @@ def capacity(options: ServeOptions) -> str:
 
 
 async def _rate(predictor: Predictor, at_once: int) -> str:
-    """How fast, and how many of ``BURST`` requests, of which so many come at once, in time."""
+    """Describe how fast, and how many of ``BURST`` requests in time, ``at_once`` at a time."""
     started, in_time = time.monotonic(), 0
     for first in range(0, BURST, at_once):
         requests = [warm_up_request(i) for i in range(first, first + at_once)]
-        calls = [predictor.forecast(each, time.monotonic()) for each in requests]
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        in_time += sum(isinstance(each, Forecast) for each in found)
+        calls = [predictor.forecast(request, time.monotonic()) for request in requests]
+        forecasts = await asyncio.gather(*calls, return_exceptions=True)
+        in_time += sum(isinstance(forecast, Forecast) for forecast in forecasts)
     rate = in_time / (time.monotonic() - started)
     return f"{rate:,.0f} predictions a second, {in_time} of {BURST} in time"
 
 
-def warnings(vllm_options: Sequence[str], cpuinfo: str | None = None) -> list[str]:
-    """What an operator should know before the server starts, a sentence each.
-
-    cpuinfo: of the processor, by default of this one.
-    """
+def warnings(vllm_options: Sequence[str]) -> list[str]:
+    """Return what an operator should know before the server starts, a sentence each."""
     found = []
     dtypes = known.values(vllm_options, "--dtype")
-    if known.on_cpu() and set(dtypes) <= {"auto"} and hardware.precision(cpuinfo) == "float32":
+    if known.on_cpu() and set(dtypes) <= {"auto"} and hardware.precision() == "float32":
         found.append(
             "this CPU has no instructions for bfloat16, which vLLM emulates for a model in "
             "bfloat16, many times slower; give --dtype float32"

@@ -1,4 +1,4 @@
-"""Forecasts by a proxy, and by one that is refitted to finished requests."""
+"""Forecast answers' lengths with a proxy, as it is or refitted to finished requests."""
 
 import json
 import logging
@@ -18,19 +18,22 @@ from ssjf.serving.openai import CompletionRequest
 from ssjf.serving.response import NotLearnable
 
 WARM_UPS = 5  # timed predictions
-MAX_MODELS = 32  # that are learned about; the least recently used goes
+MAX_MODELS = 32  # that are learned about; the least recently used is forgotten
 LOG = logging.getLogger(__name__)
 
 
 def warm_up_request(i: int) -> CompletionRequest:
-    """Requests of about 256 tokens that are not quite alike."""
+    """Return the i-th of some different requests of about 256 tokens."""
     return CompletionRequest((f"{i + 1}. " + "Write a list of three words. " * 40,))
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A predicted length in tokens, what it was made of, by prompt, where that is learned, and when
-    the request came (monotonic seconds), where a contract is kept."""
+    """A predicted length in tokens.
+
+    readings: what it was made of, by prompt, if the forecaster learns. arrived_at: of the request,
+    in monotonic seconds, if a contract is kept.
+    """
 
     tokens: float
     readings: tuple[Reading, ...] = ()
@@ -39,11 +42,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Ordered:
-    """What a request was ordered by, and is measured against once it is answered.
+    """What a request was ordered by, to be compared with its answer.
 
-    sender: the hash of who sent it, empty where nothing says. tokens: what was predicted of each
-    of its ``n`` answers, before the sender's own correction. forecast: None where the recent median
-    stood in.
+    sender: the hash of who sent it, empty if unknown. tokens: the prediction for each of its ``n``
+    answers, before the sender's own correction. forecast: None if the recent median stood in.
     """
 
     sender: bytes
@@ -64,7 +66,7 @@ class Forecaster:
         return Forecast(float(self._shipped(request).max()))
 
     def _shipped(self, request: CompletionRequest) -> FloatArray:
-        """What the proxy predicts for each prompt, (n,)."""
+        """Return the proxy's predictions by prompt, (n,)."""
         tokens = self.proxy.predict(request.prompts).tokens
         if len(tokens) != len(request.prompts) or not (np.isfinite(tokens) & (tokens > 0)).all():
             raise ValueError("the proxy's predictions are no lengths")
@@ -75,7 +77,7 @@ class Forecaster:
         raise NotLearnable("learn_is_none")
 
     def warm_up(self) -> float:
-        """Predict a few times; median seconds, without the first (imports, compiling)."""
+        """Predict some times; return the median seconds without the first (imports, compiling)."""
         self.forecast(warm_up_request(0))
         seconds = []
         for i in range(WARM_UPS):
@@ -85,30 +87,30 @@ class Forecaster:
         return statistics.median(seconds)
 
     def state(self) -> bytes:
-        """What was learned."""
+        """Return what was learned."""
         return b""
 
     def restore(self, state: bytes) -> None:
-        """The inverse of ``state``; an error for other bytes."""
+        """Invert ``state``; an error for other bytes."""
 
 
 class Refitting(Forecaster):
     """Learns the lengths of each served LLM.
 
-    It may be asked for forecasts in one thread while it learns in another one.
+    One thread may ask for forecasts while another learns.
     """
 
     def __init__(self, proxy: Proxy, history: bool = False) -> None:
         super().__init__(proxy, history)
         self.learners: OrderedDict[str, Refit] = OrderedDict()
-        self._unknown = Refit()  # of LLMs of which nothing has finished
+        self._unknown = Refit()  # for LLMs without a finished request
 
     def forecast(self, request: CompletionRequest) -> Forecast:
         shipped = self._shipped(request)
         learner = self.learners.get(request.model, self._unknown)
         try:
             found = [*map(learner.predict, request.prompts, shipped.tolist())]
-        except Exception as error:  # what was learned must cost no one a prediction
+        except Exception as error:  # learning must never cost a prediction
             LOG.debug("what was learned is not used (%s)", type(error).__name__)
             return Forecast(float(shipped.max()))
         tokens, readings = zip(*found, strict=True)
@@ -148,12 +150,9 @@ class Refitting(Forecaster):
         arrays = load(state)
         self.learners = OrderedDict()
         for i, model in enumerate(json.loads(arrays["names"].tobytes())):
-            mark = f"{i}."
-            own = {
-                name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)
-            }
+            own = {name: arrays[f"{i}.{name}"] for name in Refit().arrays()}
             self.learners[model] = Refit.from_arrays(own)
 
 
 FORECASTERS: dict[str, type[Forecaster]] = {"none": Forecaster, "refit": Refitting}
-"""By the option ``learn``."""
+"""Forecasters by the option ``learn``."""

@@ -1,5 +1,5 @@
-"""What is seen of the middleware: metrics, in Prometheus' default registry, so that vLLM's
-``/metrics`` shows them; and a span for each request where vLLM's tracing is on."""
+"""Prometheus metrics of the middleware, in the default registry, so that vLLM's ``/metrics`` shows
+them, and a span for each request where vLLM's tracing is on."""
 
 import sys
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from typing import Any
 from ssjf.serving.openai import IncomingRequest
 
 SPAN = "ssjf.prioritise"
-CONTEXT = ("traceparent", "tracestate")  # headers, as of W3C
+CONTEXT = ("traceparent", "tracestate")  # W3C headers
 SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 LOG_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
 class Metrics:
-    """Counters and histograms by name; made once in a process (see ``metrics``)."""
+    """Counters, gauges and histograms; made once in a process (see ``metrics``)."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter, Gauge, Histogram
@@ -57,8 +57,8 @@ class Metrics:
         self.saves = by("state_saves", "Saves of the state, by outcome.", "outcome")
 
     def say_policy(self, name: str, why: str) -> None:
-        """The order in use from now on, and why it is."""
-        if self._labels:  # of several server processes, no label that was told is ever forgotten
+        """Show the order in use from now on, and why."""
+        if self._labels:  # with several server processes, labels once shown never vanish
             self._policy.labels(*self._labels).set(0)
         self._policy.clear()
         self._labels = name, why
@@ -67,15 +67,15 @@ class Metrics:
 
 @cache
 def metrics() -> Metrics:
-    """The metrics of this process."""
+    """Return the metrics of this process."""
     return Metrics()
 
 
 def trace(request: IncomingRequest, began_ns: int, attributes: Mapping[str, Any]) -> None:
-    """A span up to now with these attributes, from which vLLM's own of the request descends.
+    """Record a span up to now with these attributes, the parent of vLLM's own of the request.
 
-    Nothing is done unless vLLM has set OpenTelemetry up (--otlp-traces-endpoint) and whoever began
-    the trace wants it recorded.
+    Does nothing unless vLLM has set OpenTelemetry up (--otlp-traces-endpoint) and the trace is to
+    be recorded.
     """
     if "opentelemetry.sdk.trace" not in sys.modules:
         return
@@ -84,12 +84,12 @@ def trace(request: IncomingRequest, began_ns: int, attributes: Mapping[str, Any]
 
     headers = {name: request.header(name.encode()) for name in CONTEXT}
     given = {name: value.decode("latin-1") for name, value in headers.items() if value is not None}
-    passed = TraceContextTextMapPropagator()
+    propagator = TraceContextTextMapPropagator()
     span = telemetry.get_tracer("ssjf").start_span(
-        SPAN, passed.extract(given), attributes=attributes, start_time=began_ns
+        SPAN, propagator.extract(given), attributes=attributes, start_time=began_ns
     )
     if span.is_recording():
         ours: dict[str, str] = {}
-        passed.inject(ours, telemetry.set_span_in_context(span))
+        propagator.inject(ours, telemetry.set_span_in_context(span))
         request.set_headers({name.encode(): value.encode() for name, value in ours.items()})
         span.end()

@@ -1,4 +1,4 @@
-"""Sets each request's vLLM priority from its predicted output length.
+"""Set each request's vLLM priority from its predicted output length.
 
 ``vllm serve MODEL --scheduling-policy priority --middleware ssjf.serving.Middleware``. It is plain
 ASGI and imports neither vLLM nor its web framework.
@@ -8,21 +8,12 @@ import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
 
 from ssjf.errors import InputError
+from ssjf.serving import openai
 from ssjf.serving.forecaster import Ordered
 from ssjf.serving.metrics import metrics, trace
-from ssjf.serving.openai import (
-    Application,
-    IncomingRequest,
-    Message,
-    NotPredicted,
-    Receive,
-    Scope,
-    Send,
-    route_of,
-)
+from ssjf.serving.openai import IncomingRequest, NotPredicted, Receive, Scope, Send
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.predictor import Predictor, load
 from ssjf.serving.priority import ESTIMATE, HEADER, Prioritiser
@@ -32,15 +23,15 @@ LOG = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Sets the header X-Vllm-Priority of what is posted to the routes of ``openai.LIMITS``.
+    """Sets the header X-Vllm-Priority of requests posted to the routes of ``openai.LIMITS``.
 
-    Bodies and answers pass untouched. A client's own priority does not, on whatever route, unless
-    it may. Requests without a prediction are counted by reason. Options come from the environment
-    (see ``ServeOptions``) unless they are given, and so does the predictor.
+    Bodies and answers pass untouched. A client's own priority does not, on any route, unless the
+    options allow it. Requests without a prediction are counted by reason. Options, and with them
+    the predictor, come from the environment (see ``ServeOptions``) unless given.
     """
 
     def __init__(
-        self, app: Application, options: ServeOptions | None = None,
+        self, app: openai.Application, options: ServeOptions | None = None,
         predictor: Predictor | None = None,
     ) -> None:  # fmt: skip
         self._app, self._overtaking = app, OvertakingCounter()
@@ -55,7 +46,7 @@ class Middleware:
             self._prioritiser = Prioritiser(options, self._predictor)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif self._wrong is not None:
@@ -65,7 +56,7 @@ class Middleware:
         else:
             self._see_server(scope)
             request = IncomingRequest(scope, receive)
-            if route_of(scope["path"]) is None:
+            if openai.route_of(scope["path"]) is None:
                 await self._guard(request)
                 await self._app(request.scope, request.receive, send)
             else:
@@ -78,7 +69,7 @@ class Middleware:
             await send({"type": "lifespan.startup.failed", "message": f"ssjf: {self._wrong}"})
             return
 
-        async def received() -> Message:
+        async def received() -> openai.Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await asyncio.to_thread(self._predictor.stop)
@@ -89,7 +80,7 @@ class Middleware:
     async def _guard(self, request: IncomingRequest) -> None:
         try:
             await self._prioritiser.guard(request)
-        except NotPredicted:  # its client has gone
+        except NotPredicted:  # the client has disconnected
             pass
         except Exception as error:
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
@@ -104,12 +95,12 @@ class Middleware:
             await self._app(request.scope, request.receive, observer.send)
         finally:
             self._overtaking.leave(place)
-            self._prioritiser.ended(request)
+            self._prioritiser.in_flight.leave(request)
             if ordered is not None:
                 self._learn(ordered, observer)
 
     def _see_server(self, scope: Scope) -> None:
-        """How many slots vLLM has, of which a contract's replay needs to know, and its keys."""
+        """Read vLLM's API keys, and its slots (max_num_seqs), which a contract's replay needs."""
         state = getattr(scope.get("app"), "state", None)
         keys = getattr(getattr(state, "args", None), "api_key", None) or ()
         self._prioritiser.api_keys.set([keys] if isinstance(keys, str) else keys)
@@ -123,7 +114,7 @@ class Middleware:
             return await self._prioritiser.prioritise(request)
         except NotPredicted as why:
             metrics().unpredicted.labels(str(why)).inc()
-        except Exception as error:  # a mistake here must cost no one an answer
+        except Exception as error:  # a mistake here must never cost an answer
             metrics().unpredicted.labels("internal_error").inc()
             self._predictor.watch.note("internal_error")
             LOG.warning("a request goes on as it came (%s)", type(error).__name__)
@@ -146,38 +137,38 @@ class OvertakingCounter:
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[object, None] = OrderedDict()  # by arrival
+        self._waiting: dict[object, None] = {}  # by arrival
 
     def arrive(self) -> object:
-        """A new request's place."""
+        """Return a new request's place."""
         place = object()
         self._waiting[place] = None
         return place
 
     def begin(self, place: object) -> None:
-        """Its response begins."""
+        """Note that its response begins."""
         if place in self._waiting:
             if next(iter(self._waiting)) is not place:
                 metrics().overtaking.inc()
             del self._waiting[place]
 
     def leave(self, place: object) -> None:
-        """It has ended, answered or not."""
+        """Note that it has ended, answered or not."""
         self._waiting.pop(place, None)
 
 
 def _trace(request: IncomingRequest, began_ns: int) -> None:
-    """The request's span: what was predicted, if anything, and the priority."""
+    """Record the request's span, with its prediction, if any, and its priority."""
     named = {"ssjf.priority": HEADER, "ssjf.predicted_tokens": ESTIMATE}
     values = {name: request.header(header) for name, header in named.items()}
     try:
         trace(request, began_ns, {name: int(value) for name, value in values.items() if value})
-    except Exception as error:  # a mistake here must cost no one an answer
+    except Exception as error:  # a mistake here must never cost an answer
         LOG.warning("a request is not traced (%s)", type(error).__name__)
 
 
 def _log_at(level: str) -> None:
-    """The package's log, on standard error unless the server has a place for it."""
+    """Log the package to standard error, unless the server has a place for it."""
     log = logging.getLogger("ssjf")
     log.setLevel(level.upper())
     if not log.hasHandlers():

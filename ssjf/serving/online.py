@@ -1,8 +1,8 @@
 """Online learning: from finished requests to the forecaster, and to the file that keeps it.
 
-The file is whole, or the one before, whatever is killed when. Its first line says what it is and
-the hash of the rest. It holds lengths and hashed n-grams, no text. Of several server processes
-that share it the last to write is the one it keeps.
+The file is always whole: the new one or the one before. Its first line says what it is and the
+hash of the rest. It holds lengths and hashed n-grams, no text. If several server processes share
+it, it keeps what the last one wrote.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where it is, what was learned (``learn``), and about which proxy (its hash)."""
+    """Path, way of learning (the option ``learn``), and the proxy learned about (its hash)."""
 
     path: Path
     learn: str
@@ -42,8 +42,8 @@ class StateFile:
             raise InputError(f"state {self.path}: {folder} is not yours to write to")
 
     def read(self) -> bytes | None:
-        """What was saved, or None; a file that is something else is put aside with a warning."""
-        # What killed processes left; one that just writes saves again later.
+        """Return what was saved, or None; any other file is put aside with a warning."""
+        # Left by killed processes; a process that is writing now saves again later
         for partial in self.path.absolute().parent.glob(f".{self.path.name}.*.tmp"):
             partial.unlink(missing_ok=True)
         try:
@@ -59,14 +59,14 @@ class StateFile:
         return None
 
     def put_aside(self, why: str) -> None:
-        """Keep the file under another name."""
+        """Rename the file, to keep it."""
         names = (f"{self.path.name}.aside-{i}" for i in range(1, 10**6))
         aside = next(p for p in map(self.path.with_name, names) if not p.exists())
         os.replace(self.path, aside)
         LOG.warning("state %s is not used: %s; it is kept as %s", self.path, why, aside)
 
     def write(self, state: bytes) -> None:
-        """Replace the file; InputError leaves the one before."""
+        """Replace the file; if that fails (InputError) the one before stays."""
         with whole_file(self.path) as partial, partial.open("wb") as file:
             file.write(self._line(state) + b"\n" + state)
             file.flush()
@@ -81,7 +81,7 @@ class StateFile:
 class OnlineLearner:
     """Has a forecaster learn, and saves its state at most every ``save_seconds``.
 
-    ``senders``: what each one's answers take; it is not saved.
+    ``senders``: how long each sender's answers are; it is not saved.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class OnlineLearner:
             self._forecaster.learn(ordered.model, forecast, tokens, cut_off)
         except NotLearnable as why:
             metrics().not_learned.labels(str(why)).inc()
-        except Exception as error:  # a request must never suffer from it
+        except Exception as error:  # a request must never suffer from learning
             metrics().not_learned.labels("error").inc()
             LOG.debug("nothing was learned (%s)", type(error).__name__)
         else:
@@ -135,4 +135,4 @@ class OnlineLearner:
         if problem and outcome != self._problem:
             LOG.warning("state %s is not saved: %s", self._state.path, problem)
         metrics().saves.labels(outcome).inc()
-        self._changed, self._problem = outcome == "failed", outcome  # then it is tried again
+        self._changed, self._problem = outcome == "failed", outcome  # failed: tried again

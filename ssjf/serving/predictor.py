@@ -1,8 +1,7 @@
-"""Predictions from a thread of their own: the event loop never waits for a proxy.
+"""Predict in a thread of its own, so that the event loop never waits for a proxy.
 
-What finished is learned from in another one: that takes long, and no prediction waits for it.
-
-Every mistake in the options is detected when a predictor is loaded, before the first request.
+Another thread learns from finished requests: that takes long, and no prediction waits for it. Every
+mistake in the options is detected when a predictor is loaded, before the first request.
 """
 
 import asyncio
@@ -22,25 +21,27 @@ from ssjf.serving.online import OnlineLearner, StateFile
 from ssjf.serving.openai import CompletionRequest, NotPredicted
 from ssjf.serving.options import ServeOptions
 from ssjf.serving.response import Response
-from ssjf.serving.tuner import Tuner
+from ssjf.serving.tuner import SLOTS, Tuner
 from ssjf.serving.watch import Watch
 from ssjf.serving.worker import Worker
 
-MARGIN, TIMED = 4, 21  # times what the last so many predictions took, by their median
-LEAST_DEADLINE, LONGEST_DEADLINE = 0.05, 2.0  # seconds, where none is given
-MOST_TO_LEARN = 1024  # answers that wait to be learned from, each up to ``TAIL_BYTES``
-STOP_SECONDS = 10.0  # that learning has to finish when the server stops
+MARGIN, TIMED = 4, 21  # a deadline over the median time of this many last predictions
+LEAST_DEADLINE, LONGEST_DEADLINE = 0.05, 2.0  # seconds, if none is given
+MOST_TO_LEARN = 1024  # answers in the queue of learning, each up to ``TAIL_BYTES``
+STOP_SECONDS = 10.0  # for learning to finish when the server stops
 LOG = logging.getLogger(__name__)
 
 
 class Predictor:
     """Calls a forecaster, one request at a time in order of arrival, and has it learn.
 
-    A request whose forecast fails, or is not there at its deadline, goes on without.
+    A request goes on without a forecast if that fails or is late.
 
-    prediction_seconds: what a prediction takes, which is measured on while serving.
-    deadline_seconds: how long a request waits for its prediction, if that is given; else it
-        depends on that time and on the requests that wait for theirs already.
+    Parameters
+    ----------
+    prediction_seconds: the time of a prediction, which is measured on while serving.
+    deadline_seconds: how long a request waits for its prediction; if None that depends on that
+    time and on the requests before it.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Predictor:
         self._saving: asyncio.TimerHandle | None = None
 
     def deadline_seconds(self, before: int) -> float:
-        """How long a request waits for its prediction, behind so many that wait for theirs."""
+        """Return how long a request waits for its prediction, behind ``before`` others."""
         if self._deadline is not None:
             return self._deadline
         expected = self._typical * (before + 1)
@@ -74,30 +75,27 @@ class Predictor:
         metrics().prediction_seconds.observe(time.monotonic() - now)
         return forecast
 
-    def _left(self, arrived_at: float, before: int) -> float:
-        return arrived_at + self.deadline_seconds(before) - time.monotonic()
-
     async def _in_time(self, request: CompletionRequest, arrived_at: float) -> Forecast:
-        call = self._predicting.submit(
-            partial(self._forecast, request), sum(map(len, request.prompts))
-        )
+        size = sum(map(len, request.prompts))
+        call = self._predicting.submit(partial(self._forecast, request), size)
         if call is None:
             raise NotPredicted("queue_full")
         answer, before = asyncio.wrap_future(call), self._waiting
         self._waiting += 1
         try:
-            # Those before it may turn out to take longer than was expected when it came.
-            while not call.done() and (left := self._left(arrived_at, before)) > 0:
+            # The deadline may move: those before it may take longer than was expected
+            while not call.done():
+                left = arrived_at + self.deadline_seconds(before) - time.monotonic()
+                if left <= 0:
+                    raise NotPredicted("deadline")
                 await asyncio.wait([answer], timeout=left)
-            if not call.done():
-                raise NotPredicted("deadline")
-            return await answer  # at once, or, where the loop was busy, as soon as it hears of it
+            return await answer  # at once, or as soon as a busy loop hears of it
         finally:
             self._waiting -= 1
-            answer.cancel()  # if the call has not begun, either: others wait behind it
+            answer.cancel()  # the call, too, if it has not begun: others wait behind it
 
     def learn(self, ordered: Ordered, response: Response) -> None:
-        """Learn from a whole response when the thread comes to it, and save some time later."""
+        """Queue a whole response for learning, and save some time later."""
         learn = partial(self.learner.learn, ordered, response, time.monotonic())
         if self._learning.submit(learn) is None:
             metrics().not_learned.labels("queue_full").inc()
@@ -106,7 +104,7 @@ class Predictor:
             self._saving = loop.call_later(self.learner.save_seconds, self._save)
 
     def stop(self) -> None:
-        """Finish what is to be learned, and save."""
+        """Finish learning, and save."""
         if (saved := self._learning.submit(self.learner.save)) is not None:
             wait([saved], STOP_SECONDS)
 
@@ -130,8 +128,11 @@ class Predictor:
         return forecast
 
 
-def load(options: ServeOptions) -> Predictor:
-    """A predictor that is warm and has the saved state; InputError if there can be none."""
+def load(options: ServeOptions, slots: int = SLOTS) -> Predictor:
+    """Return a warm predictor with the saved state; InputError if there can be none.
+
+    slots: max_num_seqs of all servers together, unless the middleware reads it from its server.
+    """
     forecaster, state = check(options)
     try:
         seconds = forecaster.warm_up()
@@ -139,13 +140,17 @@ def load(options: ServeOptions) -> Predictor:
         raise InputError(
             f"proxy {options.proxy} does not predict ({type(error).__name__}: {error})"
         ) from None
-    if state is not None:
-        _restore(forecaster, state)
+    if state is not None and (saved := state.read()) is not None:
+        try:
+            forecaster.restore(saved)
+            LOG.info("state %s is restored", state.path)
+        except Exception as error:  # of another version
+            state.put_aside(f"{type(error).__name__}: {error}")
     max_bytes = int(1e6 * options.max_state_mb)
-    tuner = None if options.policy else Tuner(options.contract)
+    tuner = None if options.policy else Tuner(options.contract, slots)
     learner = OnlineLearner(forecaster, state, options.save_seconds, max_bytes, tuner)
-    given = None if options.deadline_ms is None else options.deadline_ms / 1e3
-    predictor = Predictor(forecaster, learner, seconds, given)
+    deadline = None if options.deadline_ms is None else options.deadline_ms / 1e3
+    predictor = Predictor(forecaster, learner, seconds, deadline)
     LOG.info(
         "a prediction takes %.3g ms; requests wait up to %.3g ms for it", 1e3 * seconds,
         1e3 * predictor.deadline_seconds(0),
@@ -154,7 +159,7 @@ def load(options: ServeOptions) -> Predictor:
 
 
 def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
-    """Forecaster and state file; InputError, of which a server would learn only minutes later."""
+    """Return forecaster and state file; InputError that a server would meet only minutes later."""
     proxy, card = io.load(options.proxy), io.card(options.proxy)
     forecaster = FORECASTERS[options.learn](proxy, card.get("text") == "history")
     if not options.state:
@@ -162,14 +167,3 @@ def check(options: ServeOptions) -> tuple[Forecaster, StateFile | None]:
     state = StateFile(Path(options.state), options.learn, card["sha256"])
     state.check()
     return forecaster, state
-
-
-def _restore(forecaster: Forecaster, state: StateFile) -> None:
-    if (saved := state.read()) is None:
-        return
-    try:
-        forecaster.restore(saved)
-    except Exception as error:  # of another version
-        state.put_aside(f"{type(error).__name__}: {error}")
-    else:
-        LOG.info("state %s is restored", state.path)

@@ -20,16 +20,16 @@ from ssjf.serving.predictor import Predictor
 from ssjf.serving.senders import ApiKeys
 from ssjf.serving.tuner import TYPICAL_TOKENS, Tuner
 
-HEADER = b"x-vllm-priority"  # it goes before the body's priority
-ESTIMATE = b"x-ssjf-predicted-tokens"  # for who comes after us; none where nothing was predicted
-LARGEST = 2**53 - 1  # a whole number that every reader keeps
+HEADER = b"x-vllm-priority"  # vLLM prefers it to the body's priority
+ESTIMATE = b"x-ssjf-predicted-tokens"  # for routers and servers behind us
+LARGEST = 2**53 - 1  # the largest whole number that every JSON reader keeps
 RECENT = 255  # predictions whose median stands in for a missing one
-MOST_SHIFT = 10  # what a client's priority counts at most, either way, where it is respected
-MOST_BODY_BYTES = 2**30  # read of what is to carry a priority in its body
+MOST_SHIFT = 10  # seconds by which a client's priority counts at most, if respected
+MOST_BODY_BYTES = 2**30  # of a body that a priority is written to
 
 
 class InFlight:
-    """Requests that have got a priority and have not ended, and what was predicted of them."""
+    """Requests that have a priority and have not ended, and their predicted tokens together."""
 
     def __init__(self) -> None:
         self._tokens: dict[IncomingRequest, float] = {}
@@ -39,22 +39,22 @@ class InFlight:
         return len(self._tokens)
 
     def enter(self, request: IncomingRequest, tokens: float) -> None:
-        """A request of so many predicted tokens goes on to vLLM."""
+        """Note a request that goes on to vLLM, with its predicted tokens."""
         self._tokens[request] = tokens
         self.tokens += tokens
         metrics().in_flight_tokens.set(self.tokens)
 
     def leave(self, request: IncomingRequest) -> None:
-        """It has ended, answered or not."""
+        """Note that a request has ended, answered or not."""
         self.tokens -= self._tokens.pop(request, 0.0)
         if not self._tokens:
-            self.tokens = 0.0  # whatever sums of floats have come to
+            self.tokens = 0.0  # without the rounding of sums
         metrics().in_flight_tokens.set(self.tokens)
 
 
 class Keys:
-    """Priorities: the scores of a tuner's policy, or else of that of the options, which do not
-    change while a request waits. A policy is not told how long the prompt is (0)."""
+    """Priorities: the scores of the tuner's policy, or else of the options', which do not change
+    while a request waits. Prompts count as 0 tokens."""
 
     def __init__(self, options: ServeOptions, tuner: Tuner | None = None) -> None:
         self._tuner, self.in_flight = tuner, InFlight()
@@ -63,38 +63,41 @@ class Keys:
             metrics().say_policy(options.policy, "fixed")
 
     def priority(self, arrived_at: float, predicted_tokens: float) -> int:
-        """The key of a request that arrived at a monotonic clock's seconds."""
+        """Return the priority of a request; arrived_at in monotonic seconds."""
         chosen = self._tuner.policy if self._tuner else self._policy
-        none, there = np.zeros(1, np.int64), self.in_flight
+        zero, in_flight = np.zeros(1, np.int64), self.in_flight
         queue = Queue(
-            np.array([arrived_at]), none, np.array([max(predicted_tokens, 1.0)]), none,
-            np.array([len(there)]), np.array([there.tokens]),
+            np.array([arrived_at]), zero, np.array([max(predicted_tokens, 1.0)]), zero,
+            np.array([len(in_flight)]), np.array([in_flight.tokens]),
         )  # fmt: skip
         score = float(chosen.scores(queue, arrived_at)[0])
         return round(min(max(score * PER_UNIT, 0), LARGEST))
 
 
 class Prioritiser:
-    """Sets priorities. A request without a prediction gets that of ``openai.by_metadata``, of the
-    recent median, or of ``TYPICAL_TOKENS`` while there is none; never more than its client allows,
-    nor less than it insists on.
-    A sender whose answers take more than was predicted has that much more predicted of them."""
+    """Sets priorities.
+
+    A request without a prediction gets that of ``openai.by_metadata``, of the recent median, or of
+    ``TYPICAL_TOKENS`` while there is none; never more than its client allows, nor less than it
+    insists on. Predictions of a sender whose answers take longer are multiplied accordingly.
+    """
 
     def __init__(self, options: ServeOptions, predictor: Predictor) -> None:
         self._options, self._predictor = options, predictor
         self._senders, self.api_keys = predictor.learner.senders, ApiKeys()
         self._keys = Keys(options, predictor.learner.tuner)
+        self.in_flight = self._keys.in_flight
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._respects_limit = options.client_limit == "respect"
-        self._last = 0  # the priority that was given last: that of one which gets none
+        self._last = 0  # the priority given last, for requests that get none of their own
 
     async def prioritise(self, request: IncomingRequest) -> Ordered:
-        """Read and prioritise a request; NotPredicted where there is nothing of it to note."""
+        """Read and prioritise a request; NotPredicted if its answer is not to be noted."""
         given, trusted = request.header(HEADER), self._options.client_priority == "trust"
         if trusted and given is not None:
             request.set_headers({ESTIMATE: None})
             raise NotPredicted("client_priority")
-        # Whatever happens from here on: no client's word counts as ours
+        # From here on no header of the client's passes as ours, whatever happens
         request.set_headers({ESTIMATE: None, HEADER: b"%d" % self._last})
         if not self.api_keys.take(request):
             raise NotPredicted("unauthorised")
@@ -115,7 +118,7 @@ class Prioritiser:
         return ordered
 
     async def guard(self, request: IncomingRequest) -> None:
-        """Another route's request: no client's priority, nor the 0 that goes before all others."""
+        """Replace a client's priority on another route, and the default 0, which goes first."""
         path, given = request.scope["path"], request.header(HEADER)
         if self._options.client_priority == "trust":
             return
@@ -123,16 +126,13 @@ class Prioritiser:
             request.set_headers({HEADER: b"%d" % self._last})
         if path.endswith(openai.UNHEARD) and self.api_keys.take(request):
             body = await request.body(MOST_BODY_BYTES, encoded=True)
-            request.replace_body(openai.with_priority(body, b"%d" % self._middling()))
-
-    def ended(self, request: IncomingRequest) -> None:
-        """A request has ended, whether or not it got a priority here."""
-        self._keys.in_flight.leave(request)
+            priority = self._keys.priority(time.monotonic(), self._median())
+            request.replace_body(openai.with_priority(body, b"%d" % priority))
 
     async def _asked(
         self, body: Mapping[str, Any], route: str, arrived_at: float
     ) -> tuple[CompletionRequest, Forecast] | None:
-        """What a body asks for and its forecast, or None."""
+        """Return what a body asks for and its forecast, or None."""
         try:
             history = self._predictor.forecaster.history
             request = openai.completion_request(body, route, history)
@@ -148,9 +148,9 @@ class Prioritiser:
         self, request: IncomingRequest, body: Mapping[str, Any], arrived_at: float,
         asked: tuple[CompletionRequest, Forecast] | None, given: bytes | None,
     ) -> Ordered:  # fmt: skip
-        """Set the priority; what it was made of, for what is noted of the answer."""
+        """Set the priority; return what it was made of, to be compared with the answer."""
         sender = self.api_keys.sender(request, body)
-        read = body and self._respects_limit  # of what was not read nothing is known
+        read = body and self._respects_limit  # a body that was not read has no limits
         limit = openai.max_tokens(body, request.route) if read else None
         predicted = asked[1].tokens if asked else openai.by_metadata(body) or self._median()
         predicted = max(predicted, openai.least_tokens(body, limit) if read else 0)
@@ -160,29 +160,26 @@ class Prioritiser:
         request.set_headers({
             HEADER: b"%d" % priority, ESTIMATE: b"%d" % tokens if asked else None,
         })  # fmt: skip
-        self._keys.in_flight.enter(request, max(tokens, 1.0))
+        self.in_flight.enter(request, max(tokens, 1.0))
         if asked is None:
             return Ordered(sender, min(predicted, most), openai.answers(body))
         forecast = replace(asked[1], tokens=predicted * factor, arrived_at=arrived_at)
         return Ordered(sender, min(predicted, most), asked[0].n, asked[0].model, forecast)
 
     def _shifted(self, priority: int, given: bytes | None, body: Mapping[str, Any]) -> int:
-        """Moved by as many seconds as the client asks for, where it may, within ``MOST_SHIFT``."""
+        """Shift a priority by the client's, in seconds, if respected, within ``MOST_SHIFT``."""
         self._last = priority
         if self._options.client_priority != "respect":
             return priority
         seconds = min(max(_client_priority(given, body), -MOST_SHIFT), MOST_SHIFT)
         return min(max(priority + PER_UNIT * seconds, 0), LARGEST)
 
-    def _middling(self) -> int:
-        return self._keys.priority(time.monotonic(), self._median())
-
     def _median(self) -> float:
         return statistics.median(self._recent or [TYPICAL_TOKENS])
 
 
 def _client_priority(header: bytes | None, body: Mapping[str, Any]) -> int:
-    """As vLLM reads it: the header's, or else the body's."""
+    """Return the client's priority as vLLM reads it: the header's, or else the body's."""
     try:
         return int(header or b"")
     except ValueError:

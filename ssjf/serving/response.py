@@ -1,4 +1,4 @@
-"""Output lengths, read in passing from the responses that the server sends."""
+"""Read output lengths from responses as the server sends them."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ssjf.serving import openai
 from ssjf.serving.openai import IncomingRequest, Message, Send
 
-TAIL_BYTES = 2**18  # of a longer body only the end is kept
+TAIL_BYTES = 2**18  # only the end of a longer body is kept
 LINE_BYTES = 2**18  # a longer event is not read
 _CHAT_TOKENS = rb'"usage"\s*:\s*\{[^{}]*?"completion_tokens"\s*:\s*(\d+)'
 _OTHER_TOKENS = rb'"output_tokens"\s*:\s*(\d+)'
@@ -17,48 +17,46 @@ ENDINGS = {
     openai.RESPONSES: (rb'"status"\s*:\s*"(\w+)"', _OTHER_TOKENS),
     openai.MESSAGES: (rb'"stop_reason"\s*:\s*"(\w+)"', _OTHER_TOKENS),
 }
-"""Of each route, how a response says why it ended, and after how many tokens."""
+"""Patterns of a response's finish reason and number of tokens, by route."""
 STOPPED = ("stop", "completed", "end_turn", "stop_sequence")
 CUT_OFF = ("length", "incomplete", "max_tokens")
 _GENERATED = ("content", "reasoning", "reasoning_content", "tool_calls")
 
 
 class NotLearnable(Exception):
-    """Why nothing is learned from a response, in one word that metrics count by."""
+    """The reason why nothing is learned from a response: one word, a label of metrics."""
 
 
 class Response:
-    """A body that comes as one JSON object, at whose end are finish reason and usage."""
+    """A body of one JSON object, at whose end are finish reason and usage."""
 
     def __init__(self, route: str = openai.COMPLETIONS) -> None:
         self._patterns = ENDINGS[route]
         self._tail = b""
 
     def add(self, data: bytes) -> None:
-        """The next bytes of the body."""
+        """Take the next bytes of the body."""
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def _read(self) -> tuple[str, int]:
-        """Finish reason and length; "" and 0 where they are not there."""
+        """Return finish reason and length; "" and 0 if they are missing."""
         return self._ending(self._tail)
 
     def _ending(self, data: bytes) -> tuple[str, int]:
-        """The last finish reason and usage in some JSON; "" and 0 where there is none.
+        """Return the last finish reason and usage in some JSON; "" and 0 if they are missing.
 
-        Quotes within an answer are escaped: a match is no part of its text.
+        A match is never part of an answer's text, whose quotes are escaped.
         """
         finish, tokens = (re.findall(pattern, data) for pattern in self._patterns)
         return b"".join(finish[-1:]).decode(), int([0, *tokens][-1])
 
     def used_tokens(self) -> int:
-        """What was generated as far as the body says, however it ended; 0 where it does not."""
+        """Return the tokens generated, however it ended; 0 if the body does not say."""
         return self._read()[1]
 
     def output_tokens(self) -> tuple[int, bool]:
-        """Length of an answer that the model ended, or a limit, which makes the second true.
-
-        NotLearnable for any other.
-        """
+        """Return the answer's length, and whether a limit ended it; NotLearnable unless that or
+        the model did."""
         finish, tokens = self._read()
         if finish not in (*STOPPED, *CUT_OFF, ""):
             raise NotLearnable("other_finish")
@@ -68,7 +66,7 @@ class Response:
 
 
 class SseResponse(Response):
-    """A body of server-sent events: the last usage in it, else one token per event."""
+    """A body of server-sent events: its length is the last usage, else one token per event."""
 
     def __init__(self, route: str = openai.COMPLETIONS) -> None:
         super().__init__(route)
@@ -111,7 +109,7 @@ class ResponseObserver:
             self._read(message)
         except NotLearnable as why:
             self._response, self._reason = None, str(why)
-        except Exception:  # a message that is none of HTTP
+        except Exception:  # not a message of HTTP
             self._response, self._reason = None, "unreadable"
         await self._send(message)
 
@@ -128,18 +126,18 @@ class ResponseObserver:
                     self._reason = "disconnected" if self._request.disconnected else ""
 
     def response(self) -> Response:
-        """The whole response; NotLearnable if it was not sent to its end."""
+        """Return the whole response; NotLearnable if it was not sent to its end."""
         if self._response is None or self._reason:
             raise NotLearnable(self._reason)
         return self._response
 
     def used_tokens(self) -> int:
-        """What was generated, of a response that was not sent to its end."""
+        """Return the tokens generated in a response that was not sent to its end."""
         return 0 if self._response is None else self._response.used_tokens()
 
 
 def _reader(message: Message, route: str) -> Response:
-    """What reads the body that follows this ``http.response.start``."""
+    """Return the reader of the body that follows this ``http.response.start``."""
     headers = {key.lower(): value for key, value in message.get("headers", ())}
     if message["status"] != 200:
         raise NotLearnable("status")

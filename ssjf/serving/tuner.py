@@ -1,9 +1,8 @@
-"""The order that keeps a contract, chosen anew as requests finish.
+"""Choose the order that keeps a contract, again and again as requests finish.
 
-What has lately finished is replayed in the simulator on a server of as many slots, whose step
-takes what a token took here where nothing waited, and no more than the slots' whole time by token.
-It starts with an empty queue, and knows neither prefills nor short KV memory: it sees a queue for
-slots and no other.
+Recently finished requests are replayed in the simulator, on a server of the same slots whose step
+takes as long as a token took here without waiting, and at most the slots' whole time by token. It
+starts with an empty queue, and knows neither prefills nor short KV memory, only a queue for slots.
 """
 
 import logging
@@ -17,10 +16,10 @@ from ssjf.scheduler import policy
 from ssjf.serving.metrics import metrics
 
 CAUTIOUS = "headstart:1"  # until enough has been seen
-TYPICAL_TOKENS = 128.0  # likewise
-SLOTS = 256  # where the server does not say them
+TYPICAL_TOKENS = 128.0  # until then, too
+SLOTS = 256  # unless the server says
 EVERY, WINDOW, MEMORY = 1000, 20_000, 100_000  # finished requests; as of ``simulator.contract``
-ALONE = 0.1  # this quantile of seconds per token is that of a request which did not wait
+ALONE = 0.1  # the quantile of seconds per token that stands for requests which did not wait
 NONE_KEEPS = "no order lowers the mean and keeps the contract"
 LOG = logging.getLogger(__name__)
 
@@ -35,8 +34,11 @@ class Done(NamedTuple):
 
 
 class Tuner:
-    """Chooses HEADROOM's numbers by ``simulator.contract``; one thread may read ``policy``, the
-    order in use, which another one sets. slots: vLLM's max_num_seqs."""
+    """Chooses HEADROOM's parameters by ``simulator.contract``.
+
+    One thread may read ``policy``, the order in use, while another sets it. slots: vLLM's
+    max_num_seqs.
+    """
 
     def __init__(self, contract: str, slots: int = SLOTS) -> None:
         from ssjf.simulator.contract import Contract
@@ -49,14 +51,14 @@ class Tuner:
         metrics().say_policy(CAUTIOUS, f"fewer than {EVERY} requests have finished")
 
     def finished(self, done: Done) -> None:
-        """Note a finished request, and choose anew where ``EVERY`` more have."""
+        """Note a finished request; choose again after each ``EVERY``."""
         self._rows.append(done)
         self._count += 1
         if self._count % EVERY == 0:
             self._choose()
 
     def _choose(self) -> None:
-        # Only where it is asked for: numba takes its time to import
+        # Only when needed: importing numba takes long
         from ssjf.simulator.contract import best, trials, tuned
         from ssjf.simulator.profile import Profile
         from ssjf.simulator.server import Server
@@ -89,10 +91,11 @@ class Tuner:
 def step_seconds(
     arrived_at: np.ndarray, output_tokens: np.ndarray, finished_at: np.ndarray, slots: int
 ) -> float:
-    """Seconds that a token takes, by two measures that are hardly short of it: a request's time by
-    token, at ``ALONE``, which counts its wait, and all slots' time by token, which counts the idle.
+    """Return the seconds of a token: the smaller of two measures that are hardly too small.
 
-    So it is about right where some requests do not wait, and where no slot is ever idle.
+    A request's time by token, at the quantile ``ALONE``, includes its wait; the time of all slots
+    by token includes idle ones. So it is about right if some requests do not wait, or if no slot
+    is ever idle.
     """
     by_request = np.quantile((finished_at - arrived_at) / output_tokens, ALONE)
     by_slot = slots * (finished_at.max() - arrived_at.min()) / output_tokens.sum()

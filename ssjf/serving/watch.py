@@ -1,4 +1,4 @@
-"""Tells the operator when predictions do not come, for the order is then no longer by length."""
+"""Tell the operator when predictions are missing and the order is no longer by length."""
 
 import logging
 import time
@@ -6,24 +6,22 @@ from collections import Counter, deque
 
 from ssjf.serving.metrics import metrics
 
-LAST = 100  # requests that are looked at
-MOST, FEW = 5, 2  # of them without a prediction: more are told; no more, and it is over
+LAST = 100  # requests, the most recent
+MOST, FEW = 5, 2  # of them without a prediction: warn above the first, calm at the second
 QUIET_SECONDS = 60.0  # between two warnings
 LOG = logging.getLogger(__name__)
 
 
 class Watch:
-    """The share of recent requests that were not predicted for lack of time or a failure.
-
-    It is a gauge, and a warning each time it gets too large, but at most one a minute.
-    """
+    """The share of recent requests not predicted for lack of time or a failure: a gauge, and a
+    warning each time that it gets too large, but at most one a minute."""
 
     def __init__(self) -> None:
         self._reasons: deque[str] = deque(maxlen=LAST)
         self._warned, self._warned_at = False, -QUIET_SECONDS
 
     def note(self, reason: str) -> None:
-        """Why a request was not predicted, "" if it was."""
+        """Note why a request was not predicted, "" if it was."""
         self._reasons.append(reason)
         missing = Counter(filter(None, self._reasons))
         share = missing.total() / len(self._reasons)

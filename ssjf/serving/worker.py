@@ -1,4 +1,4 @@
-"""Calls in a thread of their own."""
+"""Make calls in a thread of their own."""
 
 import threading
 from collections.abc import Callable
@@ -11,31 +11,30 @@ MOST_CHARACTERS = 2**26  # of all that wait together
 
 
 class Worker:
-    """Makes calls one by one, in the order in which they come.
+    """Makes calls one by one, in order.
 
-    Its thread is a daemon, unlike an executor's: a call that hangs keeps no process from its end.
-    It starts on first use, and again where it was killed: a process that is forked before has one
-    of its own.
+    Its thread is a daemon, unlike an executor's: a call that hangs does not keep the process alive.
+    It starts on first use, and again if it was killed, as in a process that is forked later.
     """
 
     def __init__(self, name: str, most: int = MAX_QUEUE) -> None:
         self._name, self._most = name, most
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any], int]] = SimpleQueue()
-        self._sizes = [0, 0]  # characters that came and that left: each is one thread's to write
+        self._sizes = [0, 0]  # characters that came and left: one thread writes each
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[[], Any], size: int = 0) -> Future[Any] | None:
-        """A call that will be made, of so many characters, or None where too many wait."""
+        """Queue a call on ``size`` characters; None if too many wait."""
         came, left = self._sizes
         if self._calls.qsize() >= self._most or came - left + size > MOST_CHARACTERS:
             return None
         call: Future[Any] = Future()
         starts = self._thread is None or not self._thread.is_alive()
-        if starts:  # what a thread that was killed had taken never left
+        if starts:  # a killed thread never counted what it had taken as left
             waiting = [self._calls.get_nowait() for _ in range(self._calls.qsize())]
             self._sizes = [sum(size for *_, size in waiting), 0]
-            for each in waiting:
-                self._calls.put(each)
+            for entry in waiting:
+                self._calls.put(entry)
         self._sizes[0] += size
         self._calls.put((call, function, size))
         if starts:
@@ -52,5 +51,5 @@ class Worker:
                     call.set_result(function())
                 except Exception as error:
                     call.set_exception(error)
-                except BaseException as error:  # nor may SystemExit end who awaits the call
+                except BaseException as error:  # SystemExit must not end the caller
                     call.set_exception(RuntimeError(type(error).__name__))

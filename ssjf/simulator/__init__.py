@@ -1,2 +1,1 @@
-"""Where requests run: the exact iteration-level machine, step-time profiles, the authors' own
-simulation."""
+"""The exact iteration-level simulator, step-time profiles, and the paper's own simulation."""

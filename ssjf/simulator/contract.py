@@ -1,7 +1,7 @@
-"""The contract tuner: of some orders the one of best mean JCT that keeps a stated tail.
+"""The contract tuner: among candidate orders, find the best mean JCT that keeps a stated tail.
 
-Recent traffic is replayed in the simulator first come, first served, and in each order. What
-counts is the difference to FCFS on the same requests, not the tail itself.
+Recent traffic is replayed in the simulator under FCFS and under each candidate. The tail is judged
+by the difference to FCFS on the same requests, not by itself.
 """
 
 import math
@@ -15,26 +15,25 @@ import numpy as np
 
 from ssjf.errors import InputError
 from ssjf.request import Completions, FloatArray, IntArray, Requests
-from ssjf.scheduler import AtArrival, Moving, Policy, policy
-from ssjf.scheduler.tail import either, with_room
+from ssjf.scheduler import AtArrival, Policy, policy
+from ssjf.scheduler.tail import with_room
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Server
 from ssjf.simulator.simulate import simulate
 
-HEADSTARTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # in FCFS's mean waits of those that wait
+HEADSTARTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # times the mean wait of requests that wait under FCFS
 SHARES = (0.0, 0.3, 0.8)  # of the room, in HEADROOM
-SHORTEST, LONGEST = 0.01, 0.8  # quantiles of the predictions; beyond, one counts as that
-DUES = (1.0, 3.0, 10.0, 100.0)
-WINDOW, EVERY = 20_000, 10_000  # requests that are replayed, and after which they are
+SHORTEST, LONGEST = 0.01, 0.8  # quantiles to which HEADROOM clips the predictions
+WINDOW, EVERY = 20_000, 10_000  # requests in a replay, and between two replays
 MEMORY = 100_000  # requests over whose replays FCFS's waits are averaged
 FEWEST = 1_000  # requests in a window
-BLOCKS = 30  # consecutive stretches whose differences are independent, more or less
+BLOCKS = 30  # consecutive stretches whose differences are taken as independent
 SURELY = 0.5  # standard errors
 
 
 @dataclass(frozen=True)
 class Contract:
-    """So many times as large as FCFS's the tail of the JCT may be: at p99, and at p99.9."""
+    """The most that the tail of the JCT may be, as multiples of FCFS's p99 and p99.9."""
 
     p99: float = 1.05
     p999: float = 1.10
@@ -49,25 +48,25 @@ class Contract:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """From ``p99=1.05,p999=1.10``."""
-        given = {}
-        for part in text.split(","):
-            name, _, value = part.partition("=")
-            if name not in cls.__dataclass_fields__:
+        """Return the contract that is written as ``p99=1.05,p999=1.10``."""
+        limits = {}
+        for term in text.split(","):
+            name, _, value = term.partition("=")
+            if name not in LEVELS:
                 raise InputError(f"contract {text!r}: unknown quantile {name!r}; known: p99, p999")
             try:
-                given[name] = float(value)
+                limits[name] = float(value)
             except ValueError:
                 raise InputError(f"contract {text!r}: {value!r} is not a number") from None
-        return cls(**given)
+        return cls(**limits)
 
 
 LEVELS = {"p99": 0.99, "p999": 0.999}
 
 
 class Shadow(NamedTuple):
-    """What FCFS does with some traffic, in seconds: the mean wait of those that wait, the p99 of
-    the JCT, what a token takes, and the p99 of the wait."""
+    """What FCFS does with some traffic, in seconds: the mean wait of the requests that wait, the
+    p99 of the JCT, the time per token, and the p99 of the wait."""
 
     wait: float
     tail: float
@@ -89,7 +88,7 @@ class Shadow(NamedTuple):
     def room(
         self, times: float, share: float, predicted: FloatArray, slots: int
     ) -> tuple[float, ...]:
-        """Parameters of HEADROOM: a head start of so many mean waits, and a share of the room."""
+        """HEADROOM's parameters: a head start of ``times`` mean waits, and a share of the room."""
         shortest, longest = np.quantile(predicted, [SHORTEST, LONGEST]).tolist()
         shortest = max(shortest, 1.0)
         longest = max(longest, 2 * shortest)  # all may be alike
@@ -97,8 +96,8 @@ class Shadow(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """An order, replayed: the parameters of its score, by how much (%) it lowers FCFS's mean JCT,
-    its tail as multiples of FCFS's, and whether that keeps the contract."""
+    """A replayed order: HEADROOM's parameters, by how much (%) it lowers FCFS's mean JCT, its tail
+    as multiples of FCFS's, and whether that keeps the contract."""
 
     name: str
     parameters: tuple[float, ...]
@@ -108,92 +107,76 @@ class Trial(NamedTuple):
     keeps: bool
 
 
-FCFS = {False: (0.0, 0.0, 0.0, 1.0, 2.0, 1.0, 1.0), True: (0.0, -1.0, 1.0, 1.0, 1.0, 1.0)}
-"""Parameters that make ``tail.with_room`` FCFS and, where the order ``moves``, ``tail.either``."""
+FCFS = (0.0, 0.0, 0.0, 1.0, 2.0, 1.0, 1.0)
+"""Parameters with which ``tail.with_room`` is FCFS."""
 
 
-def tuned(parameters: tuple[float, ...] | None = None, moves: bool = False) -> Policy:
-    """The order of these parameters (FCFS's by default): of a key made at arrival or, if it
-    ``moves``, of a score that does."""
-    parameters = parameters or FCFS[moves]
-    return Policy(
-        "tuned", Moving(either, parameters) if moves else AtArrival(with_room, parameters)
-    )
+def tuned(parameters: tuple[float, ...] = FCFS) -> Policy:
+    """HEADROOM with these parameters."""
+    return Policy("tuned", AtArrival(with_room, parameters))
 
 
-def ladder(
-    shadow: Shadow, predicted: FloatArray, slots: int, moves: bool
-) -> dict[str, tuple[float, ...]]:
-    """The orders that are tried, by name, as parameters for ``tuned``."""
-    if not moves:
-        return {
-            f"head start {times:g}w, room {share:g}": shadow.room(times, share, predicted, slots)
-            for times, share in product(HEADSTARTS, SHARES)
-        }
-    longest = float(np.quantile(predicted, LONGEST))
-    rest = (max(shadow.wait, 1e-6), shadow.tail, shadow.token, longest)
-    orders: dict[str, tuple[float, ...]] = {
-        f"head start {times:g}w": (times * shadow.wait, -1.0, *rest) for times in HEADSTARTS
+def ladder(shadow: Shadow, predicted: FloatArray, slots: int) -> dict[str, tuple[float, ...]]:
+    """The candidate orders by name, as parameters for ``tuned``."""
+    return {
+        f"head start {times:g}w, room {share:g}": shadow.room(times, share, predicted, slots)
+        for times, share in product(HEADSTARTS, SHARES)
     }
-    orders |= {f"due {weight:g}": (0.0, weight, *rest) for weight in DUES}
-    return orders | {"ssjf": (0.0, 0.0, *rest)}
 
 
 def trials(
     requests: Requests, predicted: FloatArray, profile: Profile, server: Server,
-    contract: Contract, moves: bool = False, serve: Callable[..., Completions] = simulate,
+    contract: Contract, serve: Callable[..., Completions] = simulate,
     earlier: deque[Shadow] | None = None,
 ) -> list[Trial]:  # fmt: skip
-    """Every order of the ladder on these requests, FCFS first, then by gain, the best first.
+    """Replay these requests in every order: FCFS first, then by gain, the best first.
 
     Parameters
     ----------
-    serve: one machine, or another that is called like it.
-    earlier: what FCFS did with earlier traffic, to which this is added. The ladder is then in the
-        waits of all that: those of a burst would make head starts too long for what comes after.
+    serve: ``simulate``, or another function with its parameters.
+    earlier: what FCFS did with earlier traffic; this traffic is added. Candidates are then made
+        from the average: the waits of a burst alone would make head starts too long afterwards.
     """
     fcfs = serve(requests, policy("fcfs"), profile, server, predicted)
-    seen = deque(maxlen=1) if earlier is None else earlier
-    seen.append(Shadow.of(fcfs))
-    usual = Shadow(*np.mean(seen, axis=0).tolist())
+    shadows = deque[Shadow]() if earlier is None else earlier
+    shadows.append(Shadow.of(fcfs))
+    average = Shadow(*np.mean(shadows, axis=0).tolist())
     before = fcfs.finished_at - requests.arrived_at
     limits = {name: float(np.quantile(before, level)) for name, level in LEVELS.items()}
     tried = []
-    orders = ladder(usual, predicted, server.slots, moves)
-    for name, parameters in orders.items():
-        done = serve(requests, tuned(parameters, moves), profile, server, predicted)
+    for name, parameters in ladder(average, predicted, server.slots).items():
+        done = serve(requests, tuned(parameters), profile, server, predicted)
         after = done.finished_at - requests.arrived_at
-        keeps = all(
-            _within(before, after, limits[each], getattr(contract, each)) for each in LEVELS
-        )
-        ratios = {each: float(np.quantile(after, level)) / limits[each]
-                  for each, level in LEVELS.items()}  # fmt: skip
         gain = 100 * (1 - float(after.mean() / before.mean()))
-        tried.append(Trial(name, parameters, gain, **ratios, keeps=keeps))
-    first = Trial("fcfs", FCFS[moves], 0.0, 1.0, 1.0, True)
-    return [first, *sorted(tried, key=lambda each: -each.gain_percent)]
+        p99, p999 = (float(np.quantile(after, LEVELS[q])) / limits[q] for q in LEVELS)
+        keeps = all(_within(before, after, limits[q], getattr(contract, q)) for q in LEVELS)
+        tried.append(Trial(name, parameters, gain, p99, p999, keeps))
+    first = Trial("fcfs", FCFS, 0.0, 1.0, 1.0, True)
+    return [first, *sorted(tried, key=lambda trial: -trial.gain_percent)]
 
 
 def _within(before: FloatArray, after: FloatArray, limit: float, factor: float) -> bool:
-    """Are surely no more beyond ``factor`` · FCFS's quantile than FCFS has beyond it? Of many
-    orders that are tried one would keep it by luck."""
-    more = (after > factor * limit).astype(np.float64) - (before > limit)
-    means = np.array([part.mean() for part in np.array_split(more, BLOCKS)])
+    """Are surely no more requests above ``factor`` · FCFS's quantile than FCFS has above it?
+
+    Surely, because among many candidates one would keep the contract by luck.
+    """
+    excess = (after > factor * limit).astype(np.float64) - (before > limit)
+    means = np.array([block.mean() for block in np.array_split(excess, BLOCKS)])
     return bool(means.mean() + SURELY * means.std(ddof=1) / BLOCKS**0.5 <= 0)
 
 
 def best(tried: Sequence[Trial]) -> Trial:
-    """The best mean of those that keep the contract; FCFS, the first, does."""
-    kept = [each for each in tried if each.keeps and each.gain_percent > 0]
-    return max(kept, key=lambda each: each.gain_percent, default=tried[0])
+    """The trial of the best mean among those that keep the contract; FCFS if none gains."""
+    kept = [trial for trial in tried if trial.keeps and trial.gain_percent > 0]
+    return max(kept, key=lambda trial: trial.gain_percent, default=tried[0])
 
 
 @dataclass(frozen=True)
 class Tuner:
-    """Chooses anew as requests finish; for ``simulate(…, tune=…)``.
+    """Chooses HEADROOM's parameters anew as requests finish; for ``simulate(…, tune=…)``.
 
-    What has arrived and not finished is replayed with its predicted length. ``chosen`` are the
-    trials that it chose, in turn, ``shadows`` what FCFS did with the latest windows.
+    A request that has arrived and not finished is replayed with its predicted length. ``chosen``
+    lists the trials chosen so far, ``shadows`` what FCFS did with the latest windows.
     """
 
     requests: Requests
@@ -201,7 +184,6 @@ class Tuner:
     profile: Profile
     server: Server
     contract: Contract
-    moves: bool = False
     window: int = WINDOW
     chosen: list[Trial] = field(default_factory=list)
     shadows: deque[Shadow] = field(default_factory=deque)
@@ -210,14 +192,14 @@ class Tuner:
         end = int(np.searchsorted(self.requests.arrived_at, now))
         rows = np.arange(max(0, end - self.window), end)
         if len(rows) < FEWEST:
-            return FCFS[self.moves]
-        known = np.zeros(len(self.requests), bool)
-        known[finished] = True
+            return FCFS
+        lengths = np.maximum(np.rint(self.predicted), 1).astype(np.int64)
+        lengths[finished] = self.requests.output_tokens[finished]
         recent = self.requests.take(rows)
-        guessed = np.maximum(np.rint(self.predicted[rows]), 1).astype(np.int64)
-        lengths = np.where(known[rows], recent.output_tokens, guessed)
-        recent = Requests(recent.arrived_at - recent.arrived_at[0], recent.prompt_tokens, lengths)
+        recent = Requests(
+            recent.arrived_at - recent.arrived_at[0], recent.prompt_tokens, lengths[rows]
+        )
         tried = trials(recent, self.predicted[rows], self.profile, self.server, self.contract,
-                       self.moves, earlier=self.shadows)  # fmt: skip
+                       earlier=self.shadows)  # fmt: skip
         self.chosen.append(best(tried))
         return self.chosen[-1].parameters

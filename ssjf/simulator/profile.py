@@ -1,13 +1,13 @@
-"""How long a step takes: named profiles, a user's own from TOML, or one fitted to real steps.
+"""The duration of a step: named profiles, a user's own from TOML, or one fitted to real steps.
 
 A step that processes ``prefill`` prompt tokens, runs ``sequences`` requests and reads
 ``context`` KV tokens takes
 
     step + per_sequence * sequences + per_context_token * context + per_prefill_token * prefill
 
-seconds. ``precision`` is what the engine computed in when it was measured, "" where nothing was.
-``start_up_steps`` are steps that a request spends in its slot, like decode steps,
-before its first token. Coefficients are whole picoseconds inside the simulator.
+seconds. ``precision`` is the engine's number format when it was measured, "" if nothing was.
+``start_up_steps`` are steps that a request spends in its slot, like decode steps, before its first
+token. Coefficients are whole picoseconds inside the simulator.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,7 @@ COEFFICIENTS = (
 )  # fmt: skip
 FEWEST = 100
 SHARE_CUT = 0.01
-"""The slowest share of steps that a fit leaves out: what another process did, not the engine."""
-
+"""A fit leaves out this slowest share of steps: other processes slowed them, not the engine."""
 
 Seconds = Annotated[float, Field(ge=0, lt=1e4)]
 
@@ -55,9 +54,9 @@ class Profile:
         return tuple(round(getattr(self, name) * PICOSECONDS) for name in COEFFICIENTS)
 
     def alone_seconds(self, prompt_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
-        """Time from start to last token of requests served alone, shape (n,).
+        """Seconds from start to last token of requests served alone, shape (n,).
 
-        The denominator of slowdown. Exact where the prompt fits one step's token budget.
+        The denominator of slowdown. Exact if the prompt fits one step's token budget.
         """
         step, sequence, context, prefill = self.picoseconds()
         steps = np.asarray(output_tokens, np.int64) + self.start_up_steps
@@ -75,7 +74,7 @@ def builtin_profiles() -> dict[str, Profile]:
 
 
 def profile(name: str) -> Profile:
-    """A profile by name, or from a path ending in ``.toml``: the fields of ``Profile``."""
+    """Return a profile by name, or from a ``.toml`` file with the fields of ``Profile``."""
     if name.endswith(".toml"):
         path = Path(name)
         table = {"name": path.stem, **read_toml("profile", path)}
@@ -90,10 +89,10 @@ def profile(name: str) -> Profile:
 
 @dataclass(frozen=True)
 class Fit:
-    """A profile and how far from the recorded steps it stays.
+    """A profile and its errors on the recorded steps, including the slowest.
 
-    relative_error: median of |fitted - recorded| / recorded over the steps. total_error: of all
-    steps' time together, fitted / recorded - 1; the slowest, left out of the fit, included.
+    relative_error: median of |fitted - recorded| / recorded over the steps. total_error: fitted /
+    recorded - 1 of the total time of all steps.
     """
 
     profile: Profile
@@ -102,7 +101,7 @@ class Fit:
     total_error: float
 
     def to_toml(self) -> str:
-        """The profile as a file that ``profile`` reads."""
+        """The text of a file that ``profile`` reads."""
         lines = [
             f"# Fitted to {self.steps} recorded steps: median error of a step "
             f"{100 * self.relative_error:.1f} %, of all together {100 * self.total_error:+.1f} %.",
@@ -115,24 +114,22 @@ class Fit:
 
 
 def fit(name: str, steps: Mapping[str, FloatArray], source: str = "", precision: str = "") -> Fit:
-    """Least squares with coefficients of at least 0; columns as ``harness.run.PER_STEP``.
+    """Fit by least squares with coefficients of at least 0; columns as ``harness.run.PER_STEP``.
 
     Raises InputError for fewer than ``FEWEST`` steps.
     """
     from scipy.optimize import nnls
 
     durations = np.asarray(steps["ended_at"] - steps["started_at"], np.float64)
-    terms = np.stack([
-        np.ones(len(durations)), steps["sequences"], steps["context_tokens"],
-        steps["prefill_tokens"],
-    ], axis=1).astype(np.float64)  # fmt: skip
+    columns = (steps["sequences"], steps["context_tokens"], steps["prefill_tokens"])
+    terms = np.stack([np.ones(len(durations)), *columns], axis=1).astype(np.float64)
     if len(durations) < FEWEST:
         raise InputError(f"{len(durations)} steps were recorded; a profile needs {FEWEST}")
     kept = durations <= np.quantile(durations, 1 - SHARE_CUT)
-    scale = terms[kept].max(0) + (terms[kept].max(0) == 0)  # columns of like size
+    scale = terms[kept].max(0) + (terms[kept].max(0) == 0)  # columns of similar size
     coefficients = nnls(terms[kept] / scale, durations[kept])[0] / scale
     fitted = terms @ coefficients
-    values: dict[str, Any] = dict(zip(COEFFICIENTS, map(float, coefficients), strict=True))
+    values: dict[str, Any] = dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True))
     return Fit(
         Profile(name, **values, source=source, precision=precision),
         len(durations),

@@ -1,15 +1,15 @@
 """The SSJF paper's own simulation, rebuilt from its rules with every quirk a named option.
 
-A job runs for a fixed duration whatever runs beside it; there is no prefill, no KV memory and
-no slow-down with the batch. Three batching modes:
+A job runs for a fixed duration, whatever else is in the batch; there is no prefill and no KV
+memory. Three batching modes:
 
 - ``none``: one job at a time;
 - ``dynamic``: a batch runs as long as its longest member (the authors' STATIC mode);
 - ``continuous``: the batch is formed anew whenever a member ends (the authors' DYNAMIC mode).
 
-Source: the authors' public code, commit 4b86686, ``model-serving/{fcfs,sjf}{,_dynamic}.py``;
-the rules were read there and written anew. With every quirk off, ``continuous`` is the
-work-conserving, non-preemptive multi-server queue.
+Source: the authors' public code, commit 4b86686, ``model-serving/{fcfs,sjf}{,_dynamic}.py``,
+reimplemented. With every quirk off, ``continuous`` is the work-conserving, non-preemptive
+multi-server queue.
 """
 
 from collections.abc import Iterable
@@ -34,8 +34,7 @@ TICKS_PER_SECOND = 1e9  # whole ticks in a float64 are exact for 104 days
 class Quirks:
     """What the published simulation does that a server would not, all on by default.
 
-    Those that act on the arrivals are applied by the workload, the one that acts on the
-    reading ("throughput") by the metrics; they stand here so that all have one home.
+    The workload applies the quirks of the arrivals, and the metrics that of throughput.
     """
 
     whole_second_arrivals: bool = True
@@ -53,17 +52,17 @@ class Quirks:
     joins_on_completion_only: bool = True
     """Continuous mode leaves a free slot empty until some member of the batch ends."""
     starvation_guard: bool = True
-    """The whole queue is served by waiting time once its longest wait passes a bound."""
+    """The whole queue is served by waiting time while its longest wait exceeds a bound."""
     guard_reads_truth: bool = True
     """The guard's relative bound is 10 times the job's true duration (a leak)."""
     drifting_clock: bool = True
-    """Time is a float advanced in slices of up to 1 s: rounding keeps a job whose work is done
-    for one more dispatch, and misses an arrival at the very instant of a completion."""
+    """Time is a float advanced in slices of up to 1 s: by rounding, a finished job may stay for one
+    more dispatch, and an arrival at the instant of a completion may be missed."""
     quarter_throughput: bool = True
     """"Throughput" is read when the first quarter of the jobs has finished."""
 
     def without(self, names: Iterable[str]) -> "Quirks":
-        """These quirks with the named ones off."""
+        """Return these quirks with the named ones off."""
         for name in names:
             if name not in quirk_names():
                 raise unknown("quirk", name, quirk_names())
@@ -75,11 +74,8 @@ def quirk_names() -> tuple[str, ...]:
     return tuple(f.name for f in fields(Quirks))
 
 
-NO_QUIRKS = Quirks().without(quirk_names())
-
-
 def duration_seconds(tokens: FloatArray | IntArray) -> FloatArray:
-    """Execution time of a job, rounded to 10 ms as the authors do (0.1 s + 0.02 s a token)."""
+    """Execution time of a job, 0.1 s + 0.02 s a token, rounded to 10 ms as the authors do."""
     return np.round(START_UP_SECONDS + SECONDS_PER_TOKEN * np.asarray(tokens, np.float64), 2)
 
 
@@ -99,7 +95,7 @@ def serve(
     policy: ``fcfs``, ``sjf`` (the true duration) or ``ssjf`` (``predicted``).
     mode: ``none``, ``dynamic`` or ``continuous``; ``slots`` is the largest batch.
     predicted: shape (n,), what SSJF orders by (tokens or a class id).
-    expected_tokens: shape (n,), the length a guard without the leak may use; defaults to
+    expected_tokens: shape (n,), the lengths that a guard without the leak reads; by default
         ``predicted``.
 
     Times of a job never served (see ``Quirks.drops_last_job``) are NaN.
@@ -107,10 +103,16 @@ def serve(
     from ssjf.simulator.published_rules import serve_in_order, serve_shortest
 
     quirks = quirks or Quirks()
-    _check(policy, mode, slots)
+    if mode not in MODES:
+        raise unknown("batching mode", mode, MODES)
+    if policy not in POLICIES:
+        raise unknown("policy of the published protocol", policy, POLICIES)
+    if slots < 1:
+        raise InputError(f"slots is {slots}; it must be at least 1")
     unit = 1.0 if quirks.drifting_clock else TICKS_PER_SECOND
-    arrived = _arrivals_in_units(requests.arrived_at, unit)
-    duration = _in_units(duration_seconds(requests.output_tokens), unit)
+    arrived, duration = np.array(requests.arrived_at), duration_seconds(requests.output_tokens)
+    if not quirks.drifting_clock:
+        arrived, duration = _arrival_ticks(arrived), np.rint(duration * unit)
     started, finished = np.full((2, len(requests)), np.nan)
     join = mode == "continuous" and not quirks.joins_on_completion_only
     rules = (MODES.index(mode), 1 if mode == "none" else slots)
@@ -139,27 +141,11 @@ def serve(
     return _completions(requests, started / unit, finished / unit, counters)
 
 
-def _check(policy: str, mode: str, slots: int) -> None:
-    if mode not in MODES:
-        raise unknown("batching mode", mode, MODES)
-    if policy not in POLICIES:
-        raise unknown("policy of the published protocol", policy, POLICIES)
-    if slots < 1:
-        raise InputError(f"slots is {slots}; it must be at least 1")
-
-
-def _in_units(seconds: FloatArray, unit: float) -> FloatArray:
-    seconds = np.asarray(seconds, np.float64)
-    return seconds.copy() if unit == 1.0 else np.rint(seconds * unit)
-
-
-def _arrivals_in_units(seconds: FloatArray, unit: float) -> FloatArray:
-    """As ``_in_units``; what arrives within the same tick takes its turn in the next ones."""
-    units = _in_units(seconds, unit)
-    if unit == 1.0:
-        return units
+def _arrival_ticks(seconds: FloatArray) -> FloatArray:
+    """Arrivals in whole ticks; different arrivals within a tick take successive ticks."""
+    ticks = np.rint(seconds * TICKS_PER_SECOND)
     before = np.cumsum(np.diff(seconds, prepend=seconds[:1]) > 0)  # distinct earlier arrivals
-    return np.maximum.accumulate(units - before) + before
+    return np.maximum.accumulate(ticks - before) + before
 
 
 def _completions(requests, started_at, finished_at, counters) -> Completions:

@@ -1,12 +1,12 @@
-"""The published simulation's two serving loops, compiled; see ``published`` for what they mean.
+"""The two serving loops of the published simulation, compiled; see ``published``.
 
-Times are float64: seconds where the clock drifts, whole ticks where it does not.
+Times are float64: seconds if the clock drifts, else whole ticks.
 """
 
 import numpy as np
 from numba import njit
 
-DYNAMIC, CONTINUOUS = 1, 2  # places in ``published.MODES``
+DYNAMIC, CONTINUOUS = 1, 2  # indices of ``published.MODES``
 
 
 @njit(cache=True)
@@ -22,36 +22,36 @@ def _sort_stably(queue, key):
 
 
 @njit(cache=True)
-def _run(now, part, work, drifts):
-    """The clock after ``work``; ``part`` is what is left of the current one-second slice."""
+def _run(now, rest, work, drifts):
+    """Return (now, rest) after ``work``; ``rest`` is left of the current one-second slice."""
     if not drifts:
-        return now + work, part
+        return now + work, rest
     while work > 0:
-        work -= part
+        work -= rest
         if work < 0:
-            now += work + part
-            part = abs(work)
+            now += work + rest
+            rest = abs(work)
         else:
-            now += part
-            part = 1.0
-    return now, part
+            now += rest
+            rest = 1.0
+    return now, rest
 
 
 @njit(cache=True)
-def _wait(now, part, until, drifts, renews):
-    """The clock after idling; ``renews``: a slice that was used up becomes a full one."""
+def _wait(now, rest, until, drifts, renews):
+    """Return (now, rest) after idling; ``renews``: does a full slice follow one that is used up?"""
     if not drifts or now >= until:
-        return max(now, until), part
-    while now + part < until:
-        now += part
+        return max(now, until), rest
+    while now + rest < until:
+        now += rest
         if renews:
-            part = 1.0
+            rest = 1.0
     return until, 1.0 - (until - now)
 
 
 @njit(cache=True)
-def _serve_batch(batch, left, mode, arrival, started, now, part, drifts):
-    """(time served, clock): to the end of the batch, or until ``arrival`` takes a free slot."""
+def _serve_batch(batch, left, mode, arrival, started, now, rest, drifts):
+    """Serve to the end of the batch, or until ``arrival`` takes a free slot: (time, now, rest)."""
     for job in batch:
         if np.isnan(started[job]):
             started[job] = now
@@ -59,13 +59,13 @@ def _serve_batch(batch, left, mode, arrival, started, now, part, drifts):
     joins = arrival - now < run
     if joins:
         run = arrival - now
-    now, part = _run(now, part, run, drifts)
-    return run, arrival if joins else now, part  # a drifting clock may stop just short of it
+    now, rest = _run(now, rest, run, drifts)
+    return run, arrival if joins else now, rest  # a drifting clock may stop just before it
 
 
 @njit(cache=True)
 def _arrive(queue, size, head, arrived, now):
-    """Whoever has arrived by now goes to the end of the queue: (size, head)."""
+    """Append the jobs that have arrived by now to the queue; returns (size, head)."""
     while head < len(arrived) and arrived[head] <= now:
         queue[size] = head
         size += 1
@@ -75,15 +75,12 @@ def _arrive(queue, size, head, arrived, now):
 
 @njit(cache=True)
 def serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, started, finished):
-    """FCFS; returns the time spent idle waiting for batches to fill."""
+    """Serve FCFS; returns the time spent idle while batches fill."""
     n = len(arrived)
     left = duration.copy()
     batch = np.empty(slots, np.int64)
-    size = 0
-    head = 0
-    now = 0.0
-    part = 1.0
-    idled = 0.0
+    size = head = 0
+    now, rest, idled = 0.0, 1.0, 0.0
     while head < n or size > 0:
         if size == 0:
             now = max(now, arrived[head])
@@ -92,12 +89,12 @@ def serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, starte
             size += 1
             head += 1
         start = arrived[batch[size - 1]] if size == slots else now + timeout
-        if abs(part) < 0.005:
-            part = 1.0
+        if abs(rest) < 0.005:
+            rest = 1.0
         idled += max(start - now, 0.0)
-        now, part = _wait(now, part, start, drifts, False)
+        now, rest = _wait(now, rest, start, drifts, False)
         arrival = arrived[head] if join and size < slots and head < n else np.inf
-        run, now, part = _serve_batch(batch[:size], left, mode, arrival, started, now, part, drifts)
+        run, now, rest = _serve_batch(batch[:size], left, mode, arrival, started, now, rest, drifts)
         kept = 0
         for i in range(size):
             job = batch[i]
@@ -108,14 +105,14 @@ def serve_in_order(arrived, duration, mode, slots, timeout, join, drifts, starte
                 batch[kept] = job
                 kept += 1
         if not join:
-            batch[:kept] = batch[:kept][::-1].copy()  # each goes back to the front in turn
+            batch[:kept] = batch[:kept][::-1].copy()  # each is put back at the front in turn
         size = kept
     return idled
 
 
 @njit(cache=True)
 def _order(queue, key, oracle, left, waited, guard, bound, relative):
-    """Order the waiting jobs by key, or by waiting time where the guard fires (True)."""
+    """Order the waiting jobs by key, or, if the guard fires (True), by waiting time."""
     if guard:
         longest = queue[np.argmax(waited[queue])]
         limit = relative * (left[longest] if oracle else bound[longest])
@@ -131,24 +128,19 @@ def serve_shortest(
     arrived, duration, key, bound, reads_left, oracle, mode, slots, drops, preempts, join,
     guard, relative, drifts, started, finished,
 ):  # fmt: skip
-    """SJF and SSJF; returns (dispatches, dispatches that the starvation guard ordered)."""
+    """Serve SJF or SSJF; returns (dispatches, dispatches that the starvation guard ordered)."""
     n = len(arrived)
     left = duration.copy()
     if reads_left:
         bound = left
     waited = np.zeros(n)
     queue = np.empty(n, np.int64)
-    size = 0
     pinned = 0  # unfinished members that keep their slots: the head of the queue
-    head = 0
-    now = 0.0
-    part = 1.0
-    before = 0.0
-    dispatches = 0
-    guarded = 0
+    size = head = dispatches = guarded = 0
+    now, rest, before = 0.0, 1.0, 0.0
     while head < (n - 1 if drops else n) or size > 0:
         if size == 0:
-            now, part = _wait(now, part, arrived[head], drifts, True)
+            now, rest = _wait(now, rest, arrived[head], drifts, True)
         size, head = _arrive(queue, size, head, arrived, now)
         dispatches += 1
         if size > pinned and pinned < slots:
@@ -157,7 +149,7 @@ def serve_shortest(
         taken = min(slots, size)
         batch = queue[:taken].copy()
         arrival = arrived[head] if join and taken < slots and head < n else np.inf
-        run, now, part = _serve_batch(batch, left, mode, arrival, started, now, part, drifts)
+        run, now, rest = _serve_batch(batch, left, mode, arrival, started, now, rest, drifts)
         size -= taken
         queue[:size] = queue[taken : taken + size].copy()
         size, head = _arrive(queue, size, head, arrived, now)

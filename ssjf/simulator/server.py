@@ -1,14 +1,15 @@
-"""What a serving machine has: slots, token budget, and KV memory in two tiers with a link."""
+"""The resources of a serving machine: slots, token budget, and KV memory in two tiers."""
 
 import math
 import tomllib
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from ssjf.config import checked
 from ssjf.errors import InputError
-from ssjf.simulator.profile import PICOSECONDS
+from ssjf.simulator.profile import PICOSECONDS, Seconds
 
 UNLIMITED = 2**40
 OnPreemption = Literal["recompute", "swap", "ewt", "defer"]
@@ -16,7 +17,6 @@ ON_PREEMPTION = get_args(OnPreemption)
 KV_BITS = 16
 LONGEST_COPY_SECONDS = 1e5
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, lt=1e4)]
 
 
 @checked
@@ -24,14 +24,14 @@ class Server:
     """The configuration of the simulated server.
 
     slots: requests running at a time (vLLM ``max_num_seqs``).
-    kv_tokens: KV memory in tokens, rounded down to blocks; None is unlimited.
+    kv_tokens: KV memory in tokens, rounded down to blocks; None: unlimited.
     block_tokens: tokens per KV block.
     token_budget: tokens a step may process (vLLM ``max_num_batched_tokens``).
-    chunked_prefill: may a prompt be cut to the budget that is left?
+    chunked_prefill: may a prompt be split to fit the remaining budget?
     watermark: share of the blocks kept free when admitting beside running requests.
-    vllm: whose scheduler it is. A running request that is itself the victim of its want of blocks
-        ends the step of those admitted after it in 0.32, and not in 0.33 (vllm/v1/core/sched/
-        scheduler.py); exact for 0.32, and for that source with that change.
+    vllm: version of the scheduler. If a running request needs blocks and is itself the victim, the
+        requests admitted after it get nothing in this step in 0.32, but do in 0.33 (vllm/v1/core/
+        sched/scheduler.py); exact for 0.32, and for that source with that change.
     """
 
     slots: Count = 256
@@ -56,42 +56,40 @@ class Server:
 
     @property
     def blocks(self) -> int:
-        """KV blocks of the machine."""
+        """Number of KV blocks."""
         return UNLIMITED if self.kv_tokens is None else self.kv_tokens // self.block_tokens
 
 
 @checked
 class Memory:
-    """The host tier, the link to it, and what is done with a preempted request.
+    """The host tier, the link to it, and the treatment of preempted requests.
 
     on_preemption:
-        ``recompute``: its KV is dropped and computed again (vLLM).
-        ``swap``: its KV stays on the device until the blocks are wanted, is then copied to the
-        host, and is copied back when its turn has come. Where the host is full, it is dropped.
-        ``ewt``: the same, and ahead of time by estimated waiting time (EWT, below).
-        ``defer``: nobody is preempted. A running request without a block pauses until one is
-        free; only where all pause is the worst one recomputed.
-    host_tokens: KV tokens the host holds unquantised.
-    out_bytes_per_second, in_bytes_per_second: from the device and to it; infinite is free.
-        Each direction makes one copy at a time, in the order asked for.
-    overlap: do copies go on while the device computes? If not, a step waits for them.
+        ``recompute``: drop the KV and compute it again (vLLM).
+        ``swap``: the KV stays on the device until its blocks are needed, is then copied to the
+        host, and copied back when the request is admitted. If the host is full, it is dropped.
+        ``ewt``: the same, with copies ahead of time by estimated waiting time (EWT, below).
+        ``defer``: no preemption. A running request without a block pauses until one is free;
+        only if all pause, the last in the policy's order is recomputed.
+    host_tokens: unquantised KV tokens that the host holds.
+    out_bytes_per_second, in_bytes_per_second: from the device and to it; infinite: no time.
+        Each direction makes one copy at a time, first come, first served.
+    overlap: do copies run while the device computes? If not, a step waits for them.
     latency_seconds: of each copy.
     bytes_per_token: KV bytes of a token on the device (16-bit numbers).
-    quantise: bits of a number while on the host: None, 8 (half the bytes, twice the tokens in
-        the host) or 4.
-    quantise_seconds_per_token: to quantise, and again to restore; part of the copy's time (with
-        ``quantise``).
-    reserve: blocks taken at admission for growth: ``none``, for ``maximum_tokens`` of prompt
-        and output (ORCA), or for the ``true`` length (ORCA with an oracle).
-    spare_share: share of the device's blocks that ``ewt`` keeps free for who comes next.
-    ahead_seconds: how far ahead of its turn ``ewt`` brings a request back.
+    quantise: bits of a number on the host: None, 8 (half the bytes, twice the tokens) or 4.
+    quantise_seconds_per_token: to quantise, and again to restore; added to the copy's time.
+    reserve: blocks reserved at admission: ``none``, for ``maximum_tokens`` of prompt and output
+        (ORCA), or for the ``true`` length (ORCA with an oracle).
+    spare_share: share of the device's blocks that ``ewt`` keeps free for the next requests.
+    ahead_seconds: how long before its turn ``ewt`` brings a request back.
 
-    EWT, of a request that waits: predicted remaining time of all that stand before it in the
-    policy's order, over the number that run, and at most the time that ageing needs to bring it
-    to the top. That is our reconstruction; ALISE's definition is not known to us. The last
-    resident in the order is offloaded while spare blocks lack, if its EWT exceeds both copies
-    and ``ahead_seconds``; the first swapped one is uploaded into blocks not spare, once its EWT
-    is at most the copy back and ``ahead_seconds``.
+    The EWT of a waiting request is the predicted remaining time of all requests before it in the
+    policy's order, divided by the number of running requests, and at most the time until ageing
+    makes it the first. That is our reconstruction; ALISE's definition is not known to us. While
+    spare blocks are lacking, the last waiting request with its KV on the device is offloaded if its
+    EWT exceeds both copies and ``ahead_seconds``. The first swapped request is uploaded into blocks
+    that are not spare once its EWT is at most the copy back and ``ahead_seconds``.
     """
 
     on_preemption: OnPreemption = "recompute"
@@ -116,21 +114,21 @@ class Memory:
 
     @property
     def swaps(self) -> bool:
-        """Is the host used at all?"""
+        """Is the host tier used?"""
         return self.on_preemption in ("swap", "ewt")
 
     @property
     def compression(self) -> int:
-        """How many times smaller KV is while on the host."""
+        """How many times smaller KV is on the host."""
         return KV_BITS // self.quantise if self.quantise else 1
 
     @property
     def host_capacity_tokens(self) -> int:
-        """KV tokens the host holds as they are kept there."""
+        """KV tokens that the host holds, quantised if so configured."""
         return self.host_tokens * self.compression
 
     def token_picoseconds(self) -> tuple[int, int]:
-        """A token's time on the link (out, in), (de)quantisation included."""
+        """A token's time on the link (out, in), with (de)quantisation."""
         quantising = self.quantise_seconds_per_token if self.quantise else 0.0
         out, back = (
             self.bytes_per_token / self.compression / rate + quantising
@@ -146,18 +144,13 @@ class Memory:
 
 
 def memory_of(text: str) -> Memory:
-    """What is done with a preempted request, then ``name=value`` for fields of ``Memory``.
-
-    InputError names what is wrong and lists what is known.
-    """
+    """Return the ``Memory`` of a text: ``on_preemption``, then ``name=value`` for other fields."""
     first, *rest = [part.strip() for part in text.split(",")]
-    given: dict[str, Any] = {"on_preemption": first}
+    fields: dict[str, Any] = {"on_preemption": first}
     for part in rest:
         name, _, value = part.partition("=")
-        try:
-            given[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            given[name] = value
-        if name == "reserve":  # where ``true`` is a word
-            given[name] = value
-    return Memory(**given)
+        fields[name] = value
+        if name != "reserve":  # whose ``true`` is a word
+            with suppress(tomllib.TOMLDecodeError):
+                fields[name] = tomllib.loads(f"value = {value}")["value"]
+    return Memory(**fields)

@@ -1,29 +1,26 @@
-"""What a decoder model costs on a device: arithmetic on peak rates, nothing measured.
+"""Step times and KV capacity of a decoder model on a device, by arithmetic on peak rates.
 
-A step reads all weights and the KV of its context once, and computes two operations per
-parameter and token; reading and computing do not overlap. A real engine reaches a part of the
-peaks, and adds its own overhead.
+Nothing is measured. A step reads all weights and the KV of its context once, and computes two
+operations per parameter and token; reading and computing do not overlap. A real engine reaches a
+part of the peak rates, and adds its own overhead.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 from ssjf.errors import InputError, unknown
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.server import Memory, Server
 
-Named = TypeVar("Named")
-
 GIB = 2**30
 MEMORY_SHARE = 0.9  # of the device for weights and KV, as vLLM's gpu_memory_utilization
 HOST_BYTES = 64 * GIB  # for swapped KV: our choice
-BYTES = 2  # of a number: float16 or bfloat16
+BYTES = 2  # per number: float16 or bfloat16
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Layers, width, attention heads, key-value heads, inner width, tokens known, context."""
+    """Layers, widths, attention and key-value heads, vocabulary and context of a decoder."""
 
     layers: int
     hidden: int
@@ -36,11 +33,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ModelShape(Sizes):
-    """A decoder by name.
+    """A named decoder.
 
-    ``family`` says what goes with a layer: ``opt`` has biases, learned positions and one table
-    for both embeddings; ``neox`` (Pythia) biases and two tables; ``llama`` three matrices in the
-    feed-forward part, no biases, two tables.
+    ``family``: ``opt`` has biases, learned positions and one table for both embeddings; ``neox``
+    (Pythia) has biases and two tables; ``llama`` has three matrices in the feed-forward part, no
+    biases and two tables.
     """
 
     name: str
@@ -48,12 +45,12 @@ class ModelShape(Sizes):
 
     @property
     def kv_width(self) -> int:
-        """Numbers in one key, all heads together."""
+        """Numbers in one key of all heads."""
         return self.hidden // self.heads * self.kv_heads
 
     @property
     def parameters(self) -> int:
-        """Numbers in the weights."""
+        """Number of weights."""
         biased = self.family != "llama"
         attention = 2 * self.hidden * (self.hidden + self.kv_width)
         forward = (2 if biased else 3) * self.hidden * self.inner
@@ -67,12 +64,11 @@ class ModelShape(Sizes):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights."""
         return BYTES * self.parameters
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """A key and a value in each layer."""
+        """Bytes of a key and a value in each layer."""
         return 2 * BYTES * self.layers * self.kv_width
 
 
@@ -88,17 +84,17 @@ SHAPES = {shape.name: shape for shape in _SHAPES}
 
 
 def pcie(generation: int) -> float:
-    """Bytes a second in one direction of 16 lanes of PCI Express 3, 4 or 5.
+    """Bytes per second in one direction of 16 lanes of PCI Express 3, 4 or 5.
 
-    8 * 10**9 transfers a second and lane in the third generation, twice that in each after it;
-    128 of 130 bits are data.
+    A lane makes 8 * 10**9 transfers per second in generation 3, and twice as many in each later
+    one; 128 of 130 bits are data.
     """
     return 16 * 8e9 * 2 ** (generation - 3) * 128 / 130 / 8
 
 
 @dataclass(frozen=True)
 class Device:
-    """An accelerator and its link to the host: peaks of public specifications."""
+    """An accelerator and its link to the host: peak rates of public specifications."""
 
     name: str
     memory_bytes: int
@@ -115,30 +111,32 @@ _DEVICES = (
 DEVICES = {device.name: device for device in _DEVICES}
 
 
-def kv_tokens(model: ModelShape, on: Device, memory_share: float = MEMORY_SHARE) -> int:
-    """KV tokens that fit beside the weights; InputError if the weights leave no room."""
-    if not 0 < memory_share <= 1:
-        raise InputError(f"memory_share is {memory_share}; it must be above 0 and at most 1")
-    left = int(on.memory_bytes * memory_share) - model.weight_bytes
-    tokens = left // model.kv_bytes_per_token
+def kv_tokens(model: ModelShape, on: Device) -> int:
+    """KV tokens that fit beside the weights; raises InputError if the longest request does not."""
+    room = int(on.memory_bytes * MEMORY_SHARE) - model.weight_bytes
+    tokens = room // model.kv_bytes_per_token
     if tokens < model.context_tokens:
         raise InputError(
             f"{model.name} needs {model.weight_bytes / 1e9:.1f} GB for weights and "
             f"{model.context_tokens * model.kv_bytes_per_token / 1e9:.1f} GB for the KV of its "
-            f"longest request, and {on.name} has {on.memory_bytes * memory_share / 1e9:.1f} GB; "
+            f"longest request, and {on.name} has {on.memory_bytes * MEMORY_SHARE / 1e9:.1f} GB; "
             "use a larger device or a smaller model"
         )
     return tokens
 
 
 def deployed(shape_name: str, device_name: str) -> tuple[Profile, Server, Memory]:
-    """A model on a device: step times, vLLM's slots and budget, KV capacity, host and link.
+    """Return the step times, server and memory of a model on a device.
 
-    The memory recomputes; ``dataclasses.replace`` its ``on_preemption`` for the other policies.
-    Quantising reads what is on the device and writes at most half of it.
+    The server has the default slots and budget. The memory recomputes; ``dataclasses.replace`` its
+    ``on_preemption`` for the other policies. Quantising reads the KV on the device and writes at
+    most half of it.
     """
-    model = _named("model shape", shape_name, SHAPES)
-    on = _named("device", device_name, DEVICES)
+    if shape_name not in SHAPES:
+        raise unknown("model shape", shape_name, SHAPES)
+    if device_name not in DEVICES:
+        raise unknown("device", device_name, DEVICES)
+    model, on = SHAPES[shape_name], DEVICES[device_name]
     per_token = 2 * model.parameters / on.flops_per_second
     profile = Profile(
         f"{model.name} on {on.name}",
@@ -156,9 +154,3 @@ def deployed(shape_name: str, device_name: str) -> tuple[Profile, Server, Memory
         quantise_seconds_per_token=1.5 * model.kv_bytes_per_token / on.memory_bytes_per_second,
     )
     return profile, Server(kv_tokens=kv_tokens(model, on)), memory
-
-
-def _named(kind: str, name: str, known: Mapping[str, Named]) -> Named:
-    if name not in known:
-        raise unknown(kind, name, known)
-    return known[name]

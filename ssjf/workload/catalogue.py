@@ -1,6 +1,6 @@
-"""The data sets known by name (``data/catalogue.toml``), and where their files are.
+"""The named data sets (``data/catalogue.toml``) and the search for their files.
 
-A data set is looked for in ``$SSJF_DATA`` (and up to two folders below it), then in the user's
+A data set is searched in ``$SSJF_DATA`` (and up to two folders below it), then in the user's
 cache, ``$XDG_CACHE_HOME/ssjf`` or ``~/.cache/ssjf``.
 """
 
@@ -22,7 +22,7 @@ from ssjf.workload import traces
 
 @dataclass(frozen=True)
 class Source:
-    """A file: its name (a pattern may match several), and its checksum and URL where known."""
+    """A file: its name (a pattern may match several), and its checksum and URL if known."""
 
     name: str
     sha256: str | None = None
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Form:
-    """Files that hold a data set together; requests have a function that reads them in order."""
+    """Files that together hold a data set; ``loader`` reads those of requests, in order."""
 
     sources: tuple[Source, ...]
     loader: Callable[..., Requests] | None = None
@@ -39,10 +39,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Dataset:
-    """``forms[0]`` is as its authors publish it, the others are accepted too.
+    """A data set; ``forms[0]`` is as its authors publish it, other forms are accepted too.
 
-    kind: "trace" (arrivals and lengths), "lengths" or "texts". get: how to have texts, as a
-    sentence.
+    kind: "trace" (arrivals and lengths), "lengths" or "texts". get: how to obtain texts.
     """
 
     name: str
@@ -55,13 +54,13 @@ class Dataset:
 
     @property
     def downloads(self) -> tuple[Source, ...]:
-        """The published files, where each has an address of its own."""
+        """The published files, if each has its own URL."""
         forms = [form for form in self.forms if all(source.url for source in form.sources)]
         return forms[0].sources if forms else ()
 
     @property
     def missing(self) -> str:
-        """That it is not here, and how to have it."""
+        """The message that it is not here, and how to get it."""
         looked_in = " or ".join(map(str, _folders()))
         if self.kind == "texts":
             names = " or ".join(form.sources[0].name for form in self.forms)
@@ -76,7 +75,7 @@ class Dataset:
 
     @property
     def how(self) -> str:
-        """How to have the files of texts, with their licence."""
+        """How to get the files of texts, with their licence."""
         run = f"run `ssjf data get {self.name}`, or " if self.downloads else ""
         return f"{run}{self.get} from {self.url} (licence: {self.licence})"
 
@@ -97,7 +96,7 @@ def _requests(name: str, forms: list[dict[str, Any]], **table: str) -> Dataset:
 def _texts(
     name: str, files: list[str], url: str, sha256: str | None = None, **table: str
 ) -> Dataset:
-    """The checksum is that of the first file; any one of the files will do."""
+    """Make a data set of texts; any one of its files will do, and the first has the checksum."""
     forms = [Form((Source(file, sha256 if file == files[0] else None,
                           url if url.endswith(f"/{file}") else None),))
              for file in files]  # fmt: skip
@@ -108,14 +107,14 @@ DATASETS, TEXTS = _catalogue()
 
 
 def known(name: str) -> Dataset:
-    """A data set by its name."""
+    """Look up a data set by name."""
     if name not in DATASETS and name not in TEXTS:
         raise unknown("data set", name, [*DATASETS, *TEXTS])
     return DATASETS[name] if name in DATASETS else TEXTS[name]
 
 
 def find(name: str) -> list[Path]:
-    """The files of a data set, of texts checked; InputError says where they were looked for."""
+    """Find the files of a data set and check those of texts; InputError lists the folders."""
     form, paths = find_form(name)
     if name in TEXTS:
         check_all(name, form, paths)
@@ -123,7 +122,7 @@ def find(name: str) -> list[Path]:
 
 
 def find_form(name: str) -> tuple[Form, list[Path]]:
-    """The form in which a data set is here, and its files."""
+    """Find the form in which a data set is here, and its files."""
     dataset = known(name)
     here = search(dataset)
     if here is None:
@@ -132,13 +131,13 @@ def find_form(name: str) -> tuple[Form, list[Path]]:
 
 
 def check_all(name: str, form: Form, paths: list[Path]) -> None:
-    """Check files where a checksum is known."""
+    """Check files with a known checksum."""
     for source, path in zip(form.sources, paths, strict=False):  # a pattern has none
         check(name, path, source.sha256)
 
 
 def check(name: str, path: Path, sha256: str | None) -> None:
-    """Raise InputError unless a file of the data set has the known checksum, if there is one."""
+    """Raise InputError if a file of the data set differs from its known checksum."""
     if sha256 and file_sha256(path) != sha256:
         raise InputError(
             f"{path} is not the known file of data set {name}: its sha256 must be {sha256}; "
@@ -147,7 +146,7 @@ def check(name: str, path: Path, sha256: str | None) -> None:
 
 
 def search(dataset: Dataset) -> tuple[Form, list[Path]] | None:
-    """The first form of a data set that is here, and its files."""
+    """Find the first form of a data set that is here, and its files."""
     for folder, form in product(_folders(), dataset.forms):
         files = [_in_folder(folder, source.name) for source in form.sources]
         if all(files):
@@ -161,7 +160,7 @@ def _folders() -> list[Path]:
 
 
 def _in_folder(folder: Path, pattern: str) -> list[Path]:
-    """The files that match, of the first folder with any: itself, or up to two below it."""
+    """The matching files of the first folder that has any: this one, or up to two levels below."""
     for depth in ("", "*/", "*/*/"):
         paths = [path for path in sorted(folder.glob(depth + pattern)) if path.is_file()]
         if paths:

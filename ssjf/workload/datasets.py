@@ -1,4 +1,4 @@
-"""Named data sets, of requests and of texts: how to get them, and their requests."""
+"""Downloads named data sets, and loads those of requests."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 30
 
 
 def load(name: str) -> Requests:
-    """The requests of a data set, its files checked against their known checksums."""
+    """Load the requests of a data set, after checking the checksums of its files."""
     if name in TEXTS:
         raise InputError(f"data set {name} holds texts, no requests; read it with load_texts")
     form, paths = find_form(name)
@@ -34,9 +34,9 @@ def load(name: str) -> Requests:
 
 
 def get(name: str, force: bool = False) -> list[Path]:
-    """Download a data set into the cache, where it is not there yet or by ``force``.
+    """Download a data set into the cache, if it is not there or with ``force``; return its files.
 
-    Of texts without one published file it is where they are, or InputError says how to get them.
+    For texts without a published file, return the local files; InputError says how to get them.
     """
     dataset = known(name)
     if dataset.downloads:
@@ -82,7 +82,7 @@ def _download(source: Source, folder: Path, target: Path) -> Path:
 
 
 def describe_all() -> list[dict[str, object]]:
-    """One record per data set: name, kind, licence, note, path (None if not here) and url."""
+    """Describe every data set: name, kind, licence, note, path (None if not here) and url."""
     records = []
     for each in (*DATASETS.values(), *TEXTS.values()):
         here = search(each)

@@ -1,7 +1,7 @@
 """Synthetic workloads: arrival times and lengths, drawn with a given generator.
 
-Times are sorted seconds, float64 (n,); lengths are whole numbers of tokens of at least 1, int64
-(n,). Every function raises InputError for an option out of range.
+Times are sorted seconds, float64 (n,); lengths are tokens, int64 (n,), at least 1. Every function
+raises InputError for an option out of range.
 """
 
 from importlib import resources
@@ -22,7 +22,7 @@ PROCESSES = ("poisson", "gamma", "uniform", "deterministic", "burst")
 
 
 def rate_for(rho: float, mean_seconds: float, slots: int = 1) -> float:
-    """The arrival rate (1/s) at which ``slots`` slots have load ``rho`` (which may be 1 or more).
+    """The arrival rate (1/s) that gives ``slots`` slots the load ``rho`` (which may exceed 1).
 
     rho = rate * mean service time / slots.
     """
@@ -30,7 +30,7 @@ def rate_for(rho: float, mean_seconds: float, slots: int = 1) -> float:
 
 
 def arrivals(process: str, n: int, rate: float, rng: Generator, cv: float = 1.0) -> FloatArray:
-    """n arrival times in seconds, at ``rate`` requests a second on average.
+    """Draw n arrival times in seconds, at ``rate`` requests per second on average.
 
     ``poisson`` and ``gamma`` have independent gaps, Gamma's with the coefficient of variation
     ``cv`` (1 is Poisson, above 1 is burstier); ``uniform`` is n points on [0, n/rate], a Poisson
@@ -52,9 +52,9 @@ def arrivals(process: str, n: int, rate: float, rng: Generator, cv: float = 1.0)
 def lognormal(
     n: int, mean: float, sigma: float, rng: Generator, high: int = MAX_TOKENS
 ) -> IntArray:
-    """Log-normal lengths; ``sigma`` is of the length's natural logarithm.
+    """Draw log-normal lengths; ``sigma`` is that of the natural logarithm.
 
-    ``mean`` (tokens) is before rounding and before the limit ``high``, which lowers it.
+    ``mean`` (tokens) applies before rounding and before the limit ``high``, which lowers it.
     """
     means = np.full(count("n", n), positive("mean", mean))
     location = np.log(means) - positive("sigma", sigma) ** 2 / 2
@@ -66,7 +66,7 @@ def lognormal(
 def from_quartiles(
     n: int, low: float, q1: float, median: float, q3: float, high: float, rng: Generator
 ) -> IntArray:
-    """Lengths (tokens) read off a box plot: its two whiskers, its box and its median.
+    """Draw lengths (tokens) from a box plot: its two whiskers, its box and its median.
 
     Between these points of the quantile function the logarithm of the length is linear.
     """
@@ -83,7 +83,7 @@ def llm_boxes() -> "DataFrame":
 
     Read from the box-plot figure in the SSJF authors' public repository
     (``characterization/token_length_boxplots_all.pdf``, LMSYS-Chat-1M): quartiles, and whiskers at
-    1.5 times the interquartile range; what lies beyond a whisker is not known. Columns: low, q1,
+    1.5 times the interquartile range; values beyond the whiskers are not known. Columns: low, q1,
     median, q3, high, indexed by LLM.
     """
     import pandas as pd
@@ -93,10 +93,10 @@ def llm_boxes() -> "DataFrame":
 
 
 def requests(n: int, rng: Generator) -> Requests:
-    """n requests of log-normal lengths, all arriving at 0: see ``Requests.arriving``.
+    """Draw n requests of log-normal lengths, all arriving at 0 (see ``Requests.arriving``).
 
-    To try things out with no data at hand: prompts of 150 tokens on average (σ 1) and answers of
-    200 (σ 0.8) are round numbers of a chat's size, fitted to nothing.
+    For trying things out without data: prompts of 150 tokens on average (σ 1) and answers of
+    200 (σ 0.8) are round numbers of the size of a chat, not fitted to data.
     """
     prompt_tokens = lognormal(n, 150, 1.0, rng)
     return Requests(np.zeros(n), prompt_tokens, lognormal(n, 200, 0.8, rng))

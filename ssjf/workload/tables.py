@@ -1,7 +1,7 @@
-"""Columns of a table file (.csv, .jsonl, .parquet) and the checks of their values.
+"""Reads columns of table files (.csv, .jsonl, .json, .parquet) and checks their values.
 
-A column is a list with one value per data row; rows are counted from 1 in messages, without
-the header and blank lines. Whatever is wrong with a file raises InputError naming it.
+A column is a list with one value per data row; messages count rows from 1, without the header and
+blank lines. Errors in a file raise InputError, which names it.
 """
 
 import csv
@@ -28,7 +28,7 @@ Reader = Callable[[list[str]], Columns]
 
 
 def read_columns(path: Path, required: Iterable[str], optional: Iterable[str] = ()) -> Columns:
-    """Read the required columns and those of the optional ones that are there; at least one row."""
+    """Read the required columns and the optional ones that exist; there must be a row."""
     path, required = Path(path), list(required)
     names, read = open_table(path, TRACE_SUFFIXES)
     for name in required:
@@ -40,9 +40,9 @@ def read_columns(path: Path, required: Iterable[str], optional: Iterable[str] = 
 
 
 def open_table(path: Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> tuple[list[str], Reader]:
-    """The names of the columns of a file, and a function that reads some of them.
+    """Open a table: return its column names, and a function that reads some of them.
 
-    A .json file is an array, or like .jsonl one object a line.
+    A .json file is an array, or one object per line like .jsonl.
     """
     suffix = path.suffix.lower()
     if suffix not in suffixes:
@@ -67,14 +67,14 @@ def open_table(path: Path, suffixes: Sequence[str] = TEXT_SUFFIXES) -> tuple[lis
 
 
 def numbers(path: Path, column: str, values: list) -> FloatArray:
-    """The values as finite floats."""
+    """Convert values to finite floats."""
     array = np.fromiter(map(_number, values), np.float64, len(values))
     refuse(path, column, values, ~np.isfinite(array), "is not a finite number")
     return array
 
 
 def tokens(path: Path, column: str, values: list, low: int = 1) -> IntArray:
-    """The values as whole numbers of at least ``low``."""
+    """Convert values to whole numbers of at least ``low``."""
     array = numbers(path, column, values)
     wrong = (array != np.floor(array)) | (array < low) | (array > MAX_TOKENS)
     refuse(path, column, values, wrong, f"is not a whole number of at least {low}")
@@ -150,7 +150,7 @@ def _open_json(path: Path) -> tuple[list[str], Reader]:
 
 
 def json_lines(source: str, text: str) -> list[dict[str, Any]]:
-    """The objects of a text with one a line; InputError names the source and the line."""
+    """Parse a text with one JSON object per line; InputError names source and line."""
     lines = ((f"{source}, line {i}", line) for i, line in enumerate(text.split("\n"), 1))
     return [_object(place, _parsed(place, line)) for place, line in lines if line.strip()]
 

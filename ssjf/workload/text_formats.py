@@ -1,6 +1,6 @@
-"""Prompts and answers in the formats their authors publish, read into one kind of table.
+"""Reads prompts and answers in published formats into one kind of table.
 
-A format is known by its columns: see FORMATS. Whatever is wrong raises InputError naming the file.
+A format is recognised by its columns: see FORMATS. Errors raise InputError, which names the file.
 """
 
 import re
@@ -27,7 +27,7 @@ NOT_EXTRA = {"conversation_id", "turn", "prompt", "response", "model", "output_t
 
 @dataclass(frozen=True)
 class Format:
-    """The columns a format is known by, the others it may have, and what makes rows of them."""
+    """The columns that identify a format, its optional columns, and what makes its rows."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] | None  # None: every column of the file
@@ -35,12 +35,12 @@ class Format:
 
 
 def read_rows(path: Path) -> Columns:
-    """One row per (prompt, answer): at least the column ``prompt``, none of them empty.
+    """Read a file into one row per (prompt, answer), with at least a column ``prompt``.
 
-    Where they are known also ``response``, ``model``, ``conversation_id`` and ``turn`` (from 1),
-    and ``thread`` and ``chunk`` where one conversation was cut into several. Format "table" keeps
-    all other columns. In the conversations of "lmsys" and "sharegpt" a row is a user's message
-    that is followed by an answer.
+    If known, there are also ``response``, ``model``, ``conversation_id`` and ``turn`` (from 1), and
+    ``thread`` and ``chunk`` if a conversation was cut into several. Format "table" keeps all other
+    columns. In conversations of "lmsys" and "sharegpt" a row is a user message followed by an
+    answer.
     """
     names, read = open_table(path)
     chosen = _detect(path, names)
@@ -60,7 +60,7 @@ def _detect(path: Path, names: list[str]) -> Format:
 def _table(path: Path, columns: Columns) -> Columns:
     """Columns prompt, and response or output_tokens; one row per turn of a conversation.
 
-    A column starts_mid_conversation tells that each conversation_id is ``ID_N`` as in ShareGPT.
+    If there is a column starts_mid_conversation, each conversation_id is ``ID_N`` as in ShareGPT.
     """
     _check_text(path, columns, "prompt", needed=True)
     _check_text(path, columns, "response")
@@ -69,7 +69,7 @@ def _table(path: Path, columns: Columns) -> Columns:
 
 
 def _alpaca(path: Path, columns: Columns) -> Columns:
-    """Stanford Alpaca, CodeAlpaca, AlpacaEval: the input follows the instruction.
+    """Stanford Alpaca, CodeAlpaca, AlpacaEval: prompts are instruction and input.
 
     https://github.com/tatsu-lab/stanford_alpaca
     """
@@ -92,7 +92,7 @@ def _halueval(path: Path, columns: Columns) -> Columns:
 
 
 def _conversations(path: Path, columns: Columns) -> Columns:
-    """LMSYS-Chat-1M, and ShareGPT: there every id is ``ID_N``, the N-th piece of a conversation.
+    """LMSYS-Chat-1M and ShareGPT, whose ids are ``ID_N`` for the N-th piece of a conversation.
 
     https://huggingface.co/datasets/lmsys/lmsys-chat-1m
     """
@@ -111,7 +111,7 @@ def _conversations(path: Path, columns: Columns) -> Columns:
 
 
 def _messages(where: str, messages: Any) -> list[tuple[str, str]]:
-    """(role, text) of the messages, without those of neither the user nor the assistant."""
+    """(role, text) of the messages of user and assistant."""
     try:
         texts = [
             (ROLES.get(m["role"] if "role" in m else m["from"]),
@@ -135,7 +135,7 @@ def _turns(texts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _threads(ids: list) -> Columns:
-    """The conversation that each of the ids is a piece of, and the number of the piece."""
+    """Split each id into its conversation and the number of the piece."""
     cut = [re.fullmatch(r"(.+)_(\d+)", str(each)) for each in ids]
     return {
         "thread": [match[1] if match else str(each) for match, each in zip(cut, ids, strict=True)],
@@ -144,7 +144,7 @@ def _threads(ids: list) -> Columns:
 
 
 def _check_text(path: Path, columns: Columns, name: str, needed: bool = False) -> None:
-    """Every value must be text; where it is not ``needed``, it may be missing or empty."""
+    """Check that values are text; unless ``needed``, they may be missing or empty."""
     values = columns.get(name, [])
     wrong = np.array([not isinstance(v, str) and (needed or v is not None) for v in values], bool)
     refuse(path, name, values, wrong, "is not text")
@@ -165,7 +165,7 @@ FORMATS = {
 def first_prompts(
     prompts: list[str], threads: list, chunks: list[int], turn: IntArray
 ) -> list[str]:
-    """For each row the prompt that opens its thread: the first turn of its lowest chunk."""
+    """For each row, the prompt that opens its thread: the first turn of its lowest chunk."""
     first: dict[Hashable, str] = {}
     for i in np.lexsort((turn, np.asarray(chunks, np.int64))):
         first.setdefault(threads[i], prompts[i])
@@ -173,9 +173,9 @@ def first_prompts(
 
 
 def histories(conversations: list, turn: IntArray, prompts: list[str], answers: list) -> list[str]:
-    """For each row the earlier turns of its conversation, as lines `[USER]: …`, `[ASSISTANT]: …`.
+    """For each row, the earlier turns of its conversation as lines `[USER]: …`, `[ASSISTANT]: …`.
 
-    An answer of None is not known and has no line.
+    An unknown answer (None) has no line.
     """
     lines: dict[Hashable, list[str]] = defaultdict(list)
     history = [""] * len(prompts)
@@ -187,7 +187,7 @@ def histories(conversations: list, turn: IntArray, prompts: list[str], answers: 
 
 
 def extra_numbers(path: Path, rows: Columns, needed: str | None) -> dict[str, FloatArray]:
-    """The other columns that hold only numbers, NaN where missing; ``needed`` must be one."""
+    """The other numeric columns, NaN where missing; ``needed`` must be one of them."""
     columns = {name: _numeric(values) for name, values in rows.items() if name not in NOT_EXTRA}
     if needed in columns and columns[needed] is None:
         wrong = np.array([_numeric([value]) is None for value in rows[needed]])

@@ -1,7 +1,7 @@
-"""Prompts with the lengths of their answers: what length predictors are trained on.
+"""Prompts with the lengths of their answers, the training data of length predictors.
 
-The split of a prompt is a hash of its text, without shuffle and seed. It needs neither the other
-prompts nor their order, so it holds over data sets: two files that share a prompt cannot leak it.
+The split of a prompt is determined by a hash of its text, independent of other prompts and their
+order, so that it is the same in every data set: files that share a prompt cannot leak it.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 
 
 def normalised(prompt: str) -> str:
-    """The prompt in Unicode NFC and lower case, each run of white space as one space, stripped."""
+    """Normalise a prompt: Unicode NFC, lower case, white space collapsed and stripped."""
     return " ".join(unicodedata.normalize("NFC", prompt).split()).lower()
 
 
@@ -45,13 +45,13 @@ def split_of(prompt: str) -> str:
 
 
 def fold_of(prompt: str, folds: int, fold: int) -> str:
-    """The split of a prompt in one of ``folds`` cross-validations: every prompt is tested once."""
+    """The split of a prompt in fold ``fold`` of a cross-validation that tests each prompt once."""
     away = (int(prompt_hash(prompt)[:8], 16) - fold) % folds
     return "test" if away == 0 else "val" if away == 1 else "train"
 
 
 def distinct(prompts: Iterable[str]) -> IntArray:
-    """The indices of the first of each normalised prompt, in order."""
+    """Indices of the first occurrence of each normalised prompt, in order."""
     first: dict[str, int] = {}
     for i, prompt in enumerate(prompts):
         first.setdefault(normalised(prompt), i)
@@ -62,10 +62,10 @@ def distinct(prompts: Iterable[str]) -> IntArray:
 class Texts:
     """n prompts as columns of n entries; lengths in tokens.
 
-    ``first_prompts`` opened the conversations (by default: the prompts themselves); a row is in
-    the split of its first prompt. ``turn`` counts from 1. ``history`` holds the turns before, as
-    ``[USER]: …`` and ``[ASSISTANT]: …`` lines, "" where there are none. ``extra`` holds further
-    columns of numbers, NaN where missing, such as the lengths of other models' answers.
+    ``first_prompts`` opened the conversations (by default the prompts themselves) and determine
+    the split of a row. ``turn`` counts from 1. ``history`` holds earlier turns as ``[USER]: …`` and
+    ``[ASSISTANT]: …`` lines, or "". ``extra`` holds further numeric columns, NaN where missing,
+    such as the lengths of other models' answers.
     """
 
     prompts: list[str]
@@ -101,21 +101,21 @@ class Texts:
         return Texts(**taken, extra={name: column[at] for name, column in extra.items()})
 
     def splits(self) -> NDArray[np.str_]:
-        """The split of every row, (n,): that of its conversation's first prompt."""
+        """The split of every row, (n,), by its conversation's first prompt."""
         return np.array([split_of(prompt) for prompt in self.first_prompts], "U5")
 
     def split(self, name: str) -> "Texts":
-        """The rows of 'train', 'val' or 'test'; no prompt that opens one is in two of them."""
+        """The rows of 'train', 'val' or 'test'; no first prompt is in two of them."""
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
         return self.take(self.splits() == name)
 
     def distinct(self) -> "Texts":
-        """The first row of each normalised text with its history, whatever the model."""
+        """The first row of each normalised text with its history, of any model."""
         return self.take(distinct(self.text(turn_only=False)))
 
     def labelled(self, column: str) -> "Texts":
-        """The rows where an extra column is not missing, with it as ``output_tokens``."""
+        """The rows that have an extra column, with that as ``output_tokens``."""
         if column not in self.extra:
             raise unknown("label", column, self.extra)
         values = self.extra[column]
@@ -127,7 +127,7 @@ class Texts:
         return replace(self.take(there), output_tokens=values[there].astype(np.int64))
 
     def text(self, turn_only: bool) -> list[str]:
-        """What a predictor reads: the prompt, after the turns before it unless ``turn_only``."""
+        """The text for a predictor: the prompt, preceded by earlier turns unless ``turn_only``."""
         if turn_only:
             return self.prompts
         return [f"{before}\n[USER]: {prompt}" if before else prompt
@@ -137,11 +137,11 @@ class Texts:
 def load_texts(
     path_or_name: str | Path, tokenizer: str | None = None, label: str | None = None
 ) -> Texts:
-    """The texts of a named data set (see catalogue) or of a file (see text_formats).
+    """Load the texts of a named data set (see catalogue) or of a file (see text_formats).
 
-    ``output_tokens`` is the file's column of that name, or what ``tokenizer`` counts in the
-    answers (see tokenizers), or the column ``label``. A row whose answer is empty is left out, as
-    is one without the label. Raises InputError naming file, row and column.
+    ``output_tokens`` is the file's column of that name, or the tokens that ``tokenizer`` counts in
+    the answers (see tokenizers), or the column ``label``. Rows with an empty answer or without the
+    label are left out. Raises InputError, which names file, row and column.
     """
     return joined([_load(path, tokenizer, label) for path in _paths(path_or_name)])
 
@@ -200,7 +200,7 @@ def _texts(path: Path, rows: Columns, lengths: IntArray | None, label: str | Non
 
 
 def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray:
-    """Tokens of each answer; 0 only where the answer is empty."""
+    """Tokens of each answer, 0 only for an empty one."""
     answers, counts = rows.get("response"), rows.get("output_tokens")
     if tokenizer is not None and answers is not None:
         return count_tokens([answer or "" for answer in answers], tokenizer)
@@ -220,7 +220,7 @@ def _output_tokens(path: Path, rows: Columns, tokenizer: str | None) -> IntArray
 
 
 def joined(parts: list[Texts]) -> Texts:
-    """The rows of all, with the columns that all have."""
+    """Join texts, with the columns that all have."""
     if len(parts) == 1:
         return parts[0]
     names = ["prompts", "output_tokens", "first_prompts", "turn", "history"]

@@ -1,12 +1,12 @@
-"""Counting the tokens of texts with a tokenizer given by name.
+"""Counts the tokens of texts with a tokenizer given by name.
 
 - ``cl100k_base`` and the other encodings of the package tiktoken. It downloads a rank file once;
   without a network, put that file into a folder and name the folder in TIKTOKEN_CACHE_DIR.
 - ``hf:FOLDER_OR_ID``: a tokenizer of the package transformers, from a folder or from its hub.
-- ``bytes`` (UTF-8) and ``whitespace`` (words between white space) need no package and are rough:
-  English has about 4 bytes and 0.75 words a token.
+- ``bytes`` (UTF-8) and ``whitespace`` (words) need no package and are rough: English has about
+  4 bytes and 0.75 words per token.
 
-Special tokens count as plain text and none is added, no BOS either.
+Special tokens count as plain text; none is added, not even BOS.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ from ssjf.request import IntArray
 
 ENCODINGS = ("cl100k_base", "o200k_base", "p50k_base", "r50k_base")
 KNOWN = (*ENCODINGS, "bytes", "hf:FOLDER_OR_ID", "whitespace")
-BATCH = 1024  # texts tokenized at a time, which bounds the memory their ids take
+BATCH = 1024  # texts tokenized at a time, to bound memory
 
 Counter = Callable[[Sequence[str]], list[int]]
 
 
 def count_tokens(texts: Sequence[str], tokenizer: str) -> IntArray:
-    """The number of tokens of each text, int64 (n,)."""
+    """Count the tokens of each text, int64 (n,)."""
     count = _counter(tokenizer)
     batches = (texts[i : i + BATCH] for i in range(0, len(texts), BATCH))
     return np.array([n for batch in batches for n in count(batch)], np.int64)
@@ -45,7 +45,7 @@ def _counter(name: str) -> Counter:
         raise InputError(
             f"tokenizer {name} needs the package {package}; run pip install {package}"
         ) from None
-    except Exception as error:  # whatever a download, or the files, make of the loaders
+    except Exception as error:  # loaders raise many types
         why = type(error).__name__
         if name in ENCODINGS:
             raise InputError(

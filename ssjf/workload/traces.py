@@ -1,10 +1,10 @@
-"""Traces in the package's own schema, and in the formats their authors publish.
+"""Reads traces in the package's own schema and in published formats.
 
-Columns of the package's own: ``arrived_at`` (seconds, from 0, sorted), ``prompt_tokens``,
-``output_tokens``, and where there is one ``predicted_tokens``. Other columns are ignored.
+The own schema has columns ``arrived_at`` (seconds from 0, sorted), ``prompt_tokens``,
+``output_tokens`` and optionally ``predicted_tokens``. Other columns are ignored.
 
-Of published formats, times are seconds from the earliest row and may be equal; a request with no
-prompt or no answer (a failure) is left out. Every loader raises InputError for a broken file.
+Times of published formats become seconds from the earliest row; requests without a prompt or an
+answer (failures) are left out. Every loader raises InputError for a broken file.
 """
 
 from pathlib import Path
@@ -20,12 +20,11 @@ UNSORTED = "is before the time of the row above; times must be sorted"
 
 
 def load_trace(path: str | Path, predicted: str | None = None) -> Requests:
-    """The requests of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+    """Read the requests of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
 
-    ``predicted`` names the column of predictions, which must then be there; unnamed, it is
-    ``predicted_tokens`` if the file has that. Either way it becomes
-    ``predictions["predicted_tokens"]``. Rows of equal arrival times, which logs
-    with stamps in whole seconds have, keep their order. Raises InputError naming file, row and
+    ``predicted`` names a required column of predictions; by default it is ``predicted_tokens``, if
+    the file has that. It becomes ``predictions["predicted_tokens"]``. Rows with equal arrival times
+    (logs in whole seconds have many) keep their order. Raises InputError, which names file, row and
     column.
     """
     path = Path(path)
@@ -41,7 +40,7 @@ def load_trace(path: str | Path, predicted: str | None = None) -> Requests:
 
 
 def arrival_times(path: Path, column: str, values: list) -> FloatArray:
-    """The values as sorted times of at least 0 s; equal times may stand beside each other."""
+    """Convert values to sorted times of at least 0 s; equal times are allowed."""
     times = numbers(path, column, values)
     refuse(path, column, values, times < 0, "is negative; times start at 0")
     refuse(path, column, values, np.diff(times, prepend=-np.inf) < 0, UNSORTED)
@@ -57,7 +56,7 @@ def azure(path: Path) -> Requests:
     stamps = columns["TIMESTAMP"]
     moments = np.array([_moment(stamp) for stamp in stamps])
     refuse(path, "TIMESTAMP", stamps, np.isnat(moments), "is not a date and time")
-    # Whole nanoseconds first: as floats, dates would lose the last decimals.
+    # Subtract as whole nanoseconds: as floats, dates would lose the last decimals.
     seconds = (moments - moments[0]) / np.timedelta64(1, "s")
     refuse(path, "TIMESTAMP", stamps, np.diff(seconds, prepend=0) < 0, UNSORTED)
     return _served(path, seconds, columns, "ContextTokens", "GeneratedTokens")

@@ -1,1 +1,1 @@
-"""One module per kind of run: from a specification to its rows."""
+"""One module per kind of run, each turning a specification into rows."""

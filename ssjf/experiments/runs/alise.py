@@ -1,6 +1,6 @@
-"""ALISE beside its baselines: latency over the request rate, and the highest rate under a bound.
+"""ALISE and its baselines: latency over the request rate, and the highest rate under a bound.
 
-Simulated: shapes and devices are arithmetic (``simulator.shapes``), the lengths those of data sets.
+All simulated: models and devices by arithmetic (``simulator.shapes``), lengths from data sets.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from ssjf.simulator.shapes import deployed
 from ssjf.simulator.simulate import SimulatedCompletions, simulate
 
 PRECISION = 0.02  # of the highest rate
-WIDEST = 2.0**10  # times the saturation rate of FCFS: all at once
-FINISHED_IN_TIME = 0.95  # of a server that keeps up
+WIDEST = 2.0**10  # times FCFS's saturation rate: practically all at once
+FINISHED_IN_TIME = 0.95  # share of requests finished by a server that keeps up
 KEPT = ("jct_mean", "jct_p99", "normalised_latency_mean", "normalised_latency_p99",
         "slowdown_mean", "slowdown_p99", "jain_slowdown", "completed_per_second",
         "mean_running")  # fmt: skip
@@ -33,7 +33,7 @@ COUNTED = ("preemptions", "swaps_out", "swaps_in", "swapped_out_tokens", "recomp
 
 @dataclass(frozen=True)
 class Load:
-    """Requests of one seed at one a second, what is predicted of them, and what serves them."""
+    """Requests of one seed at one per second, their predictions, and the machine."""
 
     spec: AliseRun
     profile: Profile
@@ -43,7 +43,7 @@ class Load:
     predicted: FloatArray | None = None
 
     def served(self, rate: float) -> SimulatedCompletions:
-        """The same requests, gaps and order at so many a second."""
+        """Serve the same requests at another rate (1/s)."""
         arriving = self.requests.arriving(self.requests.arrived_at / rate)
         order, seconds = policy(self.spec.policy), self.spec.predictor_seconds
         return simulate(
@@ -52,7 +52,7 @@ class Load:
 
 
 def machine(spec: AliseRun) -> tuple[Profile, Server, Memory]:
-    """The machine of a run: its shape on its device, with what the system makes of memory."""
+    """The machine of a run: its model on its device, with the system's memory options."""
     profile, server, memory = deployed(spec.shape, spec.device)
     if spec.kv_share != 1.0:
         server = replace(server, kv_tokens=int((server.kv_tokens or 0) * spec.kv_share))
@@ -65,7 +65,7 @@ def machine(spec: AliseRun) -> tuple[Profile, Server, Memory]:
 
 
 def load_of(spec: AliseRun, seed: int) -> Load:
-    """Poisson arrivals at one a second of requests drawn from the pool."""
+    """Draw requests from the pool, with Poisson arrivals at one per second."""
     pool = to_requests(draw({"draw": "prompted", **spec.workload.pool.as_json()}))
     n = spec.workload.requests
     rows = np.random.default_rng([seed, STREAMS["lengths"]]).integers(0, len(pool), n)
@@ -75,15 +75,15 @@ def load_of(spec: AliseRun, seed: int) -> Load:
 
 
 def curve(spec: AliseRun) -> pd.DataFrame:
-    """A row per rate and seed: ``x`` is the rate over the rate at which FCFS saturates."""
+    """Make a row per rate and seed; ``x`` is the rate over FCFS's saturation rate."""
     return _rows(spec, spec.loads, lambda load, x, saturation: x * saturation)
 
 
 def limits(spec: AliseRun) -> pd.DataFrame:
-    """A row per bound and seed: the highest rate whose mean normalised latency is within it.
+    """Make a row per bound and seed: the highest rate with a mean normalised latency within it.
 
-    ``x`` is the bound in seconds a token. Bisection to ``PRECISION``; the other columns are of
-    the run at that rate, which is ``WIDEST`` times FCFS's saturation rate where there is none.
+    ``x`` is the bound in seconds per token. The rate is bisected to ``PRECISION`` and capped at
+    ``WIDEST`` times FCFS's saturation rate; the other columns are of the run at that rate.
     """
 
     def rate(load: Load, bound: float, saturation: float) -> float:
@@ -95,7 +95,7 @@ def limits(spec: AliseRun) -> pd.DataFrame:
 def _rows(
     spec: AliseRun, xs: list[float], rate_of: Callable[[Load, float, float], float]
 ) -> pd.DataFrame:
-    """Runs at the rate of every x, for every seed; a rate may depend on where FCFS saturates."""
+    """Run every seed at the rate of every x, which may depend on FCFS's saturation rate."""
     rows = []
     for seed in spec.workload.seeds:
         load = load_of(spec, seed)
@@ -107,12 +107,12 @@ def _rows(
 
 
 def highest_rate(load: Load, bound: float, start: float) -> float:
-    """The highest rate (1/s) that keeps the mean normalised latency within ``bound`` s/token.
+    """Find the highest rate (1/s) with a mean normalised latency of at most ``bound`` s/token.
 
-    With ``keeps_up`` in the specification ``FINISHED_IN_TIME`` of the requests must be finished
-    when the last one arrives: in an overload that ends, an order that puts the long ones last has
-    a low mean for as long as it lasts. Infinite where even all at once is within the bound.
-    InputError if not even a server that is nearly always idle keeps it.
+    With ``keeps_up`` in the specification, ``FINISHED_IN_TIME`` of the requests must also finish
+    before the last one arrives: in an overload that ends, a policy that serves long requests last
+    has a low mean meanwhile. Infinite if even all at once is within the bound. InputError if not
+    even a nearly idle server is.
     """
     spec = load.spec
 

@@ -1,10 +1,11 @@
-"""What a real model answers to real prompts: lengths, how they ended, and no text.
+"""Answers of a real model to real prompts: their lengths and finish reasons, no text.
 
-The prompts are the first messages of conversations. They are taken in the order of their hashes,
-so that n prompts are the same n on every machine, and of every split.
+Prompts are the first messages of conversations, in the order of their hashes, so that n prompts
+are the same on every machine.
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -13,24 +14,24 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.runs.vllm import engine, with_hardware
 from ssjf.experiments.specs import AnswersRun
-from ssjf.experiments.workloads import Asked
+from ssjf.experiments.workloads import Asked, Chats, NaturalLoop
 from ssjf.harness.engine import Prompts
 from ssjf.request import Requests
 from ssjf.simulator.server import Server
 from ssjf.workload.texts import Texts, load_texts, prompt_hash
 
 GRAM = 4
-"""Tokens in a row that a repetition is counted by."""
-TEMPLATE_TOKENS = 64  # room for the chat template's own words
+"""Consecutive tokens by which repetition is counted."""
+TEMPLATE_TOKENS = 64  # reserved for the chat template
 _NAMES = {True: "stop", False: "length"}
 
 
 def rows(spec: AnswersRun) -> pd.DataFrame:
-    """A row per answer of a shard.
+    """Make a row per answer of a shard.
 
-    Columns: x (the cap in tokens), prompt_hash, split, sample, prompt_tokens (with the chat
-    template's), output_tokens (with the one that ends the answer), finish_reason (stop or length),
-    repeated (share of its 4-grams of tokens that stand before in the answer), answer (a hash).
+    Columns: x (the limit in tokens), prompt_hash, split, sample, prompt_tokens (including the chat
+    template), output_tokens (including the end token), finish_reason (stop or length), repeated
+    (share of its 4-grams of tokens that occurred earlier in the answer), answer (a hash).
     """
     workload, decoding = spec.workload, spec.decoding.as_json()
     live = engine(spec.deployment)
@@ -42,7 +43,7 @@ def rows(spec: AnswersRun) -> pd.DataFrame:
     seeds = [seed_of(hashes[i], int(k)) for i, k in zip(repeat, sample, strict=True)]
     n = len(repeat)
     requests = Requests(np.zeros(n), np.ones(n, int), np.full(n, decoding["most_tokens"]))
-    # No prompt in parts: vLLM 0.32 on a CPU cannot wind back the random numbers of such a step
+    # No chunked prefill: vLLM 0.32 on a CPU cannot rewind the random numbers of such a step
     server = Server(slots=has.slots, token_budget=has.token_budget, block_tokens=has.block_tokens,
                     kv_tokens=has.kv_tokens, chunked_prefill=False)  # fmt: skip
     prompts = Prompts([texts.prompts[i] for i in repeat], decoding, seeds)
@@ -75,8 +76,18 @@ def first_messages(data: str, column: str | None) -> Texts:
     return texts.take(np.argsort([prompt_hash(prompt) for prompt in texts.prompts]))
 
 
+def prompts_of(workload: NaturalLoop | Chats, hashes: Iterable[str]) -> list[str]:
+    """The prompts with these hashes; InputError if the workload's data set lacks one."""
+    texts = first_messages(workload.data, workload.column)
+    by_hash = {prompt_hash(prompt): prompt for prompt in texts.prompts}
+    hashes = [*hashes]
+    if absent := [each for each in hashes if each not in by_hash]:
+        raise InputError(f"data set {workload.data} lacks the prompt {absent[0]} of the pool")
+    return [by_hash[each] for each in hashes]
+
+
 def asked(workload: Asked, most_tokens: int, context_tokens: int) -> Texts:
-    """The prompts of a shard: those that fit the context whatever the tokenizer makes of them."""
+    """The prompts of a shard, of those that fit the context with any tokenizer."""
     texts = first_messages(workload.data, workload.column)
     if workload.splits is not None:
         texts = texts.take(np.isin(texts.splits(), workload.splits))
@@ -91,17 +102,17 @@ def asked(workload: Asked, most_tokens: int, context_tokens: int) -> Texts:
 
 
 def seed_of(hash_of_prompt: str, sample: int) -> int:
-    """Of the sampling of one answer: another for every prompt and draw."""
+    """The sampling seed of one answer, different for every prompt and sample."""
     return int(hashlib.sha256(f"{hash_of_prompt}:{sample}".encode()).hexdigest()[:7], 16)
 
 
 def digest(tokens: np.ndarray) -> str:
-    """16 hex digits of an answer's tokens: equal for equal answers."""
+    """Hash an answer's tokens to 16 hex digits."""
     return hashlib.sha256(np.asarray(tokens, "<i4").tobytes()).hexdigest()[:16]
 
 
 def repeated(tokens: np.ndarray) -> float:
-    """The share of an answer's 4-grams that occurred before in it: near 1 where it loops."""
+    """The share of an answer's 4-grams that occurred earlier in it; near 1 if it loops."""
     grams = max(len(tokens) - GRAM + 1, 0)
     if not grams:
         return 0.0

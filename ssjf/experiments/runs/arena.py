@@ -121,7 +121,7 @@ def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) ->
 
     served = {"fcfs": simulate(requests, policy("fcfs"), model, server),
               "ssjf": simulate(requests, policy("ssjf"), model, server, predicted),
-              "tuned": simulate(requests, tuned(None, spec.moves), model, server, predicted,
+              "tuned": simulate(requests, tuned(), model, server, predicted,
                                 tune=tune, tune_every=every)}  # fmt: skip
     at, seconds = np.array(asked).T
     firsts = np.arange(0, len(requests) - every + 1, every)
@@ -186,7 +186,7 @@ def _tuner(
 ) -> Tuner:
     contract, seen = Contract.of(str(spec.contract)), deque[Shadow](maxlen=MEMORY // every)
     model = profile(spec.profile)
-    return Tuner(requests, predicted, model, server, contract, spec.moves, shadows=seen)
+    return Tuner(requests, predicted, model, server, contract, shadows=seen)
 
 
 def _served(
@@ -195,6 +195,6 @@ def _served(
     model = profile(spec.profile)
     if spec.contract is not None:
         tuner = _tuner(spec, requests, server, predicted)
-        return simulate(requests, tuned(None, spec.moves), model, server, predicted, tune=tuner)
+        return simulate(requests, tuned(), model, server, predicted, tune=tuner)
     order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted)

@@ -1,4 +1,4 @@
-"""How fast a proxy model is, on one thread: what `ssjf run proxy-cost` records."""
+"""Speed and memory of a proxy on one thread, as recorded by `ssjf run proxy-cost`."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import numpy as np
 
 from ssjf.proxy import io as proxy_folder
 
-CALLS = 50  # of which the median counts
+CALLS = 50  # the median is reported
 PROMPT_TOKENS = (64, 256)
 BATCHES = (1, 32)
 VOCABULARY = """
@@ -47,17 +47,16 @@ def _seconds(work: Callable[..., object], *arguments: object) -> float:
 
 
 def proxy(name: str, calls: int = CALLS) -> list[Figures]:
-    """Speed of a proxy by prompt and batch: text in, prediction out, tokenisation included.
+    """Measure a proxy by prompt length and batch size, from text to prediction.
 
-    Each case is measured in a process of its own, where threads and the place of compiled code
-    are settled before anything is imported.
+    Each case runs in its own process, whose threads and compilation cache are set before imports.
 
-    Objects with ``prompt_tokens`` (words between spaces, which tokenizers count about
-    alike), ``batch``, ``ms_per_prompt`` and ``prompts_per_second`` (of the median call, each call
-    on new prompts), ``rss_mb`` (most memory resident), ``load_ms`` (reading and checking the
-    folder) and ``first_call_ms``, which compiles and is in no other figure.
+    Returns objects with ``prompt_tokens`` (words between spaces), ``batch``, ``ms_per_prompt`` and
+    ``prompts_per_second`` (of the median call, each on new prompts), ``rss_mb`` (peak resident
+    memory), ``load_ms`` (reading and checking the folder) and ``first_call_ms``, which includes
+    compilation and counts in no other number.
     """
-    proxy_folder.load(name)  # what is wrong with it is an error here
+    proxy_folder.load(name)  # a broken proxy is reported here
     return [_in_own_process(name, *case, calls) for case in product(PROMPT_TOKENS, BATCHES)]
 
 
@@ -70,7 +69,7 @@ def _in_own_process(*arguments: object) -> Any:
 
 
 def prompts(n: int, words: int, rng: np.random.Generator) -> list[str]:
-    """Prompts of so many words, drawn alike from ``WORDS``."""
+    """Draw n prompts of ``words`` words from ``WORDS``."""
     return [" ".join(row) for row in rng.choice(WORDS, (n, words))]
 
 
@@ -94,7 +93,7 @@ def _predicted(name: str, prompt_tokens: int, batch: int, calls: int) -> Figures
 
 
 def _most_resident_kb() -> int:
-    """On Linux of this program alone; getrusage counts there what the starting one held."""
+    """Peak memory; on Linux getrusage would include that of the parent process."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     resident = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]

@@ -1,8 +1,7 @@
-"""Chats with a real model over HTTP: one server, asked in turn first come, first served, the
-shortest first, and by the true length.
+"""Chats with a real model over HTTP: one server, asked in turn in FCFS, SSJF and SJF order.
 
-`ssjf serve` is told to trust a priority of the client's, so that the order is a header and nothing
-else differs: two servers on one machine differ more in speed than two orders do.
+`ssjf serve` trusts the client's priority here, so that the order is a header and nothing else
+differs: two servers on one machine differ more in speed than two orders.
 """
 
 import atexit
@@ -17,15 +16,14 @@ import pandas as pd
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw
 from ssjf.experiments.runs import server
-from ssjf.experiments.runs.answers import first_messages
+from ssjf.experiments.runs.answers import prompts_of
 from ssjf.experiments.runs.steady import STREAMS
 from ssjf.experiments.specs import ChatRun
 from ssjf.harness.bench_client import counters
 from ssjf.harness.chat_client import chats
 from ssjf.harness.deployment import Deployment, deployment
-from ssjf.harness.server import LiveServer, options_of
+from ssjf.harness.server import LiveServer
 from ssjf.serving.options import ServeOptions
-from ssjf.workload.texts import prompt_hash
 
 _ASKS = (
     "What is the capital city of {}?", "Name three people who are known for {}.",
@@ -46,18 +44,16 @@ _SUBJECTS = (
 )  # fmt: skip
 WARMING = {"most_tokens": 16, "temperature": 0.0, "repetition_penalty": 1.0}
 PURE = ServeOptions(policy="ssjf", learn="none", client_priority="trust")
-"""Options of `ssjf serve` for orders to compare: each by prediction alone."""
+"""Options of `ssjf serve` for comparing orders: by prediction alone, without learning."""
 
 
 def rows(spec: ChatRun) -> pd.DataFrame:
-    """A row per chat: see ``chat_client.chats``; x is the number of users, 0 for a burst."""
+    """Make a row per chat: see ``chat_client.chats``; x is the number of users, 0 for a burst."""
     workload = spec.workload
     pool = draw(workload.pool.as_json())
     rng = np.random.default_rng([spec.seed, STREAMS["lengths"]])
     chosen = pool.iloc[rng.choice(len(pool), workload.requests, replace=False)]
-    texts = first_messages(workload.data, workload.column)
-    by_hash = {prompt_hash(prompt): prompt for prompt in texts.prompts}
-    prompts = [by_hash[each] for each in chosen["prompt_hash"]]
+    prompts = prompts_of(workload, chosen["prompt_hash"])
     known = chosen["output_tokens"].to_numpy(np.int64)
     priorities = {"fcfs": np.zeros(len(known), np.int64), "sjf": known, "ssjf": None}[spec.order]
     live = _live(spec.deployment, spec.slots)
@@ -69,11 +65,7 @@ def rows(spec: ChatRun) -> pd.DataFrame:
         seed=np.int32(spec.seed), run=np.int32(0), known_tokens=known.astype(np.int32),
         predicted=np.float32(predicted),
     )  # fmt: skip
-    options = {k: v for k, v in deployment(spec.deployment).as_json().items() if k != "clock"}
-    table.attrs["environment"] = server.hardware() | {
-        "deployment": options,
-        "clock": "of the client",
-    }
+    table.attrs["environment"] = server.environment_of(deployment(spec.deployment))
     return table
 
 
@@ -87,18 +79,17 @@ def _live(deployment_name: str, slots: int) -> LiveServer:
 def serving(
     has: Deployment, slots: int, tell: Callable[[str], None] = lambda words: None
 ) -> LiveServer:
-    """A warm `ssjf serve` of a deployment's real model, which orders by prediction alone.
+    """Start and warm up `ssjf serve` with a deployment's real model, ordering by prediction alone.
 
-    ``tell`` is told what is being done. InputError where the deployment has no real model.
+    ``tell`` receives progress messages. InputError if the deployment has no real model.
     """
-    folder = has.folder()
-    if folder is None:
+    if has.model is None:
         raise InputError(f"deployment {has.name} has no real model")
-    live = LiveServer(str(folder), options_of(has, slots, folder), PURE.environment())
-    tell(f"starting ssjf serve {folder}")
+    live = server.live_server(has, slots, PURE)
+    tell(f"starting ssjf serve {live.model}")
     live.start()
     try:
-        # The first answers pay for what the server does for the first time
+        # The first answers include one-time costs of the server
         chats(live, ["Name three colours."] * 2 * slots, WARMING, words="warming up")
     except BaseException:
         live.close()
@@ -107,13 +98,13 @@ def serving(
 
 
 def made_up_prompts() -> list[str]:
-    """All prompts that are made up here: instructions for short and for long answers."""
+    """Synthetic prompts: instructions for short and for long answers."""
     return [ask.format(subject) for ask, subject in product(_ASKS, _SUBJECTS)]
 
 
 def chosen_prompts(known: list[str] | None, n: int, seed: int) -> list[str]:
-    """n different prompts drawn by ``seed`` of those given, or of made-up ones; InputError where
-    there are fewer, or where one says nothing."""
+    """Draw n different prompts of those given, or of synthetic ones; InputError if there are fewer,
+    or if one is empty."""
     known = made_up_prompts() if known is None else [*dict.fromkeys(known)]
     if empty := [i for i, prompt in enumerate(known) if not prompt.strip()]:
         raise InputError(f"prompt {empty[0] + 1} is empty")
@@ -124,7 +115,7 @@ def chosen_prompts(known: list[str] | None, n: int, seed: int) -> list[str]:
 
 
 def demo_deployment(model: str) -> Deployment:
-    """What `ssjf demo` serves: a known model, or a folder of the user's."""
+    """The deployment of `ssjf demo`: a known model, or the user's model folder."""
     has = deployment("cpu-smollm2")
     if model == has.model:
         return has

@@ -1,4 +1,4 @@
-"""Clusters: routers by order inside the replicas, on the same traffic."""
+"""Simulated clusters: routers and policies inside the replicas, on the same traffic."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from ssjf.simulator.server import Server
 
 
 def rows(spec: ClusterRun) -> pd.DataFrame:
-    """A row per router (its place in ``routers``), replicas, load (x) and seed: the metrics that
-    ``columns`` names."""
+    """Make a row per router (its index in ``routers``), replicas, load (x) and seed, with the
+    metrics in ``columns``."""
     parts = []
     for replicas in spec.replicas:
         for rho in spec.loads:
@@ -33,7 +33,7 @@ def rows(spec: ClusterRun) -> pd.DataFrame:
 
 
 def stored(name: str) -> pd.DataFrame:
-    """The rows of a stored experiment, its routers by name, with ``slots``."""
+    """Read a stored experiment, with ``slots`` and routers by name."""
     table = grid.rows(name)
     specs = [each for each in grid.experiment(name).specs() if isinstance(each, ClusterRun)]
     known = {store.digest(each): each for each in specs}
@@ -45,7 +45,7 @@ def stored(name: str) -> pd.DataFrame:
 def _traffic(
     spec: ClusterRun, replicas: int, rho: float, seed: int
 ) -> tuple[Requests, Server, Any]:
-    """What arrives at one such server, that many times as fast."""
+    """The traffic of one server, ``replicas`` times as fast."""
     predictor = spec.predictor or spec.workload.predictor
     here = spec.model_copy(update={"rho": rho, "predictor": predictor})
     requests, server, predicted = open_loop(here, seed)
@@ -67,6 +67,6 @@ def _served(
 
 
 def _middle(predicted: FloatArray) -> float:
-    """The length up to which the requests bring half of the predicted tokens."""
+    """The length below which requests make up half of the predicted tokens."""
     ordered = np.sort(predicted)
     return float(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)])

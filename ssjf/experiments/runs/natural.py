@@ -1,8 +1,8 @@
-"""A real model under load: real prompts, answers that end by themselves, time counted in steps.
+"""A real model under load: real prompts, answers that the model ends, time counted in steps.
 
-Steps and not seconds, since ρ near 1 on a machine that others share is another ρ in every run; the
-processor's seconds and the wall's of every stamp stand beside. The lengths are known beforehand
-(experiment ``answers-*``, greedy), which makes the oracle one that could be.
+Time is counted in steps because ρ near 1 would differ from run to run on a shared machine; CPU and
+wall-clock seconds of every time stamp are recorded too. The lengths are known beforehand (greedy
+answers of the experiments ``answers-*``), which makes a real oracle possible.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import pandas as pd
 from ssjf.analysis.answers import per_run
 from ssjf.errors import InputError
 from ssjf.experiments.draws import draw
-from ssjf.experiments.runs.answers import digest, first_messages
+from ssjf.experiments.runs.answers import digest, prompts_of
 from ssjf.experiments.runs.steady import STREAMS, order_name, server_on
 from ssjf.experiments.runs.vllm import engine, with_hardware
 from ssjf.experiments.specs import NaturalRun
@@ -24,20 +24,19 @@ from ssjf.request import Completions, FloatArray, Requests
 from ssjf.scheduler import policy
 from ssjf.simulator.profile import Profile
 from ssjf.simulator.simulate import simulate
-from ssjf.workload.texts import prompt_hash
 
 STEPS = Profile("steps", step_seconds=1.0)
-"""Of a simulation whose time is counted in steps."""
+"""A profile for simulations whose time is counted in steps."""
 STAMPS = ("scheduled_at", "first_token_at", "finished_at")
 
 
 def rows(spec: NaturalRun) -> pd.DataFrame:
-    """A row per request, times in steps; or per repetition, where ``detail`` says runs: the
-    metrics of ``analysis.answers.per_run``.
+    """Make a row per request (times in steps), or with ``detail`` runs a row per repetition with
+    the metrics of ``analysis.answers.per_run``.
 
-    Columns: x (ρ), output_tokens, arrived_at and ``STAMPS``; on vLLM also these in seconds of the
-    processor (``cpu_``) and of the wall (``wall_``), prompt_hash, known_tokens (greedy, before)
-    and answer, a hash of its tokens.
+    Columns: x (ρ), output_tokens, arrived_at and ``STAMPS``; on vLLM also these in CPU (``cpu_``)
+    and wall-clock seconds (``wall_``), prompt_hash, known_tokens (of the known greedy answer) and
+    answer, a hash of its tokens.
     """
     on_vllm = spec.engine == "vllm-natural"
     table = pd.concat([*_repetitions(spec, on_vllm)], ignore_index=True)
@@ -65,9 +64,9 @@ def _repetitions(spec: NaturalRun, on_vllm: bool) -> Iterator[pd.DataFrame]:
 
 
 def arriving(spec: NaturalRun, seed: int) -> tuple[np.ndarray, Requests]:
-    """The hashes of the prompts of one repetition, and their requests, arriving in steps.
+    """Draw the prompt hashes and requests of one repetition, with arrivals in steps.
 
-    ρ counts completed work: the arrival rate over slots / mean output tokens, per step.
+    ρ is the arrival rate times the mean output tokens over the slots, per step.
     """
     workload = spec.workload
     pool = draw(workload.pool.as_json())
@@ -79,7 +78,7 @@ def arriving(spec: NaturalRun, seed: int) -> tuple[np.ndarray, Requests]:
     gaps = np.random.default_rng([seed, STREAMS["arrivals"]]).exponential(1 / rate, len(part))
     columns = {name: part[name].to_numpy(np.float64) for name in part.select_dtypes("number")}
     lengths = part["output_tokens"].to_numpy(np.int64)
-    # What a prompt has in tokens does not matter in steps as long as it fits one
+    # In steps the prompt length does not matter as long as the prompt fits into one
     requests = Requests(np.cumsum(gaps), np.ones(len(part), np.int64), lengths, columns)
     return part["prompt_hash"].to_numpy(), requests
 
@@ -91,15 +90,9 @@ def _served(
     requests: Requests,
     predicted: FloatArray | None,
 ) -> tuple[Completions, dict[str, Any]]:
-    """What vLLM made of one repetition, and the stamps in seconds beside those in steps."""
-    workload = spec.workload
-    texts = first_messages(workload.data, workload.column)
-    by_hash = {prompt_hash(prompt): prompt for prompt in texts.prompts}
-    if absent := [each for each in chosen if each not in by_hash]:
-        raise InputError(f"data set {workload.data} lacks the prompt {absent[0]} of the pool")
-    prompts = Prompts(
-        [by_hash[each] for each in chosen], spec.decoding.as_json(), [0] * len(chosen)
-    )
+    """Serve one repetition on vLLM; return also the time stamps in seconds."""
+    texts = prompts_of(spec.workload, chosen)
+    prompts = Prompts(texts, spec.decoding.as_json(), [0] * len(texts))
     server = server_on(spec.deployment, spec.slots)
     live = engine(spec.deployment)
     done, steps, more = live.serve(
@@ -117,7 +110,7 @@ def _served(
 
 
 def _seconds(steps: dict[str, np.ndarray], column: str) -> Any:
-    """From times in steps to seconds: a step's own within it, none where nothing ran."""
+    """Make a function from steps to seconds; idle time takes none."""
     known = np.stack([steps["started_at"], steps["ended_at"]], axis=1).ravel()
     ends = np.cumsum(steps[column])
     seconds = np.stack([ends - steps[column], ends], axis=1).ravel()

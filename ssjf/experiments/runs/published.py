@@ -19,7 +19,7 @@ SmallRun = tuple[float, int, int, Requests]  # x, seed, run, what arrives
 
 
 def rows(spec: PublishedRun) -> pd.DataFrame:
-    """All rows of a run, one per repetition or per request."""
+    """Make all rows of a run, one per repetition or per request."""
     quirks, parts = Quirks().without(spec.quirks_off), []
     for x, seed, run, requests in _small_runs(spec.workload, quirks):
         rng = np.random.default_rng([seed, run, STREAMS["predictor"]])
@@ -45,19 +45,19 @@ def _small_runs(workload: Sweep, quirks: Quirks) -> Iterator[SmallRun]:
 
 
 def _arrivals(kind: str, drawn: np.ndarray, quirks: Quirks, seed: list[int]) -> np.ndarray:
-    """The arrivals of a draw (or of its gaps), with or without the quirk that bears on them."""
+    """The arrivals of a draw (or of its gaps), with or without the quirk that affects them."""
     if kind == "cv-sweep":
         return _summed(np.sort(drawn) if quirks.sorted_gaps else drawn)
     if quirks.whole_second_arrivals:
         return drawn
-    # Given its counts per second, a Poisson process is uniform within each second.
+    # Given counts per second, a Poisson process is uniform within each second.
     return np.sort(drawn + np.random.default_rng([*seed, STREAMS["jitter"]]).random(len(drawn)))
 
 
 def _summed(gaps: np.ndarray) -> np.ndarray:
-    """Arrivals from gaps; one that drowns in the rounding of its sum still comes later.
+    """Sum gaps to arrivals, keeping arrivals distinct where rounding would merge them.
 
-    Of jobs that arrive at one instant SJF takes the shortest first, of others whoever is first.
+    The order of distinct arrivals matters: at one instant SJF would take the shortest first.
     """
     arrived = np.cumsum(gaps)
     for i in np.flatnonzero(gaps[1:] > 0) + 1:
@@ -66,7 +66,7 @@ def _summed(gaps: np.ndarray) -> np.ndarray:
 
 
 def _scaled(requests: Requests, scale: float, quirks: Quirks) -> np.ndarray:
-    """Azure offsets in ms: read as seconds and rounded to 0.1 (the quirk), or taken as ms."""
+    """Scale Azure's offsets in ms, read as seconds and rounded to 0.1 (the quirk) or as ms."""
     if quirks.milliseconds_as_seconds:
         return np.round(requests.arrived_at / scale, 1)
     return requests.arrived_at / 1000 / scale

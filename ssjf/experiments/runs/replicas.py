@@ -1,9 +1,9 @@
-"""Replicas on Ray Serve: bursts that are all there from the start, in one order and the other.
+"""Replicas on Ray Serve: bursts of simultaneous requests, served in two orders.
 
-While all slots are held by requests of no interest, the burst is sent; when all of it waits, they
-are given up, and its clock starts. Both orders are headers of the same requests to the same
-servers, in turn (fcfs, ssjf, ssjf, fcfs), so that a machine that is shared, fast or slow, is so
-for both; what is compared is their ratio. The cluster simulator serves the very same requests.
+Filler requests hold all slots while a burst is sent; when the whole burst waits, the fillers are
+cancelled and the clock starts. Both orders are headers of the same requests to the same servers, in
+turn (fcfs, ssjf, ssjf, fcfs), so that the changing speed of a shared machine affects both alike;
+their ratio is compared. The cluster simulator serves the same requests.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from ssjf.experiments.runs.steady import STREAMS, server_on
 from ssjf.experiments.specs import ReplicasRun
 from ssjf.harness.chat_client import PRIORITY
 from ssjf.harness.deployment import deployment
-from ssjf.harness.server import HOST, LiveServer, options_of
+from ssjf.harness.server import HOST, LiveServer
 from ssjf.proxy import predict
 from ssjf.request import FloatArray, IntArray, Requests
 from ssjf.scheduler import Queue, policy
@@ -33,7 +33,7 @@ from ssjf.simulator.profile import profile
 from ssjf.workload import synthetic
 
 PLAIN = ServeOptions(policy="ssjf", learn="none", client_priority="trust")
-"""Of `ssjf serve`, which lets a priority of the client's pass as it is."""
+"""Options of `ssjf serve` that pass a client's priority unchanged."""
 ANSWERED_BY = "x-ssjf-replica"
 HOLDING_TOKENS = 1900
 POLL_SECONDS = 0.2
@@ -41,8 +41,11 @@ GAP_SECONDS = 0.002  # the sockets of one instant would be accepted in any order
 
 
 def rows(spec: ReplicasRun) -> pd.DataFrame:
-    """A row per request, burst (``run``) and order (its place in ``orders``): ``finished_at`` at
-    the client, in s since all could start, ``simulated_finished_at``, the place of the replica."""
+    """Make a row per request, burst (``run``) and order (its index in ``orders``).
+
+    Columns: ``finished_at`` at the client and ``simulated_finished_at``, in s since the burst could
+    start, and the index of the replica.
+    """
     requests, predicted = drawn(spec)
     live = _server(spec.deployment, spec.slots, spec.replicas, spec.router)
     parts, held = [], spec.replicas * spec.slots
@@ -55,12 +58,12 @@ def rows(spec: ReplicasRun) -> pd.DataFrame:
             parts.append(table.assign(order=place, run=run))
     table = pd.concat(parts, ignore_index=True).assign(x=0.0, seed=spec.seed)
     table["replica"] = table["replica"].astype("category").cat.codes.astype(np.int32)
-    table.attrs["environment"] = server.hardware() | {"clock": "of the client"}
+    table.attrs["environment"] = server.environment_of(deployment(spec.deployment))
     return table
 
 
 def drawn(spec: ReplicasRun) -> tuple[Requests, FloatArray]:
-    """The requests of a run, all there at 0, and what is predicted of them; prompts all alike."""
+    """Draw the requests of a run, all arriving at 0 with equal prompts, and their predictions."""
     of = spec.workload
     rng = np.random.default_rng([spec.seed, STREAMS["lengths"]])
     tokens = synthetic.lognormal(of.requests, of.mean, of.sigma, rng, of.most)
@@ -70,7 +73,7 @@ def drawn(spec: ReplicasRun) -> tuple[Requests, FloatArray]:
 
 
 def ranks(order: str, requests: Requests, predicted: FloatArray) -> IntArray:
-    """vLLM's priorities for an order: 0 goes first, of equals the first to come."""
+    """vLLM's priorities for an order: ranks from 0, ties by arrival."""
     arrived, none = np.arange(len(requests), dtype=float), np.zeros(len(requests), np.int64)
     queue = Queue(arrived, requests.prompt_tokens, predicted, none)
     return np.argsort(np.argsort(policy(order).scores(queue, 0.0), kind="stable"))
@@ -79,7 +82,7 @@ def ranks(order: str, requests: Requests, predicted: FloatArray) -> IntArray:
 def _simulated(
     spec: ReplicasRun, order: str, predicted: FloatArray, table: pd.DataFrame
 ) -> FloatArray:
-    """When the cluster simulator finishes the same, all there at 0."""
+    """Finish times of the same requests in the cluster simulator, all arriving at 0."""
     prompts, tokens = table["prompt_tokens"].to_numpy(), table["output_tokens"].to_numpy()
     requests = Requests(np.zeros(len(tokens)), prompts, tokens)
     each = Replica(profile(spec.profile), server_on(spec.deployment, spec.slots))
@@ -90,11 +93,9 @@ def _simulated(
 
 @cache
 def _server(deployment_name: str, slots: int, replicas: int, router_name: str) -> LiveServer:
-    """The replicas behind their address, warmed up, kept for the runs that follow."""
-    has = deployment(deployment_name)
-    model = has.folder() or server._model(str(has.shape))
-    options = [*options_of(has, slots, model), "--replicas", str(replicas), "--router", router_name]
-    live = LiveServer(str(model), options, PLAIN.environment())
+    """Start and warm up the replicas; they are kept for later runs."""
+    more = ["--replicas", str(replicas), "--router", router_name]
+    live = server.live_server(deployment(deployment_name), slots, PLAIN, more)
     live.start()
     atexit.register(live.close)
     warming = np.full(4 * replicas * slots, 8)
@@ -105,9 +106,9 @@ def _server(deployment_name: str, slots: int, replicas: int, router_name: str) -
 async def _burst(
     live: LiveServer, tokens: IntArray, priorities: IntArray, held: int
 ) -> pd.DataFrame:
-    """Have answers of so many tokens made, once all are asked for; a row for each.
+    """Send a burst for answers of the given lengths and release it at once; a row per answer.
 
-    held: slots, of all replicas.
+    held: total slots of all replicas.
     """
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
@@ -136,14 +137,14 @@ def _request(
 
 
 async def _hold(client: httpx.AsyncClient, live: LiveServer) -> None:
-    """Hold a slot until cancelled, before all others."""
+    """Hold a slot until cancelled, with a priority before all others."""
     while True:
         asked = _request(client, live, "Hold a slot until all are here.", HOLDING_TOKENS, -1)
         (await client.send(asked)).raise_for_status()
 
 
 async def _until(client: httpx.AsyncClient, live: LiveServer, what: str, n: int) -> None:
-    """Wait until so many requests are running or waiting, at all replicas together."""
+    """Wait until n requests are running (or waiting), summed over all replicas."""
     name, found = f"vllm:num_requests_{what}{{", -1.0
     while found < n:
         answer = await client.get(f"http://{HOST}:{live.port}/metrics")

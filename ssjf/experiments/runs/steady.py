@@ -1,6 +1,6 @@
-"""The steady-state protocol: an open loop at a utilisation, simulated or served as if it were.
+"""The steady-state protocol: an open loop at a utilisation, simulated or served by vLLM.
 
-Its rows, one per repetition or one per request, are those of the published protocol too.
+The published protocol makes its rows, one per repetition or per request, with these functions too.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ from ssjf.workload import synthetic
 
 Serve = Callable[[SteadyRun, Requests, Server, Any, int], Completions]
 STREAMS = {"lengths": 0, "arrivals": 1, "predictor": 2, "jitter": 3}
-"""Of random numbers, for each seed."""
-SATURATING = 5000  # requests that the saturation rate is simulated with
+"""Random streams of each seed."""
+SATURATING = 5000  # requests for simulating the saturation rate
 
 
 def simulated(
     spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int
 ) -> Completions:
-    """A run by the simulator."""
+    """Serve a run with the simulator."""
     model = profile(spec.profile)
     order = policy(order_name(spec, requests, model, server, predicted))
     return simulate(requests, order, model, server, predicted, spec.predictor_seconds)
@@ -43,7 +43,7 @@ def simulated(
 def order_name(
     spec: SteadyRun | NaturalRun, requests: Requests, model: Profile, server: Server, predicted: Any
 ) -> str:
-    """The policy's name; with ``times`` its numbers come from FCFS's queue of this traffic."""
+    """The policy's name; with ``times``, parameters come from FCFS's queue of this traffic."""
     if spec.times is None:
         return spec.policy
     shadow = Shadow.of(simulate(requests, policy("fcfs"), model, server))
@@ -59,7 +59,7 @@ def order_name(
 
 
 def rows(spec: SteadyRun, serve: Serve = simulated) -> pd.DataFrame:
-    """The rows of an open-loop run, a repetition per seed, served by ``serve``."""
+    """Make the rows of an open-loop run, a repetition per seed, served by ``serve``."""
     return table(spec, [_repetition(spec, seed, serve) for seed in spec.workload.seeds])
 
 
@@ -75,7 +75,7 @@ def _repetition(spec: SteadyRun, seed: int, serve: Serve) -> Any:
 
 
 def row(spec: Queued, x, seed, run, done: Completions, alone: FloatArray) -> Any:
-    """One repetition: its metrics, or a table of its requests where ``detail`` says so."""
+    """The metrics of one repetition, or a table of its requests, as ``detail`` says."""
     if spec.detail == "requests":
         requests = done.requests
         return pd.DataFrame({
@@ -93,24 +93,23 @@ def row(spec: Queued, x, seed, run, done: Completions, alone: FloatArray) -> Any
 
 
 def table(spec: Queued, parts: list[Any]) -> pd.DataFrame:
-    """All rows of a run from what ``row`` gave of each repetition."""
+    """Join the results of ``row`` for all repetitions."""
     if spec.detail == "requests":
         return pd.concat(parts, ignore_index=True)
     return typed(parts)
 
 
 def typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of numbers as they are stored: 32 bits each."""
+    """Rows of numbers in 32 bits, as they are stored."""
     frame = pd.DataFrame(rows)
     floats = dict.fromkeys(frame.columns.difference(["seed", "run"]), np.float32)
     return frame.astype(floats | {"seed": np.int32, "run": np.int32})
 
 
 def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
-    """What arrives at utilisation ``rho``, the server, and what is predicted (None without).
+    """Make the requests at utilisation ``rho``, the server, and predictions (or None).
 
-    The same requests and gaps at every load: a Poisson stream, or what ``arrivals`` of the
-    workload says.
+    Requests and gaps are the same at every load: Poisson, or as ``arrivals`` of the workload says.
     """
     workload, model = spec.workload, profile(spec.profile)
     server = server_on(spec.deployment, spec.slots, **spec.server.as_json())
@@ -131,13 +130,13 @@ def open_loop(spec: SteadyRun, seed: int) -> tuple[Requests, Server, Any]:
 
 
 def predicted_for(spec: Queued, requests: Requests, seed: int) -> FloatArray | None:
-    """What the predictor of a run says of the requests, None where it has none."""
+    """Predictions of a run's predictor, or None without one."""
     rng = np.random.default_rng([seed, STREAMS["predictor"]])
     return predict(spec.predictor, requests, rng) if spec.predictor else None
 
 
 def pool_of(workload: OpenLoop) -> Requests:
-    """What is drawn from, its prompts all of one length where the workload says so."""
+    """The pool to draw from, with prompts of one length if the workload says so."""
     if workload.pool is None:
         raise InputError("a workload that draws from a pool must name it")
     pool = to_requests(draw(workload.pool.as_json()))
@@ -147,7 +146,7 @@ def pool_of(workload: OpenLoop) -> Requests:
 
 
 def server_on(deployment_name: str | None, slots: int, **given: Any) -> Server:
-    """A server of so many slots; what is not ``given`` is the deployment's, where there is one."""
+    """A server with the options of a deployment, if there is one, replaced by ``given``."""
     if deployment_name is not None:
         has = deployment(deployment_name)
         names = ("kv_tokens", "block_tokens", "token_budget")
@@ -156,10 +155,10 @@ def server_on(deployment_name: str | None, slots: int, **given: Any) -> Server:
 
 
 def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
-    """Requests/s that the server completes when all are there from the start, FCFS, simulated.
+    """Requests/s that the server completes under FCFS if all arrive at once, simulated.
 
-    Unlike slots / mean service time alone it counts what a larger batch, prefills and short KV
-    memory cost. ``SATURATING`` requests are drawn from the pool, always the same.
+    Unlike slots / mean service time alone it includes the cost of larger batches, prefills and
+    short KV memory. ``SATURATING`` requests are drawn from the pool, always the same.
     """
     drawn = np.random.default_rng(0).integers(0, len(pool), SATURATING)
     requests = pool.take(drawn).arriving(np.zeros(SATURATING))
@@ -168,13 +167,13 @@ def saturation_rate(pool: Requests, model: Profile, server: Server) -> float:
 
 
 def _gaps(options: Arrivals, n: int, seed: int) -> np.ndarray:
-    """Arrivals at a mean rate of one a second: Poisson, Gamma gaps (``cv``), or a trace's; with
-    ``rates`` at so many times that."""
+    """Arrivals at a mean rate of one per second: Poisson, Gamma (``cv``) or a trace's; ``rates``
+    multiply it for parts of the requests."""
     rng = np.random.default_rng([seed, STREAMS["arrivals"]])
     if options.trace is not None and options.window is not None:
         arrived = _trace_gaps(options.trace, options.window, 0)
         turned = np.roll(np.diff(arrived, prepend=0.0), -rng.integers(options.window))
-        return np.cumsum(np.resize(turned, n))  # over and over, from a random one on
+        return np.cumsum(np.resize(turned, n))  # repeated, from a random start
     if options.trace is not None:
         return _trace_gaps(options.trace, n, seed)
     if options.rates is not None:
@@ -193,7 +192,7 @@ def _trace_gaps(name: str, n: int, seed: int) -> np.ndarray:
 
 
 def _steady_rate(rho: float, alone_seconds: float, slots: int) -> float:
-    """The arrival rate that gives ``rho``, which must leave the queue a steady state."""
+    """The arrival rate for ``rho``, which must allow a steady state."""
     if not 0 < rho < 1:
         limit = synthetic.rate_for(1.0, alone_seconds, slots)
         raise InputError(

@@ -1,9 +1,8 @@
-"""Training as an experiment: a run is a proxy trained, its rows are its predictions of the test
-split; and what trained proxies cost on this machine.
+"""Trainings as experiments: a run trains a proxy, and its rows are predictions of the test split.
 
-Rows hold a hash, true lengths and predictions, no text, so that whatever follows (quality,
-scheduling, calibration) needs neither the texts nor a training. The proxy itself, megabytes, is
-left in ``results/proxies``, which is not committed.
+Also the cost of trained proxies on this machine. Rows hold a hash, true lengths and predictions, no
+text, so that later steps (quality, scheduling, calibration) need neither texts nor training. The
+proxy itself, megabytes, stays in ``results/proxies``, which is not committed.
 """
 
 import time
@@ -29,16 +28,16 @@ from ssjf.proxy.io import KINDS, ProxySpec, spec_of
 from ssjf.workload.texts import Texts, fold_of, load_texts, prompt_hash
 
 CLASS_PERCENTILES = (25, 50, 75, 99)  # of the SSJF authors' code
-WARM_UP = 20  # predictions that are not timed: the first ones compile and fill caches
+WARM_UP = 20  # untimed predictions: the first ones compile and fill caches
 
 
 def proxy_folder(spec: TrainingRun) -> Path:
-    """Where the proxy of a run lies once it is trained."""
+    """The folder of a run's trained proxy."""
     return paths.results() / "proxies" / spec.experiment / f"{spec.series}-{digest(spec)}"
 
 
 def predictions(spec: TrainingRun) -> pd.DataFrame:
-    """Train (unless that was done) and predict the test split, or the fold that is given."""
+    """Train the proxy, unless that is done, and predict the test split or the given fold."""
     proxy, workload, out = _proxy_spec(spec), spec.workload, proxy_folder(spec)
     texts = _texts(workload, proxy)
     split, folds, fold = texts.splits(), workload.folds, workload.fold
@@ -62,7 +61,7 @@ def predictions(spec: TrainingRun) -> pd.DataFrame:
 
 
 def _of_llm(texts: Texts, llm: str | None, without: bool = False) -> Texts:
-    """The rows of one LLM's answers, or those of all others; all rows if it is None."""
+    """The rows of one LLM's answers, or of all others; all rows if ``llm`` is None."""
     if llm is None:
         return texts
     names = np.array(texts.model or [""] * len(texts))
@@ -70,7 +69,7 @@ def _of_llm(texts: Texts, llm: str | None, without: bool = False) -> Texts:
 
 
 def _texts(workload: workloads.Texts, proxy: ProxySpec) -> Texts:
-    """The texts of a workload, a model's own lengths in place of the data set's if it says so."""
+    """The texts of a workload, with a model's own lengths if ``answers`` names an experiment."""
     if workload.answers is None:
         without = workload.judged is not None
         return train.load(proxy, workload.data,
@@ -84,7 +83,7 @@ def _texts(workload: workloads.Texts, proxy: ProxySpec) -> Texts:
 
 
 class _Taken:
-    """What is there without a training: a shipped proxy, or ``column:NAME`` of the data set."""
+    """A predictor that needs no training: a shipped proxy, or ``column:NAME`` of the data set."""
 
     def __init__(self, name: str, texts: Texts) -> None:
         column = name.removeprefix("column:")
@@ -103,9 +102,9 @@ class _Taken:
 def rows_of(
     proxy: Any, spec: ProxySpec, texts: Texts, split: NDArray[np.str_], seed: int
 ) -> pd.DataFrame:
-    """One row per labelled prompt of the test split.
+    """Make a row per labelled prompt of the test split.
 
-    Classes part at the paper's percentiles of the training split's lengths.
+    Classes are separated at the paper's percentiles of the training split's lengths.
     """
     lengths = np.stack([train.lengths(texts, name) for name in spec.labels], axis=1)
     known = ~np.isnan(lengths).any(axis=1)
@@ -137,7 +136,7 @@ def _keyed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def _proxy_spec(spec: TrainingRun) -> ProxySpec:
-    """The proxy's spec with the run's seed, where its kind draws at random."""
+    """The proxy's spec, with the run's seed if its kind uses one."""
     config = spec.proxy.get("config", {}) | spec.config
     config = {key: _resolved(spec, value) for key, value in config.items()}
     if "seed" in KINDS[spec.proxy["kind"]].config.model_fields:
@@ -146,7 +145,7 @@ def _proxy_spec(spec: TrainingRun) -> ProxySpec:
 
 
 def _resolved(spec: TrainingRun, value: Any) -> Any:
-    """``proxy:SERIES`` as the folder of that series' proxy, trained before in this experiment."""
+    """Replace ``proxy:SERIES`` by the folder of that proxy, trained before in this experiment."""
     if not isinstance(value, str) or not value.startswith("proxy:"):
         return value
     series = value.removeprefix("proxy:")
@@ -161,12 +160,12 @@ def _resolved(spec: TrainingRun, value: Any) -> Any:
 
 
 def costs(spec: CostRun) -> pd.DataFrame:
-    """One row per size of prompt and batch: see ``bench.proxy``."""
+    """Make a row per prompt length and batch size: see ``bench.proxy``."""
     return _keyed(pd.DataFrame(bench.proxy(str(_trained(spec)))))
 
 
 def latencies(spec: CostRun) -> pd.DataFrame:
-    """One row per prompt of the test split: milliseconds from text to prediction, one by one."""
+    """Make a row per prompt of the test split: milliseconds from text to prediction."""
     workload = spec.workload
     prompts = load_texts(workload.data).split("test").prompts[: workload.prompts]
     predict = proxies.load(_trained(spec)).predict
@@ -186,7 +185,7 @@ def latencies(spec: CostRun) -> pd.DataFrame:
 
 
 def _trained(spec: CostRun) -> Path:
-    """The proxy's folder of the same series in the experiment that trained it."""
+    """The folder of the series' proxy in the experiment that trained it."""
     of = str(spec.workload.of)
     trainings = [each for each in experiment(of).specs() if isinstance(each, TrainingRun)]
     for each in trainings:

@@ -1,6 +1,6 @@
-"""Runs measured on vLLM, with the specification of a simulated run but for the engine.
+"""Runs measured on vLLM; their specifications differ from simulated runs only in the engine.
 
-One engine per deployment is kept for the runs that follow, in a process of its own.
+One engine per deployment runs in its own process and is kept for later runs.
 """
 
 import atexit
@@ -27,7 +27,7 @@ SWAP_COLUMNS = ("out", "back", "out_seconds", "back_seconds", "left", "blocks")
 
 @cache
 def engine(name: str, **options: Any) -> Engine:
-    """The live engine of a deployment, started on first use, ended with this process.
+    """The engine of a deployment, started on first use and closed at exit.
 
     ``options`` replace fields of the deployment.
     """
@@ -37,7 +37,7 @@ def engine(name: str, **options: Any) -> Engine:
 
 
 def _warn_of_precision(spec: SteadyRun) -> None:
-    """Arrivals are set by a profile's times: say so where it was measured in another precision."""
+    """Warn if the profile that sets the arrival rate was measured in another precision."""
     measured, has = profile(spec.profile).precision, deployment(str(spec.deployment)).precision
     if measured not in ("", has):
         warnings.warn(
@@ -49,7 +49,7 @@ def _warn_of_precision(spec: SteadyRun) -> None:
 
 
 def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed: int):
-    """What ``Engine.serve`` gives of one run."""
+    """Serve one run with ``Engine.serve``."""
     _warn_of_precision(spec)
     order = steady.order_name(spec, requests, profile(spec.profile), server, predicted)
     return engine(str(spec.deployment)).serve(
@@ -58,7 +58,7 @@ def _serve(spec: SteadyRun, requests: Requests, server: Server, predicted, seed:
 
 
 def with_hardware(deployment_name: str | None, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with what they were measured on as their ``environment``."""
+    """Attach the engine's hardware and deployment to rows as their ``environment``."""
     live = engine(str(deployment_name))
     deployed = live.deployment.as_json()
     rows.attrs["environment"] = live.hardware | {"deployment": deployed}
@@ -66,12 +66,12 @@ def with_hardware(deployment_name: str | None, rows: pd.DataFrame) -> pd.DataFra
 
 
 def rows(spec: VllmRun) -> pd.DataFrame:
-    """As the simulator's rows of this specification, with what it ran on as ``environment``."""
+    """Make the rows of a run on vLLM, in the form of the simulator's rows."""
     return with_hardware(spec.deployment, steady.rows(spec, lambda *run: _serve(*run)[0]))
 
 
 def anatomy(spec: VllmRun) -> pd.DataFrame:
-    """Requests and steps of one run in one table; ``of`` tells which a row is."""
+    """Make one table of a run's requests and steps; column ``of`` names the kind of row."""
     parts = []
     for seed in spec.workload.seeds:
         requests, server, predicted = steady.open_loop(spec, seed)
@@ -96,7 +96,7 @@ def _steps(recorded: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def steps(spec: StepsRun) -> pd.DataFrame:
-    """The record of steps of bursts: a row per step, ``x`` the slots that it ran with."""
+    """Record the steps of bursts: a row per step; ``x`` is the number of slots."""
     parts, bursts = [], spec.workload
     for seed, slots in product(bursts.seeds, spec.slots):
         rng = np.random.default_rng([seed, slots])
@@ -115,9 +115,9 @@ def _log_uniform(rng: np.random.Generator, n: int, low: int, high: int) -> np.nd
 
 
 def swapping(spec: VllmRun) -> pd.DataFrame:
-    """What keeping preempted KV costs and saves: a row per seed of one way to keep it.
+    """Measure one way of keeping preempted KV: a row per seed.
 
-    Without ``keeps`` vLLM computes again what it preempted.
+    Without ``keeps`` vLLM recomputes preempted requests.
     """
     rows = []
     live = engine(str(spec.deployment), **spec.keeps)

@@ -1,1 +1,1 @@
-"""Fine-tuned encoders with heads."""
+"""Fine-tuned encoders with prediction heads."""

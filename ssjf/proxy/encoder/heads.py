@@ -1,8 +1,8 @@
-"""Options of an encoder's training, and its heads: how its outputs become a length.
+"""Training options of encoders, and heads, which decode an encoder's outputs into a length.
 
-A head is a number of outputs, a way to decode, and a loss (see ``network``). The 3- and 5-class,
-ordinal and L1 / MSE heads are those of the SSJF authors' code (its names: cls, multi-cls,
-multi-cls-l1, multi-cls-mse, reg-l1, reg-mse); the others are of later work or our own.
+A head is a number of outputs, a decoder, and a loss (see ``network``). The 3- and 5-class, ordinal
+and L1 / MSE heads are those of the SSJF authors' code (its names: cls, multi-cls, multi-cls-l1,
+multi-cls-mse, reg-l1, reg-mse); the others are from later work or our own.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from ssjf.request import FloatArray
 
 @dataclass(frozen=True)
 class Scale(Part):
-    """Statistics of the training lengths that heads decode by.
+    """Statistics of the training lengths that heads use for decoding.
 
-    log: mean and standard deviation of logarithms; tokens: of lengths. edges: shape (k - 1,),
-    tokens, part k classes; a length at an edge belongs to the class above. class_means: shape
-    (k,), tokens. rank_scores, rank_logs: shape (r,), a rising map from a ranker's score to a
-    logarithm of length.
+    log, tokens: mean and standard deviation of logarithms, and of lengths. edges: shape (k - 1,),
+    tokens, between k classes; a length at an edge belongs to the class above. class_means: shape
+    (k,), tokens. rank_scores, rank_logs: shape (r,), a rising map from a ranker's score to the
+    logarithm of the length.
     """
 
     log: np.ndarray
@@ -36,7 +36,7 @@ class Scale(Part):
 
 
 def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
-    """The scale of logarithms of training lengths, shape (n, m)."""
+    """Compute the scale from logarithms of training lengths, shape (n, m)."""
     logs = draws[~np.isnan(draws)]
     lengths = np.rint(np.exp(logs))
     edges = np.unique(np.percentile(lengths, percentiles))
@@ -52,8 +52,8 @@ def scale_of(draws: FloatArray, percentiles: FloatArray) -> Scale:
 
 
 class Decoded(NamedTuple):
-    """``logs``: predicted logarithms, shape (n,). ``levels``: logarithms of the predicted
-    quantiles, (n, levels), of heads that predict them."""
+    """Predicted logarithms, shape (n,), and logarithms of predicted quantiles, (n, levels), for
+    heads that predict them."""
 
     logs: FloatArray
     levels: FloatArray | None = None
@@ -61,9 +61,9 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """``decode(outputs, scale, how)``; ``count`` outputs a prompt, None: one a class.
+    """A head: ``decode(outputs, scale, how)``, and ``count`` outputs (None: one per class).
 
-    percentiles: of the training lengths, the edges of the classes.
+    percentiles: of the training lengths, the edges between classes.
     """
 
     decode: Callable[[FloatArray, Scale, str], Decoded]
@@ -71,7 +71,7 @@ class Head:
     percentiles: tuple[float, ...] = (25.0, 50.0, 75.0, 99.0)
 
     def outputs(self, scale: Scale) -> int:
-        """How many numbers per prompt."""
+        """The number of outputs per prompt."""
         return self.count or len(scale.class_means)
 
 
@@ -98,7 +98,7 @@ def _ordinal(out: FloatArray, scale: Scale, how: str) -> Decoded:
 
 
 def _rank(out: FloatArray, scale: Scale, how: str) -> Decoded:
-    """Beyond the map's ends its first and last slopes go on, so that no two scores tie."""
+    """Extrapolate the map with its first and last slopes, so that no two scores tie."""
     score, xs, ys = out[:, 0], scale.rank_scores, scale.rank_logs
     below = (ys[1] - ys[0]) / (xs[1] - xs[0]) * np.minimum(score - xs[0], 0)
     above = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]) * np.maximum(score - xs[-1], 0)
@@ -137,13 +137,13 @@ RANKERS = ("pairwise", "listmle")
 
 
 def ranked(scale: Scale, scores: FloatArray, logs: FloatArray) -> Scale:
-    """The scale with a ranker's map: quantiles of validation scores to those of lengths."""
+    """Add a ranker's map, from quantiles of validation scores to quantiles of lengths."""
     at = np.linspace(0, 1, 101)
     xs, first = np.unique(np.quantile(scores, at), return_index=True)
-    # Of points that nearly meet the first is kept: a slope between them could be infinite.
+    # Of nearly equal points only the first is kept: the slope between them could be infinite.
     apart = np.flatnonzero(np.diff(xs, prepend=-np.inf) > 1e-6 * np.ptp(xs))
     xs, ys = xs[apart], np.quantile(logs, at)[first[apart]]
-    if len(xs) < 2:  # all scores alike order nothing
+    if len(xs) < 2:  # equal scores order nothing
         return scale
     ys = np.maximum.accumulate(ys + 1e-6 * np.arange(len(ys)))  # rises even where lengths tie
     return replace(scale, rank_scores=xs, rank_logs=ys)
@@ -159,16 +159,16 @@ class EncoderConfig(BaseModel):
     """Options of an encoder with a head.
 
     backbone: ``minilm``, ``bert-base-uncased``, ``bert-tiny``, a hub id or a folder.
-    cut: which tokens of a longer prompt are read: the first, the last, or a quarter of the first
-        and the rest from the end (128 + 384 of 512 in the SSJF authors' code).
-    decode: what heads over classes predict: the mean length of the likeliest class (the paper's;
-        ties), or the length expected over all classes.
-    tuned_epochs: after so many epochs the encoder is frozen and only the head learns; 0 never
-        tunes it, ``epochs`` always does.
-    tune_embeddings: whether the token embeddings are tuned too: half of MiniLM's weights, of which
-        a small data set touches few.
+    cut: which tokens of a longer prompt are read: the first, the last, or a quarter of them from
+        the front and the rest from the end (128 + 384 of 512 in the SSJF authors' code).
+    decode: prediction of class heads: the mean length of the likeliest class (the paper's; has
+        ties), or the expected length over all classes.
+    tuned_epochs: number of epochs after which the encoder is frozen and only the head learns; 0
+        never tunes the encoder, ``epochs`` always does.
+    tune_embeddings: tune the token embeddings too? They are half of MiniLM's weights, of which a
+        small data set uses few.
     patience: epochs without a better validation tau after which training stops.
-    precision: ``bfloat16`` holds where the device computes in it natively, else float32.
+    precision: ``bfloat16`` applies if the device computes in it natively, otherwise float32.
     """
 
     model_config = STRICT

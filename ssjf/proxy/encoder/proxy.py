@@ -1,4 +1,4 @@
-"""A trained encoder with its head: prompts in, predicted lengths out, by ONNX Runtime on a CPU."""
+"""A trained encoder with its head, which predicts with ONNX Runtime on a CPU."""
 
 import os
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from ssjf.proxy.encoder.heads import HEADS, Scale
 from ssjf.request import FloatArray, IntArray
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
-CHARACTERS_PER_TOKEN = 16  # of a long prompt no more are read: a megabyte costs no more
-QUARTER = 4  # head-tail reads a quarter from the front: 128 of 512
+CHARACTERS_PER_TOKEN = 16  # limits what is read of a long prompt, and its cost
+QUARTER = 4  # head-tail takes a quarter from the front: 128 of 512
 
 
 @dataclass(frozen=True)
 class OnnxEncoder:
     """An encoder in ONNX Runtime, with its tokenizer.
 
-    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens: of a prompt, the
-    marks [CLS] and [SEP] among them. ``cut`` keeps the first tokens of a longer prompt (``head``),
+    model: bytes of the ONNX model. tokenizer_json: its tokenizer. longest_tokens: of a prompt,
+    including [CLS] and [SEP]. ``cut`` keeps the first tokens of a longer prompt (``head``),
     the last (``tail``) or both (``head-tail``).
 
-    The SSJF authors' tail truncation drops [CLS] and still reads its position; this one keeps it.
+    The SSJF authors' tail truncation drops [CLS] but still reads its position; this one keeps it.
     """
 
     model: bytes
@@ -36,7 +36,7 @@ class OnnxEncoder:
     cut: str
 
     def ids(self, prompts: Sequence[str]) -> list[IntArray]:
-        """The token ids of each prompt, shape (its tokens,); there is at least one."""
+        """Token ids of each prompt, at least one."""
         texts = [self._shortened(prompt) for prompt in prompts]
         encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [self._cut(each.ids) for each in encoded]
@@ -69,7 +69,7 @@ class OnnxEncoder:
 
     @cached_property
     def _marks(self) -> tuple[list[int], list[int]]:
-        """The ids of the marks before and after a prompt."""
+        """Ids of the special tokens before and after a prompt."""
         plain = self._tokenizer.encode("a", add_special_tokens=False).ids
         marked = self._tokenizer.encode("a").ids
         starts = (i for i in range(len(marked)) if plain and marked[i : i + len(plain)] == plain)
@@ -77,10 +77,10 @@ class OnnxEncoder:
         return marked[:start], marked[start + len(plain) :]
 
     def outputs(self, name: str, prompts: Sequence[str]) -> np.ndarray:
-        """An output of the model for each of n prompts, shape (n, its size), float32.
+        """Compute an output of the model for n prompts, shape (n, its size), float32.
 
-        Prompts are read one by one: 8-bit arithmetic scales over all that it reads together, and a
-        prediction must not depend on the others. On a CPU batches save little.
+        Prompts are read one by one, because 8-bit arithmetic uses one scale per batch and a
+        prediction must not depend on other prompts. On a CPU batches save little.
         """
         run = self.session.run
         return np.concatenate([run([name], {"ids": ids[None]})[0] for ids in self.ids(prompts)])
@@ -93,7 +93,7 @@ class OnnxEncoder:
 
     @cached_property
     def session(self) -> Any:
-        """The open model; OMP_NUM_THREADS says how many threads (by default one)."""
+        """The ONNX Runtime session; it uses OMP_NUM_THREADS threads (default: one)."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -107,7 +107,7 @@ class OnnxEncoder:
             raise ValueError(f"{MODEL} is no model: {error}") from None
 
     def files(self) -> dict[str, bytes]:
-        """Its files in the folder of a proxy."""
+        """Its files in a proxy's folder."""
         return {MODEL: self.model, TOKENIZER: self.tokenizer_json.encode()}
 
     @classmethod
@@ -118,7 +118,7 @@ class OnnxEncoder:
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
-    """A vector of length 1, float32; zero stays zero."""
+    """Normalise a vector to length 1, float32; zero stays zero."""
     return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
-"""Tuning an encoder with ``transformers.Trainer``.
+"""Tunes an encoder with ``transformers.Trainer``.
 
-A training that was killed goes on from its last checkpoint and takes the very steps it would
-have taken: the order of an epoch is drawn from a seed, and checkpoints hold the random states.
+A killed training resumes from its last checkpoint and takes exactly the steps that it would have
+taken: the order of an epoch is drawn from a seed, and checkpoints hold the random states.
 """
 
 import json
@@ -23,17 +23,17 @@ from ssjf.errors import InputError
 from ssjf.proxy.encoder.heads import HEADS, RANKERS, EncoderConfig, Scale
 from ssjf.proxy.encoder.network import LOSSES, Network
 
-PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape it has seen
-WINDOW = 50  # batches within which rows are sorted by length, so that little is padded
+PAD_TO = 8  # tokens: PyTorch keeps memory and kernels for every shape
+WINDOW = 50  # batches within which rows are sorted by length, to reduce padding
 EVALUATED_AT_ONCE = 128
 LONGEST_GRADIENT = 1.0
-STATE = "trainer_state.json"  # the last file of a checkpoint that is written
+STATE = "trainer_state.json"  # the last file written of a checkpoint
 
 Example = dict[str, Any]
 
 
 def collate(batch: list[Example]) -> dict[str, Tensor]:
-    """A batch of examples (see ``training.examples``), padded to a multiple of ``PAD_TO``."""
+    """Collate examples (see ``training.examples``), padded to a multiple of ``PAD_TO``."""
     lengths = np.array([len(each["ids"]) for each in batch])
     width = min(-(-int(lengths.max()) // PAD_TO) * PAD_TO, batch[0]["widest"])
     ids = np.zeros((len(batch), width), np.int64)
@@ -50,7 +50,7 @@ def collate(batch: list[Example]) -> dict[str, Tensor]:
 class EpochOrder(torch.utils.data.Sampler[int]):
     """The order of rows in an epoch, drawn from the seed and the epoch.
 
-    Batches are of like lengths, but for rankers, which compare the rows of a batch.
+    Batches have similar lengths, except for rankers, which compare the rows of a batch.
     """
 
     def __init__(self, lengths: np.ndarray, config: EncoderConfig) -> None:
@@ -76,7 +76,7 @@ class EpochOrder(torch.utils.data.Sampler[int]):
 
 
 class _Trainer(Trainer):
-    """A trainer with our order of rows and the head's loss."""
+    """A Trainer with our order of rows and the head's loss."""
 
     def __init__(
         self, net: Network, scale: Scale, config: EncoderConfig, keep: Path | None, **options: Any
@@ -124,12 +124,12 @@ class _Phases(TrainerCallback):
             self.net.cache = self._vectors()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-        within = state.global_step % self.steps != 0  # at the end it is saved once evaluated
+        within = state.global_step % self.steps != 0  # at its end: saved once evaluated
         control.should_save = within and state.global_step % self.config.checkpoint_steps == 0
 
     @torch.no_grad()
     def _vectors(self) -> Tensor:
-        """Vectors of all rows: from here on only the head changes."""
+        """Compute the vectors of all rows once; from here on only the head changes."""
         device = next(self.net.parameters()).device
         rows = sorted(self.rows, key=lambda each: (len(each["ids"]), each["row"]))
         self.net.eval()
@@ -144,10 +144,10 @@ def tune(
     net: Network, rows: tuple[list[Example], list[Example]], scale: Scale, config: EncoderConfig,
     keep: Path | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Train a network on (training, validation) examples, up to its best validation tau.
+    """Train a network on (training, validation) examples and keep its best validation tau.
 
-    ``keep`` is a folder for checkpoints, gone on from if it holds any. Returns of each epoch:
-    phase (``tuning`` or ``head``), epoch, loss and validation tau.
+    ``keep`` is a folder for checkpoints, from which it resumes. Returns for each epoch: phase
+    (``tuning`` or ``head``), epoch, loss and validation tau.
     """
     steps = -(-len(rows[0]) // config.batch)
     with tempfile.TemporaryDirectory() as spare:
@@ -188,7 +188,7 @@ def _has_bfloat16(device: str) -> bool:
 
 
 def _optimizer(net: Network, config: EncoderConfig, steps: int) -> tuple[Any, Any]:
-    """AdamW, and of each phase a linear rise and fall of the learning rate to zero."""
+    """AdamW; in each phase the learning rate rises linearly and then falls to zero."""
     parts = [(net.model, config.learning_rate), (net.head, config.head_learning_rate)]
     groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
               for part, rate in parts]  # fmt: skip
@@ -205,7 +205,7 @@ def _optimizer(net: Network, config: EncoderConfig, steps: int) -> tuple[Any, An
 
 
 def _tau(out: Any, scale: Scale, config: EncoderConfig) -> float:
-    """Kendall's tau-b of predictions with the validation rows' mean logarithms."""
+    """Kendall's tau-b between predictions and the validation rows' mean logarithms."""
     from scipy.stats import kendalltau
 
     head = HEADS[config.head]
@@ -216,7 +216,7 @@ def _tau(out: Any, scale: Scale, config: EncoderConfig) -> float:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, if there is one."""
+    """The newest complete checkpoint, if there is one."""
     whole = []
     for state in folder.glob(f"checkpoint-*/{STATE}"):
         with suppress(ValueError, KeyError):  # killed while it wrote this file

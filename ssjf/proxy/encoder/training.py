@@ -1,4 +1,4 @@
-"""Training an encoder with a head; needs PyTorch and transformers (the extra ``train``)."""
+"""Trains an encoder with a head; needs PyTorch and transformers (the extra ``train``)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from ssjf.proxy.encoder.proxy import EncoderProxy, OnnxEncoder
 
 
 def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -> EncoderProxy:
-    """Tune an encoder on the training rows; ``keep`` holds checkpoints to go on from."""
+    """Tune an encoder on the training rows; ``keep`` is a folder for checkpoints."""
     import torch
 
     from ssjf.proxy.encoder.network import Network, backbone, to_onnx
@@ -40,11 +40,11 @@ def train(rows: TrainingRows, config: EncoderConfig, keep: Path | None = None) -
 def examples(
     rows: TrainingRows, encoder: OnnxEncoder
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The examples of the training and of the validation rows.
+    """Make the examples of the training and of the validation rows.
 
-    Each has ids (tokens,), draws (m,) and also (a,), logarithms, the latter standardised by the
-    training rows, NaN where unknown, and row, its place in both lists together; widest, the most
-    ids of any. A training row may have ``also`` alone.
+    Each has ids (tokens,); logarithms draws (m,) and also (a,), NaN where unknown, the latter
+    standardised by the training rows; row, its index in both lists together; and widest, the most
+    ids of any. A training row may have only ``also``.
     """
     train = np.flatnonzero(rows.train & ~np.isnan(rows.targets).all(axis=1))
     used = np.concatenate([train, rows.known(rows.validation)])
@@ -66,7 +66,7 @@ def examples(
 def _calibrated(proxy: EncoderProxy, rows: TrainingRows, config: EncoderConfig) -> EncoderProxy:
     """Fit on validation rows a ranker's map to lengths and every head's residual quantiles.
 
-    The predictions are those of the exported model, so that its rounding is calibrated too.
+    Predictions are those of the exported model, so that its rounding is calibrated too.
     """
     held = rows.known(rows.validation)
     outputs = proxy.outputs(rows.prompts_of(held))

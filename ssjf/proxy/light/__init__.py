@@ -1,1 +1,1 @@
-"""Hashed n-grams and boosted trees: no GPU, no download."""
+"""The light proxy, of hashed n-grams and boosted trees: no GPU, no download."""

@@ -1,4 +1,4 @@
-"""What the light proxy reads of a prompt: hashed word and letter n-grams, and plain counts."""
+"""Features of a prompt for the light proxy: hashed word and letter n-grams, plain counts."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ import numpy as np
 from ssjf.request import FloatArray, IntArray
 
 LONGEST_CHARACTERS = 20_000
-"""A longer prompt is cut here, keeping its first and last halves: tasks stand at the ends."""
+"""A longer prompt keeps only its first and last half of this: tasks are stated at the ends."""
 MOST_WORDS = 400
 MOST_SPELLED = 160
-LONGEST_REMEMBERED, MOST_REMEMBERED = 32, 50_000  # words: letters, and how many
+LONGEST_REMEMBERED, MOST_REMEMBERED = 32, 50_000  # cached words: letters, and number
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese, Korean
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
@@ -33,7 +33,7 @@ _MAIL = next(i for i, cue in enumerate(_CUES) if "mail" in cue)
 
 
 def clipped(prompt: str) -> str:
-    """The prompt, or its two ends where it is longer than ``LONGEST_CHARACTERS``."""
+    """The prompt, or its two ends if it is longer than ``LONGEST_CHARACTERS``."""
     return _ends(prompt, LONGEST_CHARACTERS)
 
 
@@ -45,14 +45,14 @@ def _ends(sequence: Any, most: int) -> Any:
 def words_of(prompt: str) -> list[str]:
     """The words and signs of a prompt in lower case; a long one is read at both ends.
 
-    Of scripts without spaces between words every sign is one.
+    In scripts without spaces between words every sign counts as a word.
     """
     return _WORDS.findall(clipped(prompt).lower())
 
 
-@lru_cache(maxsize=1)  # who learns from a prompt reads it right after it was predicted
+@lru_cache(maxsize=1)  # learning reads a prompt right after its prediction
 def grams(prompt: str, buckets: int) -> IntArray:
-    """Bucket ids (distinct, sorted; a power of two of buckets) of a prompt's n-grams.
+    """Bucket ids (distinct, sorted) of a prompt's n-grams; ``buckets`` is a power of two.
 
     Words and signs alone and in pairs, the first three words by place, and the letter 3- and
     4-grams of words. The hash is CRC-32, the same everywhere.
@@ -69,9 +69,10 @@ def grams(prompt: str, buckets: int) -> IntArray:
 def tfidf(
     ids: Sequence[IntArray], buckets: int, rows: np.ndarray | None = None, least: int = 1
 ) -> tuple[Any, np.ndarray]:
-    """Normalised tf-idf rows of bucket ids, a sparse (n, buckets), and the idf as float16.
+    """Normalised tf-idf rows of bucket ids, sparse (n, buckets), and the idf as float16.
 
-    ``rows``, a mask, alone make the weights (by default all do), of buckets that ``least`` have.
+    Weights come from the rows of the mask ``rows`` (default: all), for buckets in at least
+    ``least`` of them.
     """
     from scipy.sparse import csr_matrix  # takes long to import
 
@@ -91,14 +92,14 @@ def _hash(gram: str) -> int:
 
 
 def _remembered(function: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The function of a word, which remembers words but the very long: they do not come again."""
+    """Cache a function of a word, except for very long words, which do not recur."""
     known = lru_cache(maxsize=MOST_REMEMBERED)(function)
     return lambda word: (known if len(word) <= LONGEST_REMEMBERED else function)(word)
 
 
-@_remembered  # spelling is half the work
+@_remembered  # half of the work
 def _spelled(word: str) -> IntArray:
-    """Hashes of the letter 3- and 4-grams of a word and its ends."""
+    """Hashes of the letter 3- and 4-grams of a word with its boundaries."""
     spelled = f"<{word}>"
     starts = ((n, i) for n in (3, 4) for i in range(len(spelled) - n + 1))
     return np.array([_hash(f"c{spelled[i : i + n]}") for n, i in starts], np.int64)
@@ -128,13 +129,13 @@ def counts(prompt: str) -> FloatArray:
 
 
 def _letters(text: str) -> int:
-    """The length of a text in letters; a sign of a script without spaces says as much as four."""
+    """The length of a text in letters; a sign of a script without spaces counts as four."""
     return len(text) + (0 if text.isascii() else 3 * len(_SIGN.findall(text)))
 
 
 @_remembered
 def _cues(word: str) -> tuple[int, ...]:
-    """The cues that a word is."""
+    """Indices of the cues that a word matches."""
     return tuple(i for i, pattern in enumerate(_CUE_PATTERNS) if pattern.fullmatch(word))
 
 

@@ -1,6 +1,6 @@
-"""The light proxy: hashed n-grams and plain counts into linear scores, then boosted trees.
+"""The light proxy: hashed n-grams and plain counts, linear scores, then boosted trees.
 
-It needs no GPU, half a millisecond for 64 tokens, and no download: the one that is shipped.
+The shipped proxy is of this kind: no GPU, no download, half a millisecond for 64 tokens.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Trees(Part):
         return _leaf_sums(np.ascontiguousarray(columns, np.float32), *vars(self).values())
 
     def check(self, columns: int) -> None:
-        """ValueError for arrays that are no trees on so many columns: compiled code trusts them."""
+        """Raise ValueError if these are not trees on ``columns``: compiled code trusts them."""
         parts = [*vars(self).values()]
         shape = self.feature.shape
         if len(shape) != 2 or [(a.shape, a.dtype) for a in parts] != [
@@ -95,7 +95,7 @@ class LightProxy(LogProxy):
         return self.base + np.concatenate([np.zeros(0), *sums])
 
     def _columns(self, prompt: str) -> FloatArray:
-        """What the trees see of a prompt, shape (s + counts + d,)."""
+        """The trees' input for a prompt, shape (s + counts + d,)."""
         ids = features.grams(prompt, len(self.idf))
         weights = self.idf[ids].astype(np.float64)
         weights /= max(float(np.sqrt(weights @ weights)), 1e-9)

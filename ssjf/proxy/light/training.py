@@ -1,7 +1,7 @@
-"""Training the light proxy; needs scikit-learn and LightGBM (the extra ``train``).
+"""Trains the light proxy; needs scikit-learn and LightGBM (the extra ``train``).
 
-Everything is fitted on the training rows; the validation rows choose the number of trees and
-give the residuals of the predicted distribution.
+Everything is fitted on the training rows; validation rows choose the number of trees and give the
+residuals of the predicted distribution.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ class LightConfig(BaseModel):
 
 
 def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> LightProxy:
-    """Fit a light proxy; it takes seconds, so nothing is kept for a killed training."""
+    """Fit a light proxy; this takes seconds, so there are no checkpoints."""
     known = ~np.isnan(rows.targets).all(axis=1)
     used = np.flatnonzero((rows.train | rows.validation) & known)
     prompts = rows.prompts_of(used)
@@ -70,8 +70,8 @@ def train(rows: TrainingRows, config: LightConfig, keep: Path | None = None) -> 
 
 
 def _linear(tfidf, targets: FloatArray, train: np.ndarray, config: LightConfig):
-    """Ridge per target: (weights as float16, offsets, scores), scores of training rows from
-    models that have not seen them."""
+    """Fit a ridge per target: (weights as float16, offsets, scores); scores of training rows are
+    cross-validated."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
@@ -94,7 +94,7 @@ def _projection(tfidf, config: LightConfig):
     from sklearn.decomposition import TruncatedSVD
 
     svd = TruncatedSVD(config.dimensions, n_iter=4, random_state=config.seed)
-    with np.errstate(invalid="ignore"):  # its shares of the variance, which may be 0 / 0
+    with np.errstate(invalid="ignore"):  # its explained variance may be 0 / 0
         svd.fit(tfidf)
     components = svd.components_.T
     scale = np.maximum(np.abs(components).max(axis=0), 1e-9) / 127
@@ -102,7 +102,7 @@ def _projection(tfidf, config: LightConfig):
 
 
 def _boost(columns, target, train, validation, config: LightConfig):
-    """Boosted trees on what the linear scores leave out; (booster, base)."""
+    """Fit boosted trees; return (booster, base)."""
     import lightgbm as lgb
 
     base = float(target[train].mean())
@@ -145,6 +145,6 @@ def _nodes(root: dict[str, Any]) -> list[tuple[int, float, int, int, float]]:
 
 
 def _rounded_down(value: float) -> float:
-    """The largest float32 of at most ``value``: it parts float32 columns just as ``value`` does."""
+    """The largest float32 of at most ``value``: it splits float32 columns exactly as ``value``."""
     near = np.float32(value)
     return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

@@ -1,1 +1,1 @@
-"""More than one vLLM: the middleware before servers that run, and replicas on Ray Serve."""
+"""More than one vLLM: the middleware before running servers, and replicas on Ray Serve."""

@@ -1,4 +1,4 @@
-"""Options of replicas on Ray Serve, and what of vLLM's belongs to the one address before them."""
+"""Options of replicas on Ray Serve, and vLLM's options for the one address before them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,10 +20,9 @@ class ReplicaOptions(BaseModel):
     """What a Ray Serve application of this package is built from.
 
     vllm_options: of ``vllm serve``, for each replica. router: one of ``known_routers``. gpus: of a
-    replica; none where vLLM runs on a CPU. autoscaling: Ray Serve's ``autoscaling_config``, where
-    ``replicas`` is how many there are at first. wait_seconds: how long a request waits for a
-    replica to come back. serve: the options of ``ssjf serve``. variables: of the environment of
-    vLLM, beside those that its node has.
+    replica; 0 for vLLM on a CPU. autoscaling: Ray Serve's ``autoscaling_config``; ``replicas`` is
+    then the number at first. wait_seconds: how long a request waits for a replica to come back.
+    serve: the options of ``ssjf serve``. variables: of vLLM's environment, beside its node's.
     """
 
     model_config = STRICT
@@ -41,7 +40,7 @@ class ReplicaOptions(BaseModel):
     @field_validator("router")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name.partition(":")[0] not in {each.partition(":")[0] for each in known_routers()}:
+        if name.partition(":")[0] not in {known.partition(":")[0] for known in known_routers()}:
             raise unknown("router of replicas", name, known_routers())
         routers.router(name)
         return name
@@ -52,7 +51,7 @@ class ReplicaOptions(BaseModel):
         for name in OWN_TO_ONE:
             if values(options, name):
                 raise InputError(f"{name} is of one server; with replicas, leave it out")
-        if wrong := [each for each in values(options, POLICY) if each != "priority"]:
+        if wrong := [name for name in values(options, POLICY) if name != "priority"]:
             raise InputError(f"{POLICY} is {wrong[0]!r}; length-aware order needs 'priority'")
         return options
 
@@ -65,36 +64,31 @@ class ReplicaOptions(BaseModel):
     @property
     def slots(self) -> int:
         """vLLM's max_num_seqs of a replica."""
-        given = values(self.vllm_options, "--max-num-seqs")
-        return int(given[-1]) if given and given[-1].isdigit() else SLOTS
+        numbers = values(self.vllm_options, "--max-num-seqs")
+        return int(numbers[-1]) if numbers and numbers[-1].isdigit() else SLOTS
 
     @property
     def most_replicas(self) -> int:
-        """How many there may be."""
-        scaled = (self.autoscaling or {}).get("max_replicas", 1)
-        return max(self.replicas, scaled) if isinstance(scaled, int) else self.replicas
+        """The most replicas that there may be."""
+        limit = (self.autoscaling or {}).get("max_replicas", 1)
+        return max(self.replicas, limit) if isinstance(limit, int) else self.replicas
 
 
 def known_routers() -> tuple[str, ...]:
-    """Routers that read no more than is known of a real replica: what was sent there and has not
-    ended, and its predictions. The others read prompts, prefixes or the progress of answers."""
-    fixed = [name for name in routers.known_routers() if ":" not in name]
-    seen = [routers.router(name) for name in fixed]
-    counting = [each.name for each in seen if each.sees != "lengths" and each.sees != "starts"]
-    with_prefix = {each.name for each in seen if each.by_prefix}
-    return (*(name for name in counting if name not in with_prefix), "least-work",
-            "two-pool:TOKENS")  # fmt: skip
+    """Return the routers that read only what is known of a real replica: the requests sent there
+    that have not ended, and their predictions. The others read prompts, prefixes or progress."""
+    plain = [routers.router(name) for name in routers.known_routers() if ":" not in name]
+    counting = [router for router in plain if router.sees not in ("lengths", "starts")]
+    names = [router.name for router in counting if not router.by_prefix]
+    return (*names, "least-work", "two-pool:TOKENS")
 
 
 def split_address(options: Sequence[str]) -> tuple[list[str], str, int]:
-    """Options of vLLM without ``--host`` and ``--port``, and these; vLLM's defaults are its own."""
-    kept: list[str] = []
-    skip = False
-    for option in options:
-        if skip:
-            skip = False
-        elif option in ADDRESS:
-            skip = True
+    """Split vLLM's options into those without ``--host`` and ``--port``, the host and the port."""
+    kept, rest = [], iter(options)
+    for option in rest:
+        if option in ADDRESS:
+            next(rest, None)  # its value
         elif option.partition("=")[0] not in ADDRESS:
             kept.append(option)
     port = (values(options, "--port") or ["8000"])[-1]

@@ -1,6 +1,6 @@
 """One replica: vLLM as a child of a Ray actor, which passes requests and answers on.
 
-Neither outlives the other: where vLLM ends, so does the actor, and Ray Serve starts another.
+Neither outlives the other: if vLLM ends, so does the actor, and Ray Serve starts another.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from ssjf.errors import InputError
-from ssjf.harness.interpreter import ABSENT, vllm_version
+from ssjf.harness.interpreter import required, vllm_version
 from ssjf.harness.server import HOST, LiveServer
 
 STARTING_SECONDS = 3600.0  # a large model may have to be downloaded
@@ -20,10 +20,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Replica:
-    """A vLLM server of a node's own vLLM, which must be of ``version``.
-
-    InputError, in one sentence, where it is of another, or does not start.
-    """
+    """A vLLM server of a node's own vLLM; InputError if that is not of ``version`` or does not
+    start."""
 
     def __init__(
         self, model: str, vllm_options: Sequence[str], version: str, variables: Mapping[str, str]
@@ -44,7 +42,7 @@ class Replica:
     async def ask(
         self, method: str, target: bytes, headers: Headers, body: bytes
     ) -> AsyncIterator[Any]:
-        """The replica's name at once; status and headers of vLLM's answer; its body as it comes.
+        """Yield the replica's name at once; status and headers of vLLM's answer; its body's parts.
 
         target: path and query.
         """
@@ -60,20 +58,20 @@ class Replica:
             finally:
                 await answer.aclose()
         except httpx.HTTPError as error:
-            raise type(error)(str(error)) from None  # what it refers to cannot be sent
+            raise type(error)(str(error)) from None  # Ray cannot send its request
 
     async def metrics(self) -> tuple[str, str, str]:
-        """Name, vLLM's version, and vLLM's metrics as Prometheus' text."""
+        """Return name, vLLM's version, and vLLM's metrics as Prometheus' text."""
         return self.name, self.version, (await self._client.get("/metrics")).text
 
     async def check_health(self) -> None:
-        """Raises where vLLM does not answer: Ray Serve then replaces the replica."""
+        """Raise if vLLM does not answer: Ray Serve then replaces the replica."""
         (await self._client.get("/health", timeout=HEALTH_SECONDS)).raise_for_status()
 
     def _end_with_vllm(self) -> None:
         self._server.ended()
         if not self._ending:
-            self._server.close()  # what is left of its processes
+            self._server.close()  # the rest of its processes
             os._exit(1)
 
     def __del__(self) -> None:
@@ -83,10 +81,8 @@ class Replica:
 
 
 def check_version(expected: str) -> str:
-    """The version of this node's vLLM; InputError unless it is the one expected."""
-    found = vllm_version()
-    if found is None:
-        raise InputError(ABSENT)
+    """Return the version of this node's vLLM; InputError unless it is the one expected."""
+    found = required(vllm_version())
     if found != expected:
         raise InputError(
             f"node {os.uname().nodename} has vLLM {found} and the others have {expected}; replicas "
@@ -96,5 +92,5 @@ def check_version(expected: str) -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Of vLLM: that of this actor, without the threads that Ray allots it, and ``variables``."""
+    """Return vLLM's environment: this actor's without Ray's limit of threads, and the given."""
     return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | dict(variables)

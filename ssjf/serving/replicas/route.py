@@ -1,18 +1,20 @@
 """The middleware in front of servers that were started otherwise: ``ssjf route``.
 
 A small reverse proxy. It orders by ``priority``, in the body and as X-Vllm-Priority, tells its
-estimate (X-SSJF-Predicted-Tokens), and sends a request to the server with the fewest under way; all
-else it passes on as it is. A completion of which no answer has begun when its server goes away is
-sent again, there or elsewhere: a client is answered once.
+estimate (X-SSJF-Predicted-Tokens), and sends a request to the server with the fewest in flight;
+everything else passes on unchanged. A completion whose server goes away before its answer has begun
+is sent again, there or elsewhere: a client is answered once.
 """
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 import httpx
+from prometheus_client import generate_latest
 
 from ssjf.errors import InputError
 from ssjf.serving import openai
@@ -22,18 +24,18 @@ from ssjf.serving.priority import HEADER
 
 METRICS = "/ssjf/metrics"  # ours; /metrics is the server's
 AGAIN_SECONDS = 0.2  # between two tries
-CHECK_SECONDS = 10.0  # to answer at all, when it starts
+CHECK_SECONDS = 10.0  # for a server to answer at the start
 MOST_BODY_BYTES = 2**26
 OF_A_HOP = {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade",
             b"proxy-authenticate", b"proxy-authorization"}  # fmt: skip
-OF_A_REQUEST = OF_A_HOP | {b"host", b"content-length", b"expect"}  # which are made anew
+OF_A_REQUEST = OF_A_HOP | {b"host", b"content-length", b"expect"}  # headers that are made anew
 
 
 class Route:
     """An ASGI application that passes requests on to ``upstreams``, base URLs.
 
-    wait_seconds: how long a completion waits for a server to come back. transport: what requests
-    are sent by; HTTP by default.
+    wait_seconds: how long a completion waits for a server to come back. transport: by default
+    HTTP.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Route:
     ) -> None:
         self.in_flight = dict.fromkeys(upstreams, 0)
         self._gone_at = dict.fromkeys(upstreams, float("-inf"))
-        self._wait_seconds, self._transport = wait_seconds, transport
-        self._client: httpx.AsyncClient | None = None
+        self._wait_seconds = wait_seconds
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._client = httpx.AsyncClient(timeout=None, limits=limits, transport=transport)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -53,33 +56,23 @@ class Route:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["path"] == METRICS:
-            await _reply(send, 200, _metrics(), b"text/plain; version=0.0.4; charset=utf-8")
+            kind = b"text/plain; version=0.0.4; charset=utf-8"
+            await _reply(send, 200, generate_latest(), kind)
         else:
             await self._pass_on(IncomingRequest(scope, receive), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-                self._client = httpx.AsyncClient(
-                    timeout=None, limits=limits, transport=self._transport
-                )
-            else:
-                assert self._client is not None
-                await self._client.aclose()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+        while (kind := (await receive())["type"]) != "lifespan.shutdown":
+            await send({"type": f"{kind}.complete"})
+        await self._client.aclose()
+        await send({"type": f"{kind}.complete"})
 
     async def _pass_on(self, request: IncomingRequest, send: Send) -> None:
-        """Answer a request, or give it up where its client does."""
+        """Answer a request, or give it up if its client does."""
         try:
             body = await request.body(MOST_BODY_BYTES, encoded=True)
-            if (
-                openai.route_of(request.scope["path"])
-                and request.header(b"content-encoding") is None
-            ):
+            is_plain = request.header(b"content-encoding") is None
+            if is_plain and openai.route_of(request.scope["path"]):
                 # for servers before vLLM 0.28, and routers that keep no header
                 body = openai.with_priority(body, request.header(HEADER))
         except openai.NotPredicted as why:
@@ -99,17 +92,17 @@ class Route:
         is_completion = openai.route_of(request.scope["path"]) is not None
         until, begun = time.monotonic() + self._wait_seconds, Begun(send)
         while True:
-            upstream = min(self.in_flight, key=lambda url: (self._rests(url), self.in_flight[url]))
+            upstream = min(self.in_flight, key=lambda url: (self._gone(url), self.in_flight[url]))
             self.in_flight[upstream] += 1
             try:
                 return await self._ask(upstream, request, body, begun)
-            except httpx.LocalProtocolError as error:  # what HTTP does not allow, from the client
+            except httpx.LocalProtocolError as error:  # the client sent what HTTP does not allow
                 return await _fail(send, 400, f"the request cannot be passed on ({error})")
             except httpx.HTTPError as error:
                 self._gone_at[upstream] = time.monotonic()
                 if begun.is_true:
                     await begun.fail(f"the answer broke off: {error}")
-                    raise  # the connection is closed: its client sees that the answer is not whole
+                    raise  # closes the connection: the client sees that the answer is not whole
                 never_sent = isinstance(error, httpx.ConnectError)
                 if not (is_completion or never_sent) or time.monotonic() > until:
                     words = f"{upstream} does not answer ({type(error).__name__})"
@@ -117,32 +110,29 @@ class Route:
                 metrics().resent.inc()
             finally:
                 self.in_flight[upstream] -= 1
-            if all(map(self._rests, self.in_flight)):
+            if all(map(self._gone, self.in_flight)):
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    def _rests(self, upstream: str) -> bool:
-        """Was it away just now?"""
+    def _gone(self, upstream: str) -> bool:
         return time.monotonic() - self._gone_at[upstream] < AGAIN_SECONDS
 
     async def _ask(
         self, upstream: str, request: IncomingRequest, body: bytes, begun: "Begun"
     ) -> None:
-        """Send a request to a server, and its answer to the client as it comes."""
-        assert self._client is not None
         scope = request.scope
         url = httpx.URL(upstream.rstrip("/") + scope["path"], query=scope.get("query_string", b""))
         headers = [(k, v) for k, v in scope["headers"] if k.lower() not in OF_A_REQUEST]
-        # A request of its own: the client's would be given headers that were not sent
-        asked = httpx.Request(scope["method"], url, headers=headers, content=body)
-        answer = await self._client.send(asked, stream=True)
+        # Not self._client.build_request, which adds headers of its own
+        passed = httpx.Request(scope["method"], url, headers=headers, content=body)
+        answer = await self._client.send(passed, stream=True)
         try:
-            told = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in OF_A_HOP]
-            start = {"type": "http.response.start", "status": answer.status_code, "headers": told}
+            kept = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in OF_A_HOP]
+            start = {"type": "http.response.start", "status": answer.status_code, "headers": kept}
             parts = answer.aiter_raw()
-            if "content-length" in answer.headers:  # all at once: whole, or asked for again
-                rest = [part async for part in parts]
+            if "content-length" in answer.headers:  # all at once: whole, or the request goes again
+                whole = b"".join([part async for part in parts])
                 await begun(start)
-                return await begun({"type": "http.response.body", "body": b"".join(rest)})
+                return await begun({"type": "http.response.body", "body": whole})
             first = await anext(parts, b"")
             await begun(start)
             await begun({"type": "http.response.body", "body": first, "more_body": True})
@@ -154,7 +144,7 @@ class Route:
 
 
 class Begun:
-    """Sends messages, and knows whether any was."""
+    """Sends messages, and knows whether any was sent."""
 
     def __init__(self, send: Send) -> None:
         self._send, self.is_true, self._of_events = send, False, False
@@ -167,7 +157,7 @@ class Begun:
         await self._send(message)
 
     async def fail(self, words: str) -> None:
-        """An event that the OpenAI clients raise as an error, where the answer is of events."""
+        """Send an event that OpenAI clients raise as an error, if the answer is of events."""
         if self._of_events:
             event = b"data: " + _error(502, words) + b"\n\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": True})
@@ -178,16 +168,29 @@ async def check(upstreams: Sequence[str]) -> None:
     if not upstreams:
         raise InputError("there must be at least one --upstream URL")
     async with httpx.AsyncClient(timeout=CHECK_SECONDS) as client:
-        for each in upstreams:
+        for url in upstreams:
             try:
-                answer = await client.get(each.rstrip("/") + "/health")
+                answer = await client.get(url.rstrip("/") + "/health")
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise InputError(
-                    f"upstream {each} does not answer ({type(error).__name__}: {error}); give the "
+                    f"upstream {url} does not answer ({type(error).__name__}: {error}); give the "
                     "URL of a server that runs, as http://127.0.0.1:8000"
                 ) from None
             if answer.status_code >= 500:
-                raise InputError(f"upstream {each} answers GET /health with {answer.status_code}")
+                raise InputError(f"upstream {url} answers GET /health with {answer.status_code}")
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address; InputError if that is taken."""
+    # TCP by name: asyncio then sends at once, without Nagle's delay
+    bound = socket.socket(proto=socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise InputError(f"port {port} of {host} is not to be had ({error.strerror})") from None
+    return bound
 
 
 async def _disconnected(request: IncomingRequest) -> None:
@@ -207,9 +210,3 @@ async def _fail(send: Send, status: int, words: str) -> None:
 
 def _error(status: int, words: str) -> bytes:
     return json.dumps({"error": {"message": f"ssjf: {words}", "code": status}}).encode()
-
-
-def _metrics() -> bytes:
-    from prometheus_client import generate_latest
-
-    return generate_latest()

@@ -1,32 +1,32 @@
-"""Ray Serve as what httpx sends by: to ``Route``, all replicas are one server."""
+"""Ray Serve as httpx's transport: for ``Route``, all replicas are one server."""
 
 import asyncio
+import operator
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families as families_of
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 ADDRESS = "http://replicas"
-NAME = "x-ssjf-replica"  # header: who answered
+NAME = "x-ssjf-replica"  # header: the replica that answered
 NOT_SUMMED = ("_created", "_info", "_perc", "_start_time_seconds")
 
 
 class Replicas(httpx.AsyncBaseTransport):
-    """Asks the replica that the handle's router chooses.
-
-    wait_seconds: how long for one that takes the request.
-    """
+    """Asks the replica that the handle's router chooses, within ``wait_seconds``."""
 
     def __init__(self, handle: Any, wait_seconds: float) -> None:
         self._handle, self._asking = handle, handle.options(stream=True).ask
         self._wait_seconds = wait_seconds
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, when it has begun; httpx's errors where there is none."""
+        """Return an answer that has begun; raise httpx's errors if there is none."""
         body = await request.aread()
         target = request.url.raw_path
         with _as_httpx():
@@ -43,23 +43,21 @@ class Replicas(httpx.AsyncBaseTransport):
             except BaseException:
                 answer.cancel()
                 raise
-        told = [*headers, (NAME.encode(), name.encode())]
-        return httpx.Response(status, headers=told, stream=Parts(answer))
+        named = [*headers, (NAME.encode(), name.encode())]
+        return httpx.Response(status, headers=named, stream=Parts(answer))
 
     async def _metrics(self) -> bytes:
-        """Of all replicas and the ingress: sums, and which replicas there are."""
-        from prometheus_client import generate_latest
-
-        told = await self._handle.broadcast("metrics").results_async(return_exceptions=True)
-        found = [each for each in told if not isinstance(each, BaseException)]
+        """Return the sums over all replicas and the ingress, and the names of the replicas."""
+        results = await self._handle.broadcast("metrics").results_async(return_exceptions=True)
+        found = [result for result in results if not isinstance(result, BaseException)]
         texts = [text for *_, text in found]
         names = [f'ssjf_replica{{name="{name}",vllm="{version}"}} 1' for name, version, _ in found]
-        which = ["# HELP ssjf_replica 1 for each.", "# TYPE ssjf_replica gauge", *names, ""]
-        return summed([*texts, generate_latest().decode(), "\n".join(which)])
+        replicas = ["# HELP ssjf_replica 1 for each.", "# TYPE ssjf_replica gauge", *names, ""]
+        return summed([*texts, generate_latest().decode(), "\n".join(replicas)])
 
 
 class Parts(httpx.AsyncByteStream):
-    """The body of an answer as it comes; closed before its end, it is given up."""
+    """The body of an answer as it comes; closing it early cancels the request."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -75,34 +73,30 @@ class Parts(httpx.AsyncByteStream):
 
 @contextmanager
 def _as_httpx() -> Iterator[None]:
-    """What befalls a replica as what befalls a connection."""
+    """Raise a replica's failure as httpx's failure of a connection."""
     try:
         yield
     except (RayError, RayServeException, StopAsyncIteration) as error:
         cause = getattr(error, "cause", None)
-        for kind in (httpx.LocalProtocolError, httpx.ConnectError):  # the client's fault; not sent
+        for kind in (httpx.LocalProtocolError, httpx.ConnectError):  # a client's mistake; not sent
             if isinstance(cause, kind):
                 raise kind(str(cause)) from None
         raise httpx.ReadError(f"the replica is gone ({type(error).__name__})") from None
 
 
 def summed(texts: Iterable[str]) -> bytes:
-    """Prometheus' texts as one: of the same samples the sums; of shares and times the largest."""
-    from prometheus_client import generate_latest
-    from prometheus_client.parser import text_string_to_metric_families as families_of
-
+    """Merge Prometheus' texts: sums of the same samples, the largest of shares and times."""
     families: dict[str, Any] = {}
     totals: dict[str, dict[Any, Any]] = {}
     for text in texts:
         for family in families_of(text):
             families.setdefault(family.name, family)
             total = totals.setdefault(family.name, {})
-            for each in family.samples:
-                key = (each.name, *sorted(each.labels.items()))
+            for sample in family.samples:
+                key = (sample.name, *sorted(sample.labels.items()))
                 before = total[key].value if key in total else 0.0
-                largest = max(before, each.value)
-                value = largest if each.name.endswith(NOT_SUMMED) else before + each.value
-                total[key] = each._replace(value=value)
+                merged = max if sample.name.endswith(NOT_SUMMED) else operator.add
+                total[key] = sample._replace(value=merged(before, sample.value))
     for name, total in totals.items():
         families[name].samples = [*total.values()]
     registry: Any = SimpleNamespace(collect=families.values)

@@ -1,4 +1,4 @@
-"""From waiting to running, in the policy's order; and who has to make way."""
+"""Admission of waiting requests in the policy's order, and preemption to make room for them."""
 
 from ssjf.simulator.core import order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, inlined
@@ -9,7 +9,7 @@ from ssjf.simulator.core.state import (
 
 @compiled
 def blocks_lacking(m, r, x):
-    """Blocks that must be free to admit: for all known tokens, or for what is reserved."""
+    """Free blocks needed to admit a request: for its known tokens, or those reserved for it."""
     lacking = swap.blocks(m, max(r.prompt + r.generated, r.reserved))
     if r.place != NOWHERE:
         lacking -= x.blocks
@@ -18,7 +18,7 @@ def blocks_lacking(m, r, x):
 
 @compiled
 def _reclaimable(m, requests, extra, tables, i, enough):
-    """Blocks on the device of those that i may displace (it stops once there are enough)."""
+    """Blocks of the running requests that i may displace (stops once there are enough)."""
     blocks = 0
     j = m.first_running
     while j != NONE and blocks < enough:
@@ -31,7 +31,7 @@ def _reclaimable(m, requests, extra, tables, i, enough):
 
 @compiled
 def _displace(m, requests, extra, tables, cells, i, lacking):
-    """Preempt the victim for i, if its score is strictly higher and that will do."""
+    """Preempt the victim for i, if its score is strictly higher and that can free enough blocks."""
     if not m.displaces or order.outranks_nobody(m, requests, tables, i):
         return False
     j = running.victim(m, requests, extra, tables)
@@ -53,7 +53,7 @@ def _make_way(m, requests, extra, tables, cells, i, lacking):
     """Free a slot or blocks for i, the first in the order; False: it has to wait."""
     if m.running < m.slots:
         if lacking <= m.free + m.leaving:
-            return False  # they will be free when their copies end
+            return False  # enough blocks will be free when their copies end
         resident = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, i)
         if resident != NONE:
             swap.evict(m, requests, extra, tables, resident)
@@ -63,7 +63,7 @@ def _make_way(m, requests, extra, tables, cells, i, lacking):
 
 @inlined
 def _enter(m, requests, extra, tables, cells, i):
-    """i takes a slot; it runs in this step unless its KV is on the host or on its way."""
+    """Give i a slot; it runs in this step unless its KV is on the host or on its way."""
     r, x = requests[i], extra[i]
     kv, held = 0, 0
     if r.place == NOWHERE:
@@ -84,8 +84,7 @@ def _enter(m, requests, extra, tables, cells, i):
     m.left -= tokens
     if tokens == known:
         m.prefill += tokens
-        ring.start_decoding(m, requests, extra, cells, i, m.step)
-    elif tokens > 0 and x.prefilled:
+    if tokens == known or (tokens > 0 and x.prefilled):
         ring.start_decoding(m, requests, extra, cells, i, m.step)
     else:
         x.blocks = blocks
@@ -96,7 +95,7 @@ def _enter(m, requests, extra, tables, cells, i):
 
 @inlined
 def admit(m, requests, extra, tables, times, cells):
-    """Take requests in policy order while slots, token budget and blocks allow."""
+    """Admit requests in the policy's order while slots, token budget and blocks allow."""
     while m.waiting > 0 and m.left > 0 and (m.running < m.slots or m.displaces):
         place = order.first(m, requests, extra, tables)
         i = tables[WAITING, place].item

@@ -14,7 +14,7 @@ MOST_SECONDS = 1e6  # of predicted remaining time: keeps sums in range
 
 @compiled
 def _microseconds_before(m, requests, extra, tables, j, i):
-    """Predicted remaining time of j on this machine if it stands before i (else 0)."""
+    """Predicted remaining time of j on this machine if j is before i in the order, else 0."""
     if not requests[j].waits or m.kind == LINEAR or m.kind == MOVING:
         order.score(m, requests, extra, tables, j)
     if not order.before(requests, j, i):
@@ -26,7 +26,7 @@ def _microseconds_before(m, requests, extra, tables, j, i):
 
 @compiled
 def _most_seconds(m, tables, r, x):
-    """After this time a request that waits stands first whatever comes: ageing sees to it."""
+    """Seconds after which ageing makes a waiting request the first, whatever arrives."""
     if m.kind == BOUNDED:
         return 0.0 if r.score == -np.inf else (x.promote_at - m.now) / order.PICOSECONDS
     if m.kind == REMAINING and m.levels > 0 and m.promotion < np.inf:
@@ -36,7 +36,7 @@ def _most_seconds(m, tables, r, x):
 
 @compiled
 def _waits_longer(m, requests, extra, tables, i, than):
-    """Is the EWT of i above so many picoseconds?"""
+    """Is the EWT of i above ``than`` picoseconds?"""
     if _most_seconds(m, tables, requests[i], extra[i]) * order.PICOSECONDS <= than:
         return False
     limit = than // MICROSECOND * max(m.running, 1)
@@ -53,7 +53,7 @@ def _waits_longer(m, requests, extra, tables, i, than):
 
 @compiled
 def offload(m, requests, extra, tables):
-    """While spare blocks lack: copy out the last resident, if it will wait long."""
+    """If spare blocks are lacking, copy the last resident to the host if it will wait long."""
     if m.out_free_at > m.now or m.free - m.claimed + m.leaving >= m.spare_blocks:
         return
     i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, NONE)
@@ -67,7 +67,7 @@ def offload(m, requests, extra, tables):
 
 @compiled
 def upload(m, requests, extra, tables):
-    """Into blocks not spare: copy back the first swapped request, if its turn is near."""
+    """If blocks beyond the spare ones are free, copy back the first swapped request in time."""
     free = m.free - m.claimed
     if m.in_free_at > m.now or free <= m.spare_blocks:
         return
@@ -75,7 +75,7 @@ def upload(m, requests, extra, tables):
     if i == NONE:
         return
     first = tables[WAITING, order.first(m, requests, extra, tables)].item
-    if first != i:  # what it needs is not taken from it
+    if first != i:  # leave it the blocks that it needs
         free -= max(admission.blocks_lacking(m, requests[first], extra[first]), 0)
     if free - swap.blocks(m, extra[i].kv) < m.spare_blocks:
         return

@@ -1,4 +1,4 @@
-"""How the machine is compiled: once, kept between processes, and said where it takes a while."""
+"""Compilation of the machine by numba: once, cached between processes, and announced."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, from_dtype, njit, types
-from numba.core import event, typed_passes, untyped_passes
+from numba.core import event
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
@@ -21,13 +21,13 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from ssjf.errors import InputError
 
 # Reference counting is off (``_nrt``): the machine allocates nothing and keeps no array, and
-# counting at every call costs ten times what the simulation does. Division by zero cannot
-# happen (a block has at least one token), so numpy's unchecked division will do.
+# counting at every call would take ten times as long as the simulation. numpy's unchecked division
+# is safe: a block has at least one token, so nothing is divided by zero.
 _OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 
 class _Whole(JITCodeLibrary):
-    """An entry and all its parts, optimised once: there is nothing to vectorise."""
+    """The code of an entry and all its parts, optimised once; there is nothing to vectorise."""
 
     def _optimize_functions(self, module) -> None:
         pass
@@ -40,7 +40,7 @@ class _Whole(JITCodeLibrary):
 
 
 class _Part(_Whole):
-    """Code that is optimised and made machine code where it is called, not by itself as well."""
+    """The code of a part, which is optimised and translated only within its entries."""
 
     def _optimize_final_module(self) -> None:
         pass
@@ -58,20 +58,11 @@ class _Part(_Whole):
         return self
 
     def set_env(self, name: str, env: object) -> None:
-        """There is no machine code yet whose environment could be set; it needs none."""
-
-
-_NEEDLESS = {
-    untyped_passes.WithLifting, untyped_passes.InlineInlinables, untyped_passes.InlineClosureLikes,
-    untyped_passes.MakeFunctionToJitFunction, untyped_passes.FindLiterallyCalls,
-    untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass,
-    typed_passes.InlineOverloads, typed_passes.NopythonRewrites,
-}  # fmt: skip
-"""For closures, comprehensions, ``with``, literals, array expressions: there are none."""
+        """Do nothing: there is no machine code yet, and it needs no environment."""
 
 
 class _WholeCompiler(Compiler):
-    """numba's compiler for what Python calls."""
+    """numba's compiler for functions that Python calls."""
 
     library = _Whole
 
@@ -79,17 +70,14 @@ class _WholeCompiler(Compiler):
         library = self.library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         library.enable_object_caching()
         self.state.library = library
-        (pipeline,) = super().define_pipelines()
-        pipeline.passes = [each for each in pipeline.passes if each[0] not in _NEEDLESS]
-        pipeline.finalize()
-        return [pipeline]
+        return super().define_pipelines()
 
 
 class _PartCompiler(_WholeCompiler):
-    """numba's compiler for a function that only compiled code calls.
+    """numba's compiler for functions that only compiled code calls.
 
-    numba would optimise and translate each function with all that it calls, and again in each of
-    its callers: of six parts of the time that takes, five.
+    numba alone would optimise and translate each function with all that it calls, and again in each
+    of its callers: that takes five sixths of the time.
     """
 
     library = _Part
@@ -97,29 +85,29 @@ class _PartCompiler(_WholeCompiler):
 
 _PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
 compiled = njit(**_OPTIONS, **_PART)
-"""For what only compiled code calls. It is kept as part of what calls it."""
+"""Decorator of functions that only compiled code calls; they are cached as part of the entries."""
 inlined = njit(**_OPTIONS, **_PART, forceinline=True)
-"""The same for what is called at every step, where a call costs as much as what it does."""
+"""The same for functions called at every step, where a call would cost as much as their work."""
 
 
 @intrinsic
 def call(typing, address, arrived, predicted, generated, now, parameters):
-    """What the function at an address says: see ``native``."""
+    """Call the score at an address, made by ``native``."""
     signature = types.float64(types.int64, *[types.float64] * 4, types.int64)
 
     def code(context, builder, signature, values):
         real = ir.DoubleType()
         kind = ir.FunctionType(real, [*[real] * 4, real.as_pointer()])
         function = builder.inttoptr(values[0], kind.as_pointer())
-        given = builder.inttoptr(values[-1], real.as_pointer())
-        return builder.call(function, [*values[1:-1], given])
+        pointer = builder.inttoptr(values[-1], real.as_pointer())
+        return builder.call(function, [*values[1:-1], pointer])
 
     return signature, code
 
 
 @intrinsic
 def ask(typing, address, record):
-    """What the function at an address says of the record at another: see ``native_of``."""
+    """Call the function at an address, made by ``native_of``, with the address of a record."""
 
     def code(context, builder, signature, values):
         kind = ir.FunctionType(ir.DoubleType(), [ir.IntType(8).as_pointer()])
@@ -131,7 +119,7 @@ def ask(typing, address, record):
 
 @cache
 def native_of(function: Callable[..., float], record: np.dtype):
-    """A function of such a record as one that ``ask`` can call."""
+    """Compile a function of a record for ``ask``."""
     inner = njit(function)
 
     def outer(at):
@@ -143,11 +131,11 @@ def native_of(function: Callable[..., float], record: np.dtype):
 
 @cache
 def native(function: Callable[..., float], parameters: int):
-    """A function of four numbers and so many parameters as one that ``call`` can call."""
+    """Compile a function of four numbers and this number of parameters for ``call``."""
     inner = njit(function)
 
-    def outer(arrived, predicted, generated, now, given):
-        rest = to_fixed_tuple(carray(given, (parameters,)), parameters)
+    def outer(arrived, predicted, generated, now, pointer):
+        rest = to_fixed_tuple(carray(pointer, (parameters,)), parameters)
         return inner(arrived, predicted, generated, now, *rest)
 
     kind = types.float64(*[types.float64] * 4, types.CPointer(types.float64))
@@ -156,10 +144,10 @@ def native(function: Callable[..., float], parameters: int):
 
 
 def _callback(kind, outer: Callable, failed: str):
-    """Compiled, or InputError with the first line of why not."""
+    """Compile; raises InputError with the first line of numba's reason."""
     try:
         return cfunc(kind)(outer)
-    except KeyError as error:  # of a record
+    except KeyError as error:  # an unknown field of a record
         why = f"nothing is called {error}"
     except NumbaError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -168,7 +156,7 @@ def _callback(kind, outer: Callable, failed: str):
 
 
 class _Announcement(event.Listener):
-    """A line on a terminal's stderr, once, if anything is compiled."""
+    """Writes a line to stderr, if it is a terminal, when the first function is compiled."""
 
     def __init__(self) -> None:
         self.is_made = not sys.stderr.isatty()
@@ -183,19 +171,19 @@ class _Announcement(event.Listener):
 
 
 def announced() -> AbstractContextManager[event.Listener]:
-    """Makes that announcement for what is done in this context."""
+    """Return a context in which compilation is announced once."""
     return event.install_listener("numba:compile", _Announcement())
 
 
 def entry(function: Callable) -> Dispatcher:
-    """For what Python calls: kept between processes, until any of these sources changes.
+    """Decorator of functions that Python calls; cached until any file of this folder changes.
 
-    numba looks at the file of ``function`` only: what it calls in others would go on as it was
-    after an edit or an update.
+    numba's own cache looks at the file of ``function`` only, so it would miss changes in the other
+    files.
     """
-    made = njit(**_OPTIONS, cache=True, pipeline_class=_WholeCompiler)(function)
-    made._cache._cache_file._source_stamp = checksum(Path(__file__).parent)
-    return made
+    dispatcher = njit(**_OPTIONS, cache=True, pipeline_class=_WholeCompiler)(function)
+    dispatcher._cache._cache_file._source_stamp = checksum(Path(__file__).parent)
+    return dispatcher
 
 
 def checksum(folder: Path) -> str:

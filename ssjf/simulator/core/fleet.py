@@ -1,8 +1,8 @@
-"""Several machines behind a router: each runs by itself until a request comes that it may get.
+"""Several machines behind a router: each runs by itself until the next arrival that it may get.
 
-Its clock then has reached that time: a step that began before it is under way, its length known
-and what it makes not yet there, so the router sees nothing of the future. All machines share the
-requests; each has its own record, ``tables`` and ``cells``.
+Its clock has then reached the time of the arrival: a step that began earlier is under way, its
+duration known and its tokens not yet generated, so the router sees nothing of the future. All
+machines share the requests; each has its own record, ``tables`` and ``cells``.
 """
 
 import numpy as np
@@ -11,20 +11,19 @@ from ssjf.simulator.core import order, ring, swap
 from ssjf.simulator.core.compiled import ask, compiled, entry
 from ssjf.simulator.core.loop import begin_step, end_step
 from ssjf.simulator.core.state import (
-    BOUNDED, FINISHED, NEVER, NO, NONE, OVERFLOW, READY, STUCK, TIMERS, WAITING,
+    BOUNDED, FINISHED, NEVER, NO, NONE, OVERFLOW, READY, STUCK, WAITING,
 )  # fmt: skip
 
-NOTHING, COUNTS, LENGTHS, STARTS = range(4)  # what a router sees: ``scheduler.routers.SEEN``
+NOTHING, COUNTS, LENGTHS, STARTS = range(4)  # keys of ``scheduler.routers.SEEN``
 ROUTING = np.dtype([(name, np.int64) for name in ("function", "sees", "last", "seed")])
 """``last``: the replica chosen last."""
-GOLDEN, MIX, MIX_AGAIN = (
-    np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX, MIX_AGAIN = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @compiled
 def uniform(seed, key, replica):
-    """A number in [0, 1) for each of these (SplitMix64)."""
+    """A pseudo-random number in [0, 1) from these three (SplitMix64)."""
     x = np.uint64(seed)
     for part in (np.uint64(key), np.uint64(replica)):
         x = (x ^ part) + GOLDEN
@@ -36,7 +35,7 @@ def uniform(seed, key, replica):
 
 @compiled
 def _advance(m, requests, extra, tables, times, cells, until):
-    """Run until the clock has reached ``until``; a step that passes it stays under way."""
+    """Run until the clock reaches ``until``; a step that passes it stays under way."""
     m.stop_at = until
     while True:
         if m.under_way:
@@ -64,8 +63,7 @@ def _advance(m, requests, extra, tables, times, cells, until):
             return FINISHED
         if m.copy_ends <= m.now:
             swap.end_copies(m, requests, extra, tables, cells)
-        if m.tracked and m.timers > 0 and tables[TIMERS, 0].key <= m.now:
-            order.ring_timers(m, requests, extra, tables)
+        order.ring_timers(m, requests, extra, tables)
         m.left = m.budget - m.decoding
         m.restless = begin_step(m, requests, extra, tables, times, cells, None)
         m.under_way = m.scheduled > 0 or m.restless
@@ -76,8 +74,7 @@ def _advance(m, requests, extra, tables, times, cells, until):
 
 @compiled
 def _take(m, requests, extra, tables, i, now):
-    """Request i comes to a machine whose clock has reached that time, or which has nothing to do
-    until then."""
+    """Add request i to a machine whose clock has reached ``now`` or that is idle until then."""
     if m.now < now:
         if m.stalled:
             m.stall += now - m.now
@@ -92,13 +89,8 @@ def _take(m, requests, extra, tables, i, now):
 
 
 @compiled
-def _made(m, r):
-    return r.generated + m.step - r.since if r.since > 0 else r.generated
-
-
-@compiled
 def _tokens_left(m, r, tokens):
-    return max(tokens + m.lead - _made(m, r), 1)
+    return max(tokens + m.lead - order.made(m, r), 1)
 
 
 @compiled
@@ -114,7 +106,7 @@ def _see_lengths(m, seen, requests, tables, tokens):
     while i != NONE:
         r, left = requests[i], _tokens_left(m, requests[i], tokens[i])
         running += left
-        kv += r.prompt + _made(m, r) + left
+        kv += r.prompt + order.made(m, r) + left
         i = r.after
     seen.work_tokens, seen.queued_tokens = queued + running, queued
     seen.queued_prompt_tokens, seen.kv_tokens = prompts, kv
@@ -122,7 +114,7 @@ def _see_lengths(m, seen, requests, tables, tokens):
 
 @compiled
 def _start_tokens(m, requests, tables, tokens, ends, i):
-    """Steps until i has a slot: the level to which what goes before it fills the slots."""
+    """Steps until i has a slot: the level to which the work before it fills the slots."""
     before = 0
     for place in range(m.waiting):
         j = tables[WAITING, place].item
@@ -149,7 +141,7 @@ def _start_tokens(m, requests, tables, tokens, ends, i):
 
 @compiled
 def _choose(machines, seen, requests, tables, tokens, key, ends, routing, i):
-    """The replica of the lowest score; none is up: NONE."""
+    """The replica of the lowest score; NONE if none is up."""
     lowest = second = np.inf
     for k in range(len(seen)):
         if seen[k].up:
@@ -177,7 +169,7 @@ def _choose(machines, seen, requests, tables, tokens, key, ends, routing, i):
 
 @entry
 def advance(machines, seen, requests, extra, tables, times, cells, until):
-    """Run all that are up until then; returns as ``loop.run``."""
+    """Run all machines that are up until this time; returns as ``loop.run``."""
     for k in range(len(machines)):
         if seen[k].up:
             ended = _advance(machines[k], requests, extra, tables[k], times, cells[k], until)
@@ -191,8 +183,8 @@ def route(
     machines, seen, requests, extra, tables, times, cells, tokens, keys, replica, ends, routing,
     rows, earliest,
 ):  # fmt: skip
-    """Send these requests, in their order and when they are ready (from ``earliest`` on), to
-    replicas, one of which must be up; returns as ``loop.run``."""
+    """Route the requests ``rows`` in this order, each when it is ready but not before ``earliest``;
+    one replica must be up. Returns as ``loop.run``."""
     router = routing[0]
     for place in range(len(rows)):
         i = rows[place]

@@ -4,13 +4,13 @@ from ssjf.simulator.core import admission, ahead, order, ring, running, swap
 from ssjf.simulator.core.compiled import compiled, entry, inlined
 from ssjf.simulator.core.state import (
     ANY, DEFER, FINISHED, FINISHED_AT, FIRST, LAST, LEFT_OUT, NEEDS_SCORES, NEVER, NO, NONE,
-    OVERFLOW, PARTIAL, READY, STUCK, TIMERS, YES,
+    OVERFLOW, PARTIAL, READY, STUCK, YES,
 )  # fmt: skip
 
 
 @compiled
 def _lacks_scores(m, requests, extra, tables, cells):
-    """Must Python be asked for the scores of this moment (ANY)?"""
+    """Does this step need scores from Python (ANY) that it does not have yet?"""
     if m.asked:
         return False
     lacking = cells[ring.phase(m, m.step)]
@@ -19,17 +19,16 @@ def _lacks_scores(m, requests, extra, tables, cells):
         lacking += running.wanted(m, requests[i], extra[i])[1]
     short = lacking > m.free
     if m.plain:
-        asks = short or (m.waiting > 1 and m.running < m.slots)
+        m.asked = short or (m.waiting > 1 and m.running < m.slots)
     else:
-        asks = m.waiting > 0 or m.free <= m.running + m.budget // m.block
+        m.asked = m.waiting > 0 or m.free <= m.running + m.budget // m.block
     m.asked_running = short or not m.plain
-    m.asked = asks
-    return asks
+    return m.asked
 
 
 @inlined
 def _tally(m, requests, extra, tables):
-    """How many sequences this step has, and what they read and prefill."""
+    """Count the sequences of this step, and the tokens that they read and prefill."""
     m.scheduled = m.decoding
     m.context = m.kv_offset + m.decoding * m.step
     for place in range(m.left_out):
@@ -46,25 +45,12 @@ def _tally(m, requests, extra, tables):
             m.prefill += x.tokens
 
 
-@inlined
-def _take_time(m):
-    """The step takes its time: affine in prefill tokens, sequences and context read."""
-    if not m.overlap:  # all copies that were asked for come first
-        until = max(m.now, m.out_free_at, m.in_free_at)
-        m.stall += until - m.now
-        m.now = until
-    time = m.step_time + m.sequence_time * m.scheduled
-    time += m.context_time * m.context + m.prefill_time * m.prefill
-    m.now += time
-    m.busy += time
-
-
 @compiled
 def _settle(m, requests, extra, tables, cells):
-    """After a step of those that prefill or were left out: their tokens, and their delay."""
+    """After a step, delay the requests left out and add the tokens prefilled."""
     for place in range(m.left_out):
         i = tables[LEFT_OUT, place].item
-        if requests[i].since > 0:  # its whole course moves a step later
+        if requests[i].since > 0:  # all its coming events are one step later
             ring.stop_decoding(m, requests, extra, cells, i, YES)
             ring.start_decoding(m, requests, extra, cells, i, requests[i].since + 1)
     for place in range(m.partials - 1, -1, -1):
@@ -79,7 +65,7 @@ def _settle(m, requests, extra, tables, cells):
 
 @compiled
 def _reach_tokens(m, requests, extra, tables, times, cells):
-    """The events of this step: first tokens, exceeded predictions, last tokens."""
+    """Process the events of this step: first tokens, exceeded predictions, last tokens."""
     bucket = m.step & (m.ring_size - 1)
     i = cells[bucket]
     if i == NONE:
@@ -111,7 +97,7 @@ def _reach_tokens(m, requests, extra, tables, times, cells):
 
 @compiled
 def _schedule(m, requests, extra, tables, times, cells, ewt):
-    """Who runs in this step; True if some were preempted for it."""
+    """Choose the requests of this step; True if some were preempted for it."""
     preemptions = m.preemptions
     m.cursor = LAST
     lacking = cells[ring.phase(m, m.step)]
@@ -134,7 +120,7 @@ def _schedule(m, requests, extra, tables, times, cells, ewt):
 
 @compiled
 def _arrive(m, requests, extra, tables, times, cells):
-    """Take in what has arrived, was copied or is due by now; False: nothing is there at all."""
+    """Process arrivals, ended copies and timers; False: there is no request, so time moved on."""
     if m.copy_ends <= m.now:
         swap.end_copies(m, requests, extra, tables, cells)
     while m.next_ready <= m.now:
@@ -146,26 +132,35 @@ def _arrive(m, requests, extra, tables, times, cells):
     if m.running == 0 and m.waiting == 0:
         m.now = m.next_ready
         return False
-    if m.tracked and m.timers > 0 and tables[TIMERS, 0].key <= m.now:
-        order.ring_timers(m, requests, extra, tables)
+    order.ring_timers(m, requests, extra, tables)
     return True
 
 
 @inlined
 def begin_step(m, requests, extra, tables, times, cells, ewt):
-    """Who runs in this step, and the time that it takes; True if some were preempted for it."""
+    """Choose the requests of a step and advance the clock; True if some were preempted for it.
+
+    The duration is affine in prefill tokens, sequences and context read.
+    """
     m.prefill = m.blocked = m.paused = m.claimed = m.left_out = m.asked = 0
     m.best = NONE
     m.round += 1
     preempted = _schedule(m, requests, extra, tables, times, cells, ewt)
     if m.scheduled > 0:
-        _take_time(m)
+        if not m.overlap:  # all copies that were started come first
+            until = max(m.now, m.out_free_at, m.in_free_at)
+            m.stall += until - m.now
+            m.now = until
+        time = m.step_time + m.sequence_time * m.scheduled
+        time += m.context_time * m.context + m.prefill_time * m.prefill
+        m.now += time
+        m.busy += time
     return preempted
 
 
 @inlined
 def end_step(m, requests, extra, tables, times, cells):
-    """What the step made."""
+    """Process what the step generated."""
     if m.left_out > 0 or m.partials > 0:
         _settle(m, requests, extra, tables, cells)
     _reach_tokens(m, requests, extra, tables, times, cells)
@@ -183,7 +178,7 @@ def _serve(m, requests, extra, tables, times, cells, ewt):
         preempted = begin_step(m, requests, extra, tables, times, cells, ewt)
         if m.scheduled > 0 or preempted:
             end_step(m, requests, extra, tables, times, cells)
-        else:  # until a copy ends or somebody arrives
+        else:  # wait until a copy ends or a request arrives
             until = min(m.next_ready, m.copy_ends)
             if until == NEVER:
                 return STUCK
@@ -198,13 +193,15 @@ def _serve(m, requests, extra, tables, times, cells, ewt):
 
 @entry
 def run(machine, requests, extra, tables, times, cells):
-    """Serve until ``until`` are done; returns FINISHED, OVERFLOW, NEEDS_SCORES (fill ``score`` of
-    what waits and, if ``asked_running``, of what runs, and call again) or STUCK (a defect).
+    """Serve until ``m.until`` requests are done.
+
+    Returns FINISHED, OVERFLOW, STUCK (a defect) or NEEDS_SCORES: fill ``score`` of the waiting and,
+    if ``asked_running``, of the running requests, and call again.
     """
     return _serve(machine[0], requests, extra, tables, times, cells, None)
 
 
 @entry
 def run_with_ewt(machine, requests, extra, tables, times, cells):
-    """``run`` with copies ahead of time: by itself, so that only who asks for it compiles it."""
+    """``run`` with copies ahead of time, compiled only if it is used."""
     return _serve(machine[0], requests, extra, tables, times, cells, 0)

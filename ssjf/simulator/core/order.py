@@ -1,8 +1,8 @@
-"""The policy's order: scores now, heaps of them, and those that wait.
+"""The policy's order: current scores, heaps of scores, and the waiting queue.
 
-A heap is a row of ``tables``, the smallest key first, then item; where ``tracked``, the row below
-has the place of every item. Scores that only change at known times are a heap, with timers for
-those times; those that move all the time (LINEAR, MOVING, ANY) are a plain list, looked through.
+A heap is a row of ``tables`` with the smallest key first, then item; if ``tracked``, the next row
+has the place of every item. Scores that only change at known times are kept in a heap, with timers
+for those times; scores that change all the time (LINEAR, MOVING, ANY) in a list, searched in full.
 """
 
 import numpy as np
@@ -13,9 +13,8 @@ from ssjf.simulator.core.state import (
     WAITING_PLACE, YES,
 )  # fmt: skip
 
-SECONDS = 1e-12
-PICOSECONDS = 1e12
-EARLY = 10**6  # a timer for ageing rings a microsecond early: seconds are rounded, it is not
+SECONDS, PICOSECONDS = 1e-12, 1e12
+EARLY = 10**6  # a timer for ageing rings 1 µs early, because its seconds are rounded
 LATEST = 4e6  # seconds: beyond the time counter
 MIRROR = np.int64(2**63 - 1)
 
@@ -35,7 +34,7 @@ def _precedes(entry, key, item):
 
 @compiled
 def rise(tables, row, place, key, item, tracked):
-    """Put an entry where ``place`` is free and nothing is below, or above its new children."""
+    """Insert an entry at a free ``place`` of a heap, or move it up from there."""
     while place > 0:
         parent = (place - 1) >> 1
         above = tables[row, parent]
@@ -48,7 +47,7 @@ def rise(tables, row, place, key, item, tracked):
 
 @compiled
 def sink(tables, row, size, place, key, item, tracked):
-    """Put an entry where ``place`` is free, or further down."""
+    """Insert an entry at a free ``place`` of a heap, or move it down from there."""
     while 2 * place + 1 < size:
         child = 2 * place + 1
         least = tables[row, child]
@@ -64,7 +63,7 @@ def sink(tables, row, size, place, key, item, tracked):
 
 @compiled
 def take_out(tables, row, size, place, tracked):
-    """Remove the entry at a place of a heap that then has ``size`` entries."""
+    """Remove the entry at a place of a heap, which then has ``size`` entries."""
     if place == size:
         return
     last = tables[row, size]
@@ -76,30 +75,34 @@ def take_out(tables, row, size, place, tracked):
 
 @compiled
 def sortable(value):
-    """An integer in the order of floats: the bits, negative ones mirrored; -0.0 is 0.0."""
+    """An integer that sorts as the float does: its bits, mirrored if negative; -0.0 is 0.0."""
     bits = np.float64(value + 0.0).view(np.int64)
     return bits ^ MIRROR if bits < 0 else bits
 
 
 @compiled
+def made(m, r):
+    return r.generated + m.step - r.since if r.since > 0 else r.generated
+
+
+@compiled
 def remaining(m, r, x, prefill, context, token, growth):
     """Predicted remaining seconds of a request; see ``scheduler.alise``."""
-    made = r.generated + m.step - r.since if r.since > 0 else r.generated
-    estimate = x.estimate
-    while estimate <= made:  # the prediction is exceeded
+    tokens, estimate = made(m, r), x.estimate
+    while estimate <= tokens:  # the prediction is exceeded
         estimate *= 2
-    left = estimate - made
+    left = estimate - tokens
     if growth:
-        read = left * (r.prompt + made) + left * (left - 1) / 2
+        read = left * (r.prompt + tokens) + left * (left - 1) / 2
         decode = context * read + token * left
     else:
         decode = left * (context * r.prompt + token)
-    return prefill * r.prompt + decode if made == 0 else decode
+    return prefill * r.prompt + decode if tokens == 0 else decode
 
 
 @compiled
 def level(m, tables, r, x):
-    """Predicted remaining seconds or, where there are levels, the level of that."""
+    """Predicted remaining seconds or, if there are levels, their level."""
     seconds = remaining(m, r, x, m.order_prefill, m.order_context, m.order_token, m.order_growth)
     if m.levels == 0:
         return seconds
@@ -111,55 +114,50 @@ def level(m, tables, r, x):
 
 @compiled
 def age(m, x):
-    """Seconds since it arrived."""
     return max(m.now / PICOSECONDS - x.arrived, 0.0)
 
 
 @compiled
 def moving(m, r, x):
-    """What the policy's own function says of a request now, or that of its victims."""
-    made = r.generated + m.step - r.since if r.since > 0 else r.generated
-    function = m.function if r.waits else m.victims
-    return call(function, x.arrived, x.base, float(made), m.now / PICOSECONDS, m.parameters)
+    """The compiled score of a request now: the policy's or, if it runs, that of victims."""
+    function, tokens = m.function if r.waits else m.victims, float(made(m, r))
+    return call(function, x.arrived, x.base, tokens, m.now / PICOSECONDS, m.parameters)
 
 
 @compiled
 def make_key(m, requests, extra, i):
-    """The score of i, which arrives, from what is in flight; it is, too, from now on."""
-    there, x = m.running + m.waiting, extra[i]
-    tokens = m.in_flight_tokens if there > 0 else 0.0  # whatever sums of floats have come to
-    requests[i].score = call(m.function, x.arrived, x.base, float(there), tokens, m.parameters)
+    """Compute the score of i, which arrives, from the requests in flight; i is then one, too."""
+    in_flight, x = m.running + m.waiting, extra[i]
+    tokens = m.in_flight_tokens if in_flight > 0 else 0.0  # drops the rounding errors of the sum
+    requests[i].score = call(m.function, x.arrived, x.base, float(in_flight), tokens, m.parameters)
     m.in_flight_tokens = tokens + x.base
 
 
 @compiled
 def score(m, requests, extra, tables, i):
-    """The score of i now, also noted in ``score``, where what only changes at events is kept."""
+    """Return the current score of i and store it in ``score``, which may be old."""
     r, x = requests[i], extra[i]
     if m.kind == LINEAR:
         r.score = x.base + x.slope * (m.now * SECONDS)
     elif m.kind == MOVING:
         r.score = moving(m, r, x)
     elif m.kind == REMAINING:
-        r.score = level(m, tables, r, x)
-        if m.levels > 0:
-            r.score = max(r.score - np.floor(age(m, x) / m.promotion), 0.0)
+        r.score = max(level(m, tables, r, x) - np.floor(age(m, x) / m.promotion), 0.0)
     return r.score
 
 
 @compiled
 def before(requests, i, j):
-    """Does i stand before j, by the scores noted? Equal scores: by arrival."""
+    """Is i before j in the order, by the stored scores? Equal scores: by arrival."""
     a, b = requests[i].score, requests[j].score
     return a < b or (a == b and i < j)
 
 
 @compiled
 def wait(m, requests, extra, tables, i):
-    """Request i starts to wait: it arrived, or was preempted."""
+    """Add request i to the waiting queue: it has arrived, or was preempted."""
     r, x = requests[i], extra[i]
-    r.waits = 1
-    place = m.waiting
+    place, r.waits = m.waiting, 1
     m.waiting += 1
     if m.kind >= LINEAR:
         _put(tables, WAITING, place, np.float64(x.base).view(np.int64), i, NO)
@@ -174,7 +172,7 @@ def wait(m, requests, extra, tables, i):
 
 @compiled
 def _set_timer(m, requests, extra, tables, i):
-    """When does the score of i, which waits, change next?"""
+    """Set a timer for the next change of the score of i, which waits."""
     r, x = requests[i], extra[i]
     if x.has_timer or r.score == (-np.inf if m.kind == BOUNDED else 0.0):
         return
@@ -191,7 +189,7 @@ def _set_timer(m, requests, extra, tables, i):
 
 @compiled
 def ring_timers(m, requests, extra, tables):
-    """The bound of a request has passed, or ageing moves it a level up."""
+    """Promote the requests whose timers have ended: bound reached, or one level up by ageing."""
     while m.timers > 0 and tables[TIMERS, 0].key <= m.now:
         i = tables[TIMERS, 0].item
         m.timers -= 1
@@ -207,7 +205,7 @@ def ring_timers(m, requests, extra, tables):
 
 @compiled
 def first(m, requests, extra, tables):
-    """The place in WAITING of the first in the order."""
+    """The place in WAITING of the first request in the order."""
     if m.kind < LINEAR or m.best != NONE:
         return NO if m.kind < LINEAR else m.best
     best, least, least_item = 0, np.inf, 0
@@ -229,7 +227,7 @@ def first(m, requests, extra, tables):
 
 @compiled
 def outranks_nobody(m, requests, tables, i):
-    """Is it plain that no running request stands behind i, which waits? (False: look.)"""
+    """Is it certain that no running request is after i, which waits? (False: look.)"""
     if not m.ranked or m.running == 0:
         return m.running == 0
     return ~sortable(requests[i].score) <= tables[VICTIMS, 0].key
@@ -237,7 +235,7 @@ def outranks_nobody(m, requests, tables, i):
 
 @compiled
 def stop_waiting(m, requests, tables, place):
-    """The request at a place of WAITING gets a slot."""
+    """Remove the request at a place of WAITING, which gets a slot."""
     requests[tables[WAITING, place].item].waits = 0
     m.waiting -= 1
     if m.kind >= LINEAR:

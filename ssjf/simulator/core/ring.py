@@ -1,10 +1,10 @@
-"""What the coming steps bring: events, blocks to be opened, or nothing at all.
+"""Events and block growth of the coming steps, and the jump over steps without events.
 
-Bucket ``step % size`` of the ring lists the requests with an event in that step: each that decodes
-has one event ahead, its first token, its last, or the one at which it exceeds its prediction. A
-bitmap of the buckets not empty follows, and then the histogram of growth: how many of those that
-decode open a block in a step, by step modulo block. Steps with nothing but growth are taken at
-once, in closed form (``jump``).
+Bucket ``step % size`` of the ring lists the requests with an event in that step. Each decoding
+request has one next event: its first token, its last, or the one that exceeds its prediction. The
+ring is followed by a bitmap of its non-empty buckets and by the histogram of growth: how many
+decoding requests open a new block in a step, by step modulo block size. Steps with nothing but
+growth are taken at once, in closed form (``jump``).
 """
 
 import math
@@ -27,7 +27,7 @@ def phase(m, step):
 
 @compiled
 def _bucket(m, r, x):
-    """The bucket of the next event of a request that decodes."""
+    """The bucket of a decoding request's next event."""
     tokens = r.total
     if not r.started:
         tokens = m.lead + 1
@@ -38,7 +38,7 @@ def _bucket(m, r, x):
 
 @compiled
 def link(m, requests, extra, cells, i):
-    """Note the next event of request i."""
+    """Add the next event of request i to the ring."""
     bucket = _bucket(m, requests[i], extra[i])
     requests[i].link = cells[bucket]
     cells[bucket] = i
@@ -47,7 +47,7 @@ def link(m, requests, extra, cells, i):
 
 @compiled
 def start_decoding(m, requests, extra, cells, i, step):
-    """From this step on i has a token a step; its KV then is ``prompt + generated`` tokens."""
+    """Let i decode from this step on; its KV then is ``prompt + generated`` tokens."""
     r = requests[i]
     known = r.prompt + r.generated
     r.since = step
@@ -60,7 +60,7 @@ def start_decoding(m, requests, extra, cells, i, step):
 
 @compiled
 def stop_decoding(m, requests, extra, cells, i, linked):
-    """Take i out of all that is counted of those that decode (and its event, if ``linked``)."""
+    """Remove i from the counts of decoding requests, and its event if ``linked``."""
     r = requests[i]
     known = r.prompt + r.generated
     m.decoding -= 1
@@ -83,7 +83,7 @@ def stop_decoding(m, requests, extra, cells, i, linked):
 
 @compiled
 def _steps_to_event(m, cells):
-    """How many steps from now on have no event (there must be one somewhere)."""
+    """Number of steps before the next event (there must be one)."""
     bucket = m.step & (m.ring_size - 1)
     ahead = 0
     word = np.uint64(cells[m.ring_size + (bucket >> 6)]) >> np.uint64(bucket & 63)
@@ -99,7 +99,7 @@ def _steps_to_event(m, cells):
 
 @compiled
 def _is_quiet(m, requests, tables):
-    """Will those that run go on, and those that wait go on waiting, until an event or arrival?"""
+    """Will no request be admitted, preempted or delayed until an event or arrival?"""
     if m.decoding == 0 or m.decoding < m.running or m.left_out > 0 or m.copy_ends < NEVER:
         return False
     if m.on_preemption == EWT and m.residents + m.swapped > 0:
@@ -116,7 +116,7 @@ def _is_quiet(m, requests, tables):
 
 @compiled
 def _steps_with_blocks(m, cells, most):
-    """How many of the next ``most`` steps the free blocks last."""
+    """Number of steps, of the next ``most``, for which the free blocks suffice."""
     free = m.free
     rounds = free // m.decoding
     if m.reserves or rounds * m.block >= most:
@@ -138,12 +138,10 @@ def _elapsed(steps, first, increment):
 
 @compiled
 def jump(m, requests, tables, cells):
-    """Take at once all coming steps that are quiet."""
+    """Take all coming quiet steps at once."""
     if not _is_quiet(m, requests, tables):
         return
-    steps = _steps_to_event(m, cells)
-    if steps > 0:
-        steps = _steps_with_blocks(m, cells, steps)
+    steps = _steps_with_blocks(m, cells, _steps_to_event(m, cells))
     if steps == 0:
         return
     context = m.kv_offset + m.decoding * m.step
@@ -157,7 +155,7 @@ def jump(m, requests, tables, cells):
         until = min(until, tables[TIMERS, 0].key)
         m.quiet_until = min(m.quiet_until, until)
     if until - m.now < _elapsed(steps, first, increment):
-        fewest = 0  # that reach it: by bisection
+        fewest = 0  # steps that reach it, by bisection
         while fewest < steps:
             middle = (fewest + steps) // 2
             if _elapsed(middle, first, increment) >= until - m.now:
@@ -165,7 +163,7 @@ def jump(m, requests, tables, cells):
             else:
                 fewest = middle + 1
         if m.now + _elapsed(steps, first, increment) > m.stop_at:
-            steps -= 1  # the step that passes it is taken by itself
+            steps -= 1  # the step that passes it is not part of the jump
     time = _elapsed(steps, first, increment)
     m.now += time
     m.busy += time

@@ -1,4 +1,4 @@
-"""Running requests: their order of admission, the victim among them, and their growth."""
+"""Running requests: their order of admission, the next victim, and their KV growth."""
 
 from ssjf.simulator.core import order, ring, swap
 from ssjf.simulator.core.compiled import compiled
@@ -12,7 +12,7 @@ ROOM, PAUSED, GONE = range(3)
 
 @compiled
 def enter(m, requests, extra, tables, i):
-    """i takes a slot, the last in the order of admission."""
+    """Give i a slot; it is the last in the order of admission."""
     m.running += 1
     if m.listed:
         r, x = requests[i], extra[i]
@@ -31,7 +31,7 @@ def enter(m, requests, extra, tables, i):
 
 @compiled
 def leave(m, requests, extra, tables, i):
-    """i leaves its slot."""
+    """Take i from its slot."""
     m.running -= 1
     if m.listed:
         r = requests[i]
@@ -52,8 +52,8 @@ def leave(m, requests, extra, tables, i):
 def victim(m, requests, extra, tables):
     """The running request to be preempted first: the last in the policy's order.
 
-    Scores in the heap may be old. As they fall in time, and what raises one is an event
-    (``exceed``), none is too low: the first is right once its own score is.
+    Scores in the heap may be old. None is too low, because scores fall in time unless an event
+    raises them (``exceed``): the top of the heap is the victim once its score is up to date.
     """
     if not m.ranked:
         last = i = m.first_running
@@ -74,20 +74,20 @@ def victim(m, requests, extra, tables):
 
 @compiled
 def exceed(m, requests, extra, tables, i, made):
-    """i has generated as many tokens as were predicted: the prediction doubles."""
+    """Double the prediction of i, which has generated as many tokens as predicted."""
     x = extra[i]
     while x.estimate <= made:
         x.estimate *= 2
     key = ~order.sortable(order.score(m, requests, extra, tables, i))
     item = len(requests) - 1 - i
     place = tables[VICTIMS_PLACE, item].item
-    if key < tables[VICTIMS, place].key:  # else the old score, higher still, bounds it as well
+    if key < tables[VICTIMS, place].key:  # else the old score is still an upper bound
         order.rise(tables, VICTIMS, place, key, item, YES)
 
 
 @compiled
 def held_blocks(m, r, x):
-    """Blocks of a running request, mid-step: does it have what it needs for this one?"""
+    """Blocks that a running request holds now, before or after it grows in this step."""
     if r.since == 0:
         return x.blocks
     if r.reserved > 0:
@@ -98,9 +98,9 @@ def held_blocks(m, r, x):
 
 @compiled
 def preempt(m, requests, extra, tables, cells, i):
-    """Take the slot of i: it waits again, its KV on the device, or dropped (recompute).
+    """Preempt request i: take its slot, keep its KV on the device or drop it (recompute).
 
-    What it was to compute in this step it does not.
+    Its tokens of this step return to the budget.
     """
     r, x = requests[i], extra[i]
     held = held_blocks(m, r, x)
@@ -129,11 +129,11 @@ def preempt(m, requests, extra, tables, cells, i):
 
 @compiled
 def wanted(m, r, x):
-    """(tokens, blocks) that a running request wants in this step."""
+    """(tokens, new blocks) that a running request needs in this step."""
     known = r.prompt + r.generated
     if r.since > 0:
         kv = known + m.step - r.since - 1
-        used = kv & (m.block - 1) if m.shift >= 0 else kv % m.block  # of its last block
+        used = kv & (m.block - 1) if m.shift >= 0 else kv % m.block  # tokens in its last block
         return 1, int(r.reserved == 0 and used == 0)
     tokens = min(known - x.kv, m.left)
     return tokens, max(swap.blocks(m, x.kv + tokens) - x.blocks, 0)
@@ -141,9 +141,9 @@ def wanted(m, r, x):
 
 @compiled
 def _preempt_one(m, requests, extra, tables, cells):
-    """Blocks are wanted: those of the last resident or, with none, of the victim.
+    """Free the blocks of the last resident or, if there is none, of the victim.
 
-    False: that one's KV is still on its way here.
+    False: not now, because the KV of the victim or of a waiting request is still coming back.
     """
     i = swap.find(m, requests, extra, tables, RESIDENT, m.residents, YES, NONE)
     if i == NONE:
@@ -158,7 +158,7 @@ def _preempt_one(m, requests, extra, tables, cells):
 
 @compiled
 def _make_room(m, requests, extra, tables, cells, i):
-    """See that running request i has its blocks: ROOM, PAUSED (until then) or GONE (preempted)."""
+    """Get blocks for running request i: ROOM, PAUSED (until there are some) or GONE (preempted)."""
     while True:
         _, lacking = wanted(m, requests[i], extra[i])
         available = m.free - m.claimed
@@ -175,7 +175,7 @@ def _make_room(m, requests, extra, tables, cells, i):
 
 @compiled
 def _leave_out(m, requests, extra, tables, i):
-    """i, which decodes, has no token in this step."""
+    """Let i, which decodes, have no token in this step."""
     extra[i].left_out_at = m.round
     tables[LEFT_OUT, m.left_out].item = i
     m.left_out += 1
@@ -183,14 +183,13 @@ def _leave_out(m, requests, extra, tables, i):
 
 @compiled
 def in_order(m, requests, extra, tables, cells):
-    """Go through those that run in order of admission, as vLLM v1 does (``Scheduler.schedule``).
+    """Schedule the running requests in order of admission, as vLLM v1's ``Scheduler.schedule``.
 
-    Each gets its tokens and blocks; where there are none, others are preempted until there are or
-    the asker was itself the victim: then the rest is left out of this step (not in 0.33).
+    Each gets its tokens and blocks. For lack of blocks others are preempted until there are enough,
+    or until it is itself the victim: then the rest is left out of this step (not in 0.33).
     """
     m.left = m.budget
-    i = m.first_running
-    room = ROOM
+    i, room = m.first_running, ROOM
     while i != NONE and m.left > 0 and (room != GONE or m.goes_on):
         r, x = requests[i], extra[i]
         m.cursor = x.order
@@ -220,8 +219,8 @@ def in_order(m, requests, extra, tables, cells):
 
 @compiled
 def grow(m, requests, extra, tables, cells, lacking):
-    """The tokens and blocks of those that run, where some prefill or blocks are ``lacking``."""
-    if m.partials == 1:  # what those that decode leave is its, if nobody else has to wait for it
+    """Give running requests tokens and blocks, if some prefill or blocks are ``lacking``."""
+    if m.partials == 1:  # it gets what decoding leaves, unless others have to wait for it
         i = tables[PARTIAL, 0].item
         r, x = requests[i], extra[i]
         tokens, more = wanted(m, r, x)

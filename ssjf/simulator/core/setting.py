@@ -1,26 +1,26 @@
-"""What the machine starts with: checks of what was given, constants, and the policy's order."""
+"""The machine's arrays at time 0, made from the checked requests, policy, server and memory."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from ssjf.errors import InputError
+from ssjf.request import FloatArray, Requests
+from ssjf.scheduler import OraclePolicy, Policy, Queue
+from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
+from ssjf.scheduler.base import Compiled
 from ssjf.simulator.core import state
 from ssjf.simulator.core.compiled import native
-from ssjf.simulator.server import ON_PREEMPTION, Memory, Server
+from ssjf.simulator.core.state import TIME_LIMIT
 from ssjf.simulator.profile import PICOSECONDS, Profile
-from ssjf.errors import InputError
-from ssjf.scheduler import OraclePolicy, Policy, Queue
-from ssjf.scheduler.base import Compiled
-from ssjf.scheduler.alise import Remaining, TimeModel, check_lengths
-from ssjf.request import FloatArray, Requests
+from ssjf.simulator.server import ON_PREEMPTION, UNLIMITED, Memory, Server
 
-TIME_LIMIT = 2**62  # picoseconds: 53 days
 JUMP_UP_TO_RUNNING = 32  # jumping over quiet steps pays up to this batch
-MOST_TOKENS = 2**31 - 1  # of one request: what the machine counts in
+MOST_TOKENS = 2**31 - 1  # of one request: the machine counts them in 32 bits
 
 
 def time_model(profile: Profile) -> TimeModel:
-    """ALISE's coefficients of a machine: what a request takes that is served alone."""
+    """ALISE's coefficients of a machine, from the time of a request that is served alone."""
     return TimeModel(
         profile.per_prefill_token_seconds,
         profile.per_context_token_seconds,
@@ -29,7 +29,7 @@ def time_model(profile: Profile) -> TimeModel:
 
 
 def predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
-    """What the policy knows of the lengths, shape (n,); NaN where it asks nothing."""
+    """The lengths that the policy reads, checked, shape (n,); NaN if it reads none."""
     if isinstance(policy, OraclePolicy):
         return requests.output_tokens.astype(np.float64)
     if predicted is None:
@@ -43,13 +43,13 @@ def predictions(policy: Policy, requests: Requests, predicted) -> FloatArray:
 
 
 def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarray:
-    """When each may first be scheduled, shape (n,): arrivals, checked, and the predictor's time."""
+    """When each request may be scheduled, shape (n,): checked arrival + ``predictor_seconds``."""
     if len(requests) == 0:
         raise InputError("the workload has no requests")
     if not 0 <= predictor_seconds < 1e6:
         raise InputError(f"predictor_seconds is {predictor_seconds}; it must be from 0 to 1e6")
     arrived = requests.arrived_at
-    is_sorted = arrived[0] >= 0 and (arrived[1:] >= arrived[:-1]).all()  # neither is NaN
+    is_sorted = arrived[0] >= 0 and (arrived[1:] >= arrived[:-1]).all()  # false for NaN
     if not is_sorted or not np.isfinite(arrived[-1]):
         raise InputError("arrived_at must be finite, not negative and sorted")
     last = arrived[-1] + predictor_seconds
@@ -62,7 +62,7 @@ def ready_picoseconds(requests: Requests, predictor_seconds: float) -> np.ndarra
 
 
 def check(requests: Requests, profile: Profile, server: Server, memory: Memory) -> None:
-    """Raise InputError for what this machine cannot serve, were each request alone."""
+    """Raise InputError for a request that this machine could not serve even alone."""
     if requests.prompt_tokens.min() < 1 or requests.output_tokens.min() < 1:
         raise InputError("prompt_tokens and output_tokens must be at least 1")
     held = requests.prompt_tokens + requests.output_tokens + profile.start_up_steps - 1
@@ -104,7 +104,7 @@ def check(requests: Requests, profile: Profile, server: Server, memory: Memory) 
 
 
 def _check_clock(requests: Requests, tokens: int, profile: Profile, server, memory) -> None:
-    """Could one copy, or one jump over steps, pass the end of the clock? (Float: no wrapping.)"""
+    """Raise InputError if one copy or one jump over steps could overflow (floats do not wrap)."""
     step, sequence, context, prefill = map(float, profile.picoseconds())
     step += server.slots * (sequence + context * tokens) + prefill * server.token_budget
     steps = float(requests.output_tokens.max()) + profile.start_up_steps + 2
@@ -123,23 +123,29 @@ def _check_clock(requests: Requests, tokens: int, profile: Profile, server, memo
 
 def machine(
     requests: Requests,
-    queue: Queue,
     policy: Policy,
     profile: Profile,
     server: Server,
     memory: Memory,
-    ready: np.ndarray,
-    jump_up_to: int,
+    predicted_tokens: FloatArray | None,
+    predictor_seconds: float,
+    jump_quiet_steps: bool | None,
 ):
-    """The arrays of ``state`` at time 0; ``queue`` is what the policy sees of the requests."""
+    """Return the arrays of ``state`` at time 0; the parameters are those of ``simulate``."""
+    n = len(requests)
+    predicted = predictions(policy, requests, predicted_tokens)
+    queue = Queue(requests.arrived_at, requests.prompt_tokens, predicted, np.zeros(n, np.int64))
+    ready = ready_picoseconds(requests, predictor_seconds)
+    check(requests, profile, server, memory)
     total = requests.output_tokens + profile.start_up_steps
     remaining = policy.score if isinstance(policy.score, Remaining) else None
     function = policy.score if isinstance(policy.score, Compiled) else None
     if remaining or memory.on_preemption == "ewt":
-        check_lengths(queue.predicted_tokens)
+        check_lengths(predicted)
     record = np.zeros(1, state.MACHINE)
     m = record[0]
-    m["jump_up_to"], m["limit"], m["stop_at"] = jump_up_to, TIME_LIMIT, state.NEVER
+    m["jump_up_to"] = {None: JUMP_UP_TO_RUNNING, True: UNLIMITED, False: 0}[jump_quiet_steps]
+    m["until"], m["limit"], m["stop_at"] = n, TIME_LIMIT, state.NEVER
     _set_server(m, profile, server)
     _set_memory(m, server, memory)
     _set_policy(m, policy, remaining, time_model(profile))
@@ -148,16 +154,15 @@ def machine(
     longest = int((requests.prompt_tokens + total).max()) // server.block_tokens + 1
     m["plain"] = not (policy.preempts or memory.swaps or memory.on_preemption == "defer")
     m["plain"] &= memory.reserve == "none"
-    # Who runs is only listed where somebody may be looked for.
+    # Running requests are only listed where one of them may have to be found.
     m["listed"] = not m["plain"] or longest * server.slots > server.blocks
     m["step"], m["next_ready"], m["copy_ends"] = 1, ready[0], state.NEVER
     m["best"] = m["first_running"] = m["last_running"] = state.NONE
-    # No two events of running requests may meet in a bucket.
+    # Events of different steps must not share a bucket.
     m["ring_size"] = size = max(64, 1 << int(total.max() + 2).bit_length())
     m["growth_at"] = size + (size >> 6)
     cells = np.zeros(size + (size >> 6) + server.block_tokens, np.int64)
     cells[:size] = state.NONE
-    m["until"] = n = len(requests)
     records, extra = np.zeros(n, state.REQUEST), np.zeros(n, state.EXTRA)
     records["prompt"], records["total"] = requests.prompt_tokens, total
     if memory.reserve != "none":
@@ -171,9 +176,9 @@ def machine(
     times[state.READY] = ready
     if remaining or memory.on_preemption == "ewt":
         extra["arrived"] = queue.arrived_at
-        extra["estimate"] = np.maximum(queue.predicted_tokens, 1.0) + profile.start_up_steps
+        extra["estimate"] = np.maximum(predicted, 1.0) + profile.start_up_steps
     if function:
-        extra["arrived"], extra["base"] = queue.arrived_at, queue.predicted_tokens
+        extra["arrived"], extra["base"] = queue.arrived_at, predicted
     elif not remaining and policy.in_time != "any":
         _set_scores(records, extra, ready, policy, queue)
     return record, records, extra, tables, times, cells
@@ -187,18 +192,15 @@ def _set_server(m, profile: Profile, server: Server) -> None:
     m["watermark"] = int(server.watermark * server.blocks)
     m["budget"], m["chunked"] = server.token_budget, server.chunked_prefill
     m["goes_on"], m["lead"] = server.vllm != "0.32", profile.start_up_steps
-    times = ("step_time", "sequence_time", "context_time", "prefill_time")
-    for name, picoseconds in zip(times, profile.picoseconds(), strict=True):
-        m[name] = picoseconds
+    m["step_time"], m["sequence_time"], m["context_time"], m["prefill_time"] = profile.picoseconds()
 
 
 def _set_memory(m, server: Server, memory: Memory) -> None:
     m["on_preemption"] = ON_PREEMPTION.index(memory.on_preemption)
-    m["reserves"] = memory.reserve != "none"
+    m["reserves"], m["overlap"] = memory.reserve != "none", memory.overlap
     host_blocks = memory.host_capacity_tokens // server.block_tokens
     m["host_blocks"] = m["host_free"] = m["least_host_free"] = host_blocks
     m["latency"] = round(memory.latency_seconds * PICOSECONDS)
-    m["overlap"] = memory.overlap
     m["out_time"], m["in_time"] = memory.token_picoseconds()
     m["spare_blocks"] = int(memory.spare_share * server.blocks)
     m["ahead"] = round(memory.ahead_seconds * PICOSECONDS)
@@ -211,34 +213,31 @@ def _set_policy(m, policy: Policy, remaining: Remaining | None, own: TimeModel) 
     m["displaces"] = policy.preempts and m["on_preemption"] != state.DEFER
     m["ranked"] = m["displaces"] and kind < state.LINEAR
     m["follows"] = m["ranked"] and kind == state.REMAINING
-    m["promotion"] = remaining.promotion_seconds if remaining else np.inf
-    ages = remaining is not None and len(remaining.boundaries) > 0
-    m["tracked"] = kind == state.BOUNDED or ages
-    growth = remaining.context_growth if remaining else True
-    model = (remaining.time if remaining else None) or own
-    for name, times in (("order", model), ("wait", own)):
-        m[f"{name}_prefill"] = times.prefill_token_seconds
-        m[f"{name}_context"] = times.context_token_seconds
-        m[f"{name}_token"] = times.token_seconds
-        m[f"{name}_growth"] = growth
+    estimate = remaining or Remaining(context_growth=True)
+    m["promotion"] = estimate.promotion_seconds
+    m["tracked"] = kind == state.BOUNDED or len(estimate.boundaries) > 0
+    for name, model in (("order", estimate.time or own), ("wait", own)):
+        m[f"{name}_prefill"] = model.prefill_token_seconds
+        m[f"{name}_context"] = model.context_token_seconds
+        m[f"{name}_token"] = model.token_seconds
+        m[f"{name}_growth"] = estimate.context_growth
 
 
 def _set_function(record: np.ndarray, score: Compiled, victims: Compiled, at_arrival: bool) -> None:
     m, n = record[0], len(score.parameters)
     m["at_arrival"], m["kind"] = at_arrival, state.STATIC if at_arrival else state.MOVING
-    m["function"], m["victims"] = (native(each.function, n).address for each in (score, victims))
+    m["function"], m["victims"] = (native(one.function, n).address for one in (score, victims))
     set_parameters(m, score.parameters)
-    m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others lie behind it
+    m["parameters"] = record[state.PARAMETERS[0]].ctypes.data  # the others follow in memory
 
 
 def set_parameters(m, values: Sequence[float]) -> None:
-    """Those of a compiled score, from now on."""
+    """Set the parameters of a compiled score."""
     for name, value in zip(state.PARAMETERS, values, strict=False):
         m[name] = value
 
 
 def _set_scores(records, extra, ready, policy: Policy, queue: Queue) -> None:
-    """Fixed scores, base and slope, times of promotion."""
     records["score"] = base = policy.scores(queue, 0.0)
     if policy.in_time == "linear":
         extra["base"], extra["slope"] = base, policy.scores(queue, 1.0) - base

@@ -1,28 +1,27 @@
 """The machine's state. Its functions share six arrays:
 
-``m``         the machine itself, a record: what is fixed for the run, clock, counts, totals;
-``requests``  what is known of each request, records of shape (n,);
-``extra``     what only some policies and memories need of it, the same;
+``m``         the machine itself, a record: fixed settings, clock, counts, totals;
+``requests``  the fields of each request that every run needs, records of shape (n,);
+``extra``     the fields that only some policies and memories need, the same;
 ``tables``    heaps and lists of requests, entries (key, item) of shape (TABLES, n or more);
-``times``     arrival and what is measured, shape (4, n): columns are quicker to fill and read;
+``times``     arrivals and measured times, shape (4, n): columns are quicker to fill and read;
 ``cells``     events by step, and behind them the histogram of block growth (``core.ring``).
 
-Times are picoseconds, except those that a policy's score is made of: seconds.
-
-A request that decodes is touched by none of its steps but those with an event. Its progress is
-``generated`` tokens before step ``since`` and one more in each step from then on; ``kv``,
-``blocks`` and ``tokens`` are kept of the others only. Steps count from 1, so a request decodes
-where ``since > 0``; all fields are 0 at first, which costs nothing where they stay so.
+``r`` and ``x`` are a request's records in ``requests`` and ``extra``, ``i`` and ``j`` are rows.
+Times are picoseconds, except in a policy's score: seconds. A decoding request is touched only in
+the steps of its events. Its progress is ``generated`` tokens before step ``since`` and one more in
+each step from then on; ``kv``, ``blocks`` and ``tokens`` are kept for the other requests only.
+Steps count from 1, so a request decodes where ``since > 0``; all fields are 0 at first, which costs
+nothing where they stay so.
 """
 
 import numpy as np
 
-# How a policy's order is had (``m.kind``): fixed scores, scores with a time of promotion,
-# predicted remaining time, base + slope * time, a compiled function, or a Python function that is
-# asked at every decision.
+# Kinds of scores (``m.kind``): fixed, fixed with a time of promotion, predicted remaining time,
+# base + slope * time, a compiled function, or a Python function called at every decision.
 STATIC, BOUNDED, REMAINING, LINEAR, MOVING, ANY = range(6)
 
-# What is done with a preempted request (``m.on_preemption``), as ``server.ON_PREEMPTION``.
+# What happens to a preempted request (``m.on_preemption``), as ``server.ON_PREEMPTION``.
 RECOMPUTE, SWAP, EWT, DEFER = range(4)
 
 # Where a request's KV is (``place``).
@@ -31,11 +30,11 @@ NOWHERE, DEVICE, LEAVING, HOST, COMING = range(5)
 # Rows of ``times``.
 READY, SCHEDULED, FIRST, FINISHED_AT = range(4)
 
-# What a call of the machine ended with.
+# Why a call of the machine ended.
 FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 
 # Rows of ``tables``. Heaps come first, each followed by the place of every request in it.
-# VICTIMS numbers requests from the last and negates scores: the first to be preempted is on top.
+# VICTIMS numbers requests from the last and negates scores: the next victim is on top.
 # A linear order needs no timers and keeps its slopes there.
 (
     WAITING, WAITING_PLACE, VICTIMS, VICTIMS_PLACE, TIMERS, LEVELS, RESIDENT, SWAPPED, GOING,
@@ -44,7 +43,7 @@ FINISHED, NEEDS_SCORES, OVERFLOW, STUCK = range(4)
 SLOPES = TIMERS
 
 NONE, NO, YES = np.int64(-1), np.int64(0), np.int64(1)
-NEVER = np.int64(2**63 - 1)
+NEVER, TIME_LIMIT = np.int64(2**63 - 1), 2**62  # picoseconds; the limit is 53 days
 LAST = np.int64(2**62)  # after every step and every place in the order of admission
 
 
@@ -58,10 +57,10 @@ COUNTS = (
     "offloads_ahead", "uploads_ahead", "recomputed_tokens", "dropped_for_full_host",
 )  # fmt: skip
 TIMES = ("busy", "stall", "link_out_busy", "link_in_busy")
-"""What is counted; see ``simulate.SimulatedCompletions``."""
+"""Totals of a run; see ``simulate.SimulatedCompletions``."""
 
 PARAMETERS = tuple(f"parameter_{i}" for i in range(8))
-"""Of a compiled score, one after the other in memory."""
+"""Parameters of a compiled score, one after the other in memory."""
 
 MACHINE = _record(
     # of the step
@@ -81,26 +80,26 @@ MACHINE = _record(
     "order_prefill order_context order_token wait_prefill wait_context wait_token "
     + " ".join(PARAMETERS),
 )
-"""``decoding`` of those ``running``: in step t they read ``kv_offset + decoding * t`` tokens.
-``partials`` prefill; ``left_out`` decode, but not in this step. Of the step also: token budget
-``left``; ``claimed`` blocks of those that pause; ``cursor``, up to where in the order of admission
-blocks were given; ``best``, the first that waits; ``until`` so many are done it runs. Up to
-``quiet_until`` nobody comes or goes; no jump passes ``stop_at``; the rest of that line is for a
-machine among others (``core.fleet``). ``order_*`` is the time model of the policy's score,
-``wait_*`` that of the machine, for EWT. ``at_arrival``: the policy's function makes each score
-then, of ``in_flight_tokens`` among others. ``leaving``: blocks whose copy is under way;
-``residents``: those that wait with their KV on the device, ``resident`` their blocks;
-``uploading``: those that wait while their KV comes back."""
+"""Fields of the machine. ``decoding`` of the ``running`` requests decode: in step t they read
+``kv_offset + decoding * t`` tokens; ``partials`` prefill. In this step, ``left_out`` decoding
+requests get no token, ``left`` is the remaining token budget, ``claimed`` the blocks of paused
+requests, ``cursor`` the place in the order of admission up to which blocks were given, and ``best``
+the first waiting request. A run ends when ``until`` requests are done. Nobody arrives or leaves
+before ``quiet_until``; no jump passes ``stop_at``; the rest of that line is for a machine in a
+cluster (``core.fleet``). ``order_*`` is the time model of the policy's score, ``wait_*`` that of
+the machine, for EWT. ``at_arrival``: the policy's function makes each score at arrival, among
+others from ``in_flight_tokens``. ``leaving``: blocks whose copy is under way; ``residents``:
+waiting requests with their KV on the device, ``resident`` their blocks; ``uploading``: waiting
+requests whose KV is coming back."""
 
-_TOKENS = ["prompt", "generated", "total", "link", "before", "after", "preempted"]
-_FLAGS = ["place", "waits", "started"]
 REQUEST = np.dtype({
-    "names": ["score", "since", "reserved", *_TOKENS, *_FLAGS],
-    "formats": ["f8", "i8", "i8", *["i4"] * len(_TOKENS), *["i1"] * len(_FLAGS)],
+    "names": ["score", "since", "reserved", "prompt", "generated", "total", "link", "before",
+              "after", "preempted", "place", "waits", "started"],
+    "formats": ["f8", "i8", "i8", *["i4"] * 7, *["i1"] * 3],
     "itemsize": 64,
 })  # fmt: skip
-"""What every run needs of a request: a cache line. ``generated``: its tokens before step
-``since``; ``total``: tokens it is to generate; ``link``: the next of its bucket in the ring;
+"""Fields of a request that every run needs: a cache line. ``generated``: its tokens before step
+``since``; ``total``: tokens to generate; ``link``: the next request of its bucket in the ring;
 ``before``, ``after``: neighbours in the order of admission; ``started``: has a first token."""
 
 EXTRA = _record(
@@ -108,9 +107,9 @@ EXTRA = _record(
     "copied_at swapped_at swapped promote_at",
     "estimate arrived base slope",
 )
-"""What only some need. ``kv``: tokens whose KV exists; ``tokens``: those of this step;
-``prefilled``: is the KV of its prompt there; ``order``: of admission; ``spot``: its place in a
-list; ``estimate``: the length that is believed in; ``base``, ``slope``: of a LINEAR score, or
-``base`` the prediction that a compiled one reads."""
+"""Fields that only some runs need. ``kv``: tokens with KV; ``tokens``: those of this step;
+``prefilled``: does the KV of its prompt exist; ``order``: of admission; ``spot``: its place in a
+list; ``estimate``: the current predicted length; ``base``, ``slope``: of a LINEAR score; ``base``
+is also the prediction that a compiled score reads."""
 
-ENTRY = _record("item key")  # of a float, its ``order.sortable``
+ENTRY = _record("item key")  # ``key`` of a float: its ``order.sortable``

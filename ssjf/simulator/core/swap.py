@@ -1,4 +1,4 @@
-"""KV of those that wait: on the device, on its way to the host or back, dropped.
+"""The KV of waiting requests: on the device, on its way to the host or back, or dropped.
 
 Each direction makes one copy at a time.
 """
@@ -13,7 +13,7 @@ from ssjf.simulator.core.state import (
 
 @compiled
 def blocks(m, tokens):
-    """Blocks that hold so many tokens (a shift where a block is a power of two)."""
+    """Number of KV blocks that hold ``tokens`` tokens (a shift if a block is a power of two)."""
     if m.shift >= 0:
         return (tokens + m.block - 1) >> m.shift
     return (tokens + m.block - 1) // m.block
@@ -21,7 +21,7 @@ def blocks(m, tokens):
 
 @compiled
 def enlist(extra, tables, row, size, i):
-    """Add i to a list; returns the list's new size."""
+    """Append i to a list; returns the new size."""
     tables[row, size].item = i
     extra[i].spot = size
     return size + 1
@@ -29,7 +29,7 @@ def enlist(extra, tables, row, size, i):
 
 @compiled
 def unlist(extra, tables, row, size, i):
-    """Take i from a list; returns the list's new size."""
+    """Remove i from a list; returns the new size."""
     last = tables[row, size - 1].item
     tables[row, extra[i].spot].item = last
     extra[last].spot = extra[i].spot
@@ -38,31 +38,30 @@ def unlist(extra, tables, row, size, i):
 
 @compiled
 def keep(m, extra, tables, i):
-    """i waits with its KV on the device."""
+    """Note that i waits with its KV on the device (a resident)."""
     m.residents = enlist(extra, tables, RESIDENT, m.residents, i)
     m.resident += extra[i].blocks
 
 
 @compiled
 def release(m, extra, tables, i):
-    """i no longer waits with its KV on the device."""
+    """Note that i is no longer a resident."""
     m.residents = unlist(extra, tables, RESIDENT, m.residents, i)
     m.resident -= extra[i].blocks
 
 
 @compiled
 def drop(m, r, x):
-    """Forget the KV of a request that waits: it will be computed again."""
+    """Drop the KV of a waiting request: it will be computed again."""
     m.free += x.blocks
     m.recomputed_tokens += x.kv
-    x.blocks = x.kv = 0
-    x.prefilled = 0
+    x.blocks = x.kv = x.prefilled = 0
     r.place = NOWHERE
 
 
 @compiled
 def evict(m, requests, extra, tables, i):
-    """Free the blocks of i, which waits: once copied to the host, or at once if that is full."""
+    """Copy the KV of i, a resident, to the host to free its blocks; drop it if the host is full."""
     r, x = requests[i], extra[i]
     release(m, extra, tables, i)
     if x.blocks > m.host_free:
@@ -87,7 +86,7 @@ def evict(m, requests, extra, tables, i):
 
 @compiled
 def bring_back(m, requests, extra, tables, i):
-    """Start the copy of i to the device, for which there are blocks."""
+    """Start copying the KV of i back to the device, where there are blocks for it."""
     r, x = requests[i], extra[i]
     m.swapped = unlist(extra, tables, SWAPPED, m.swapped, i)
     x.blocks = blocks(m, x.kv)
@@ -108,7 +107,7 @@ def bring_back(m, requests, extra, tables, i):
 
 @compiled
 def end_copies(m, requests, extra, tables, cells):
-    """Note the copies that have ended by now, and when the next one does."""
+    """Process the copies that have ended by now, and note when the next one ends."""
     n = len(requests)
     m.copy_ends = NEVER
     while m.out_first < m.out_last:
@@ -130,7 +129,7 @@ def end_copies(m, requests, extra, tables, cells):
             m.copy_ends = min(m.copy_ends, x.copied_at)
             break
         m.in_first += 1
-        m.host_free += blocks(m, x.kv)  # in a slot it may hold more
+        m.host_free += blocks(m, x.kv)  # fewer than ``x.blocks`` if it got a slot meanwhile
         x.swapped += x.copied_at - x.swapped_at
         r.place = DEVICE
         if r.waits:
@@ -144,7 +143,7 @@ def end_copies(m, requests, extra, tables, cells):
 
 @compiled
 def find(m, requests, extra, tables, row, size, last, excepted):
-    """The last in the policy's order of a list of requests that wait, or the first."""
+    """The last (NO: first) in the policy's order of a list of waiting requests but ``excepted``."""
     best = NONE
     for place in range(size):
         i = tables[row, place].item

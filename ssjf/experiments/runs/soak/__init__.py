@@ -1,1 +1,1 @@
-"""A server suffers one fault after the other while requests go on."""
+"""A soak test: faults are injected into a server while clients keep sending requests."""

@@ -1,7 +1,7 @@
-"""Faults in a server that `ssjf serve` started: a middleware between ours and vLLM, for a soak.
+"""Fault injection in `ssjf serve`: a middleware between ours and vLLM, for a soak test.
 
-The folder ``$SSJF_SOAK`` may have a file ``fault``, of one word: what the predictor suffers. To its
-file ``seen`` goes a line for each request: what vLLM was given and what it gave (``SEEN``).
+The file ``fault`` in the folder ``$SSJF_SOAK`` names the current fault of the predictor. The file
+``seen`` gets a line for each request: what vLLM received and answered (``SEEN``).
 """
 
 import ctypes
@@ -23,7 +23,7 @@ KILL_EVERY = 50  # requests
 
 
 class Faults:
-    """Notes what passes, and makes the predictor fail as it is told."""
+    """Records requests and answers, and injects faults into the predictor."""
 
     def __init__(self, app: Application) -> None:
         self._app, self._folder = app, Path(os.environ[FOLDER])
@@ -49,7 +49,7 @@ class Faults:
 
 
 class Noted:
-    """The hashes of a request's body and of its answer, and whether it was sent to its end."""
+    """Hashes a request's body and answer, and notes whether the answer was sent completely."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
@@ -57,13 +57,13 @@ class Noted:
         self._status, self._whole = 0, False
 
     async def receive(self) -> Message:
-        """What the client sent."""
+        """Receive from the client."""
         message = await self._receive()
         self._body.update(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
-        """What vLLM answers."""
+        """Send vLLM's answer."""
         await self._send(message)
         self._status = message.get("status", self._status)
         self._answer.update(message.get("body", b""))
@@ -71,14 +71,14 @@ class Noted:
         self._whole = self._whole or ended
 
     def told(self) -> list[bytes]:
-        """From the third of ``SEEN`` on."""
+        """The values of ``SEEN`` from the third on."""
         hashes = (short(self._body), short(self._answer))
         sent, answered = (each.encode() for each in hashes)
         return [sent, b"%d" % self._status, answered, b"%d" % self._whole]
 
 
 def short(found: Any) -> str:
-    """Of a hash enough to tell requests apart."""
+    """A shortened hash that still distinguishes requests."""
     return found.hexdigest()[:16]
 
 
@@ -87,7 +87,7 @@ def _word(file: Path) -> str:
 
 
 def _spoil(file: Path) -> None:
-    """Have every forecast of this process suffer what the file says."""
+    """Inject the fault named in the file into every forecast of this process."""
     well = Forecaster._shipped
 
     def spoilt(self: Forecaster, request: Any) -> Any:
@@ -105,7 +105,7 @@ def _spoil(file: Path) -> None:
 
 
 def _kill(name: str) -> None:
-    """End a thread wherever it stands, without its call or the one that it takes next."""
+    """Kill a thread at any point, with its current or its next call."""
     for thread in threading.enumerate():
         if thread.name == name:
             end = ctypes.py_object(SystemExit)

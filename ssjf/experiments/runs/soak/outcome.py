@@ -1,4 +1,4 @@
-"""What clients of a soak sent and got against what vLLM was given and gave."""
+"""Compares what clients of a soak sent and received with what vLLM received and answered."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +8,12 @@ import pandas as pd
 
 from ssjf.experiments.runs.soak.faults import SEEN
 
-LONG_AGO = -1000.0  # seconds: a priority of a client's, a small number
+LONG_AGO = -1000.0  # seconds: such a priority is a client's own small number
 
 
 @dataclass
 class Sent:
-    """A request as its client knows it. ``outcome``: answered, broken or left."""
+    """A request as its client saw it. ``outcome``: answered, broken or left."""
 
     at: float
     sample: int
@@ -25,7 +25,7 @@ class Sent:
 
 @dataclass
 class Sample:
-    """What the server's process said of itself, when the first request after it was sent."""
+    """State of the server's process just before a request was sent."""
 
     at_seconds: float
     life: int
@@ -39,7 +39,7 @@ class Sample:
 def outcome(
     samples: list[Sample], sent: dict[int, Sent], seen: Path, connections: int, seed: int
 ) -> pd.DataFrame:
-    """The rows of a run (``run.rows``); ``seen``: what ``faults.Faults`` noted."""
+    """Make the rows of a run (see ``run.rows``); ``seen`` is the file of ``faults.Faults``."""
     noted = pd.read_csv(seen, names=list(SEEN), dtype=str,
                        keep_default_na=False).set_index("i")  # fmt: skip
     known = noted.to_dict("index")
@@ -57,7 +57,7 @@ def outcome(
 
 
 def compared(sent: Sent, seen: dict[str, str] | None) -> dict[str, float]:
-    """What became of a request, by what vLLM was given and gave."""
+    """Classify a request by comparing it with what vLLM received and answered."""
     answered, whole = sent.outcome == "answered", seen is not None and seen["whole"] == "1"
     found = {"sent": True, "answered": answered, "refused": answered and sent.status != 200}
     found["broken"] = sent.outcome == "broken" and not whole
