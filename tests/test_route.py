@@ -1,5 +1,6 @@
 """`ssjf route` before servers started otherwise: what it adds, and what it never loses."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 from commands import refused
 from serving_tools import COMPLETIONS, PATIENT, live, read, reply, serving, until, wrapped
 from ssjf.serving.openai import with_priority
-from ssjf.serving.replicas.route import METRICS, Route
+from ssjf.serving.replicas.route import METRICS, Route, check
 
 SAYS = {"messages": [{"role": "user", "content": "70"}], "max_tokens": 90}
 ROUTES = {
@@ -266,6 +267,17 @@ def test_who_never_comes_back_is_one_error():
                       httpx.get(f"{address}/v1/models", timeout=600)):  # fmt: skip
             assert found.status_code == 502
             assert found.json()["error"]["message"] == f"ssjf: {url} does not answer (ConnectError)"
+
+
+def test_a_forward_proxy_in_the_environment_does_not_come_between(monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    with serving(mirror) as server:
+        asyncio.run(check([server]))
+        with serving(wrapped(Route([server], wait_seconds=0), **PATIENT)) as address:
+            found = httpx.get(f"{address}/teapot", timeout=600, trust_env=False)
+    assert found.status_code == 418
 
 
 def test_a_body_beyond_all_bounds_is_refused(address, monkeypatch):

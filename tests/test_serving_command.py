@@ -110,6 +110,7 @@ def test_preempting_is_a_scheduler_class_and_a_connector():
         "--no-async-scheduling",
         '"kv_connector": "HostSwap"',
         '"host_tokens": 200000',
+        '"kv_load_failure_policy": "recompute"',
     ):
         assert words in found  # fmt: skip
     own = ssjf("serve", "M", "--dry-run", "--preempt", "0.8", "--kv-transfer-config", "{}").stdout

@@ -108,7 +108,8 @@ def test_a_prompt_that_does_not_fit_is_one_sentence_and_the_engine_goes_on(live,
     assert answered(live)[2] == usual[2]
 
 
-def test_over_http_the_answers_are_the_same_and_the_header_is_the_order(live, usual):
+def test_over_http_the_answers_are_the_same_and_the_header_is_the_order(live, usual, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # clients do not take the detour
     texts, ended = TEXTS[1:5], usual[3][1:5]
     with closing(serving(deployment("cpu-smollm2"), 1)) as server:
         burst = chats(server, texts, GREEDY, [4, 3, 2, 1])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ssjf.errors import InputError
 from ssjf.harness.interpreter import last_line, python
-from ssjf.harness.server import HOST, LiveServer, environment
+from ssjf.harness.server import DIRECT, HOST, LiveServer, environment
 from ssjf.request import IntArray
 
 
@@ -79,7 +79,7 @@ def _bench(server: LiveServer, requests: list[Any], options: list[str]) -> dict[
             "--save-result", "--save-detailed", "--result-dir", folder,
             "--result-filename", result.name,
         ]  # fmt: skip
-        variables = environment(server.model)
+        variables = environment(server.model) | DIRECT
         done = subprocess.run(command, env=variables, capture_output=True, text=True)
         if done.returncode or not result.exists():
             raise InputError(f"vllm bench serve failed: {last_line(done.stderr, 'silently')}")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ssjf.errors import InputError
 from ssjf.harness.interpreter import last_line, python
-from ssjf.harness.server import HOST, LiveServer, environment
+from ssjf.harness.server import DIRECT, HOST, LiveServer, environment
 
 PRIORITY = "X-Vllm-Priority"
 BURST_GAP_SECONDS = 0.01  # sockets opened at one instant would be accepted in any order
@@ -58,8 +58,8 @@ def chats(
     }  # fmt: skip
     command = [str(python()), "-m", "ssjf.harness.chat_client"]
     with subprocess.Popen(
-        command, env=environment(server.model), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        command, env=environment(server.model) | DIRECT, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as client:  # fmt: skip
         assert client.stdin is not None and client.stdout is not None and client.stderr is not None
         client.stdin.write(json.dumps(job))

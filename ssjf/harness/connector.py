@@ -1,15 +1,15 @@
 """Swap the KV of vLLM's preempted requests out to host memory and back in.
 
     --kv-transfer-config '{"kv_connector": "HostSwap", "kv_role": "kv_both",
-        "kv_connector_module_path": "ssjf.harness.connector",
+        "kv_connector_module_path": "ssjf.harness.connector", "kv_load_failure_policy": "recompute",
         "kv_connector_extra_config": {"bits": 8, "host_tokens": 1000000}}'
 
 vLLM v1 frees what a preempted request has computed and computes it again. This connector copies
 the request's blocks out before they are given away, quantised to 8 bits (or unchanged, ``bits``
 16), and has vLLM load them when the request is scheduled again. Host memory is bounded; where it is
-full, or a copy is lost, vLLM computes again as it would without. No fork: a public base class
-(``KVConnectorBase_V1``). A step waits for its copies: on a CPU there is nothing to overlap with.
-Importing this module imports vLLM.
+full, or a copy is lost, vLLM computes again as it would without ("fail", vLLM's default, would
+end the request with an error). No fork: a public base class (``KVConnectorBase_V1``). A step waits
+for its copies: on a CPU there is nothing to overlap with. Importing this module imports vLLM.
 """
 
 import logging

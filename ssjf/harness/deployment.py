@@ -102,19 +102,23 @@ class Deployment(BaseModel):
             "disable_log_stats": True,
         }
         if self.swap_bits:
-            bounds = {"bits": self.swap_bits, "host_tokens": self.host_tokens}
-            arguments["kv_transfer_config"] = {
-                "kv_connector": "HostSwap",
-                "kv_connector_module_path": "ssjf.harness.connector",
-                "kv_role": "kv_both",
-                "kv_load_failure_policy": "recompute",
-                "kv_connector_extra_config": bounds,
-            }
+            arguments["kv_transfer_config"] = host_swap(self.swap_bits, self.host_tokens)
         return arguments
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields, for a record."""
         return self.model_dump()
+
+
+def host_swap(bits: int, host_tokens: int) -> dict[str, Any]:
+    """Return vLLM's ``kv_transfer_config`` for ``connector.HostSwap``."""
+    return {
+        "kv_connector": "HostSwap",
+        "kv_connector_module_path": "ssjf.harness.connector",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",  # vLLM's default fails the request
+        "kv_connector_extra_config": {"bits": bits, "host_tokens": host_tokens},
+    }
 
 
 @cache

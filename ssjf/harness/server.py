@@ -31,6 +31,7 @@ GUARD = "cat >/dev/null; kill -s TERM -- -{0} && sleep 10 && kill -s KILL -- -{0
 # vLLM closes a connection that was idle for 5 s; its own bench keeps them for 60 s, and fails if it
 # sends at that moment.
 KEEP_ALIVE = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90"}
+DIRECT = {"no_proxy": "*"}  # for clients, which send to this machine
 
 
 def options_of(deployment: Deployment, max_num_seqs: int, model: Path) -> list[str]:

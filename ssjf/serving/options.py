@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from ssjf import hardware
 from ssjf.config import SERVE_PREFIX, STRICT, validated
 from ssjf.errors import InputError, unknown
+from ssjf.harness.deployment import host_swap
 from ssjf.harness.interpreter import version
 from ssjf.scheduler import OraclePolicy, Queue, policy
 from ssjf.simulator.contract import Contract
@@ -168,11 +169,7 @@ def additions(vllm_options: Sequence[str], preempt: float | None = None) -> list
         added = [SCHEDULER, "ssjf.harness.scheduler.PolicyScheduler", "--no-async-scheduling",
                  ADDITIONAL, json.dumps(order)]  # fmt: skip
         if not values(vllm_options, SWAP):
-            copies = {"bits": 16, "host_tokens": HOST_TOKENS}
-            swap = {"kv_connector": "HostSwap", "kv_role": "kv_both",
-                    "kv_connector_module_path": "ssjf.harness.connector",
-                    "kv_connector_extra_config": copies}  # fmt: skip
-            added += [SWAP, json.dumps(swap)]
+            added += [SWAP, json.dumps(host_swap(16, HOST_TOKENS))]
     other = {"float16", "half", "float32", "float"} & {*values(vllm_options, "--dtype")}
     has_amx = on_cpu() and "amx_bf16" in hardware.instruction_sets()
     if has_amx and not other and not values(vllm_options, EXTENSION):

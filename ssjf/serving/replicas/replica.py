@@ -30,14 +30,18 @@ class Replica:
 
         self.name = serve.get_replica_context().replica_id.unique_id
         self.version = check_version(version)
-        self._server = LiveServer(model, vllm_options, variables=environment(variables))
+        # Without the limit of threads that Ray sets for its actor
+        own = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
+        self._server = LiveServer(model, vllm_options, variables=own | dict(variables))
         self._ending = False
         self._server.launch()
         self._server.wait(STARTING_SECONDS)
         threading.Thread(target=self._end_with_vllm, daemon=True).start()
         limits = httpx.Limits(max_connections=None)
         address = f"http://{HOST}:{self._server.port}"
-        self._client = httpx.AsyncClient(base_url=address, timeout=None, limits=limits)
+        self._client = httpx.AsyncClient(
+            base_url=address, timeout=None, limits=limits, trust_env=False
+        )
 
     async def ask(
         self, method: str, target: bytes, headers: Headers, body: bytes
@@ -89,8 +93,3 @@ def check_version(expected: str) -> str:
             "must be of one version"
         )
     return found
-
-
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return vLLM's environment: this actor's without Ray's limit of threads, and the given."""
-    return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | dict(variables)

@@ -47,8 +47,7 @@ class Route:
         self.in_flight = dict.fromkeys(upstreams, 0)
         self._gone_at = dict.fromkeys(upstreams, float("-inf"))
         self._wait_seconds = wait_seconds
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self._client = httpx.AsyncClient(timeout=None, limits=limits, transport=transport)
+        self._client = httpx.AsyncClient(timeout=None, transport=transport or _direct())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -163,11 +162,17 @@ class Begun:
             await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
 
+def _direct() -> httpx.AsyncHTTPTransport:
+    """Return connections to the servers themselves, whatever $HTTP_PROXY says."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    return httpx.AsyncHTTPTransport(limits=limits)
+
+
 async def check(upstreams: Sequence[str]) -> None:
     """InputError unless all are URLs of servers that answer."""
     if not upstreams:
         raise InputError("there must be at least one --upstream URL")
-    async with httpx.AsyncClient(timeout=CHECK_SECONDS) as client:
+    async with httpx.AsyncClient(timeout=CHECK_SECONDS, transport=_direct()) as client:
         for url in upstreams:
             try:
                 answer = await client.get(url.rstrip("/") + "/health")
