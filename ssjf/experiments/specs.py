@@ -26,10 +26,10 @@ Utilisation = Annotated[Number, Field(gt=0, le=2)]
 
 
 class Run(Table):
-    """What every run says.
+    """Fields that every run has.
 
-    protocol: what its figures may be compared with. detail: what its rows are. series: how it is
-    called in figures.
+    protocol: what its figures may be compared with. detail: what a row stands for. series: its name
+    in figures.
     """
 
     experiment: str
@@ -41,7 +41,7 @@ class Run(Table):
 
 
 class Queued(Run):
-    """A run in which a policy orders requests; predictions cost ``predictor_seconds`` each."""
+    """A run in which a policy orders requests; a prediction takes ``predictor_seconds``."""
 
     policy: PolicyName
     predictor: Predictor | None = None
@@ -51,7 +51,7 @@ class Queued(Run):
 
 
 class PublishedRun(Queued):
-    """The SSJF authors' simulation; ``expected``: lengths in tokens that the guard reads."""
+    """The SSJF authors' simulation; ``expected``: the predicted tokens that its guard reads."""
 
     engine: Literal["published"]
     workload: workloads.Sweep
@@ -62,10 +62,10 @@ class PublishedRun(Queued):
 
 
 class Tuned(Queued):
-    """Its policy's numbers may come from FCFS's queue of the same traffic.
+    """A run whose policy may take its parameters from FCFS on the same traffic.
 
-    times: the seconds in mean waits (DUE's weight). share: HEADROOM's, of the room. longest: the
-    quantile of the predictions beyond which HEADSTART counts them as that.
+    times: DUE's weight, in FCFS's mean waits. share: the share of the room that HEADROOM uses.
+    longest: HEADSTART caps predictions at this quantile of them.
     """
 
     times: Positive | None = None
@@ -74,7 +74,7 @@ class Tuned(Queued):
 
 
 class SteadyRun(Tuned):
-    """An open loop at utilisation ``rho``, simulated. ``deployment``: its vLLM twin's."""
+    """A simulated open loop at utilisation ``rho``; ``deployment``: where vLLM runs the same."""
 
     engine: Literal["simulator"]
     workload: workloads.OpenLoop
@@ -87,9 +87,9 @@ class SteadyRun(Tuned):
 
 
 class ArenaRun(SteadyRun):
-    """One order at several numbers of slots and loads.
+    """One policy at several numbers of slots and loads.
 
-    contract: the tail that the contract tuner keeps, which then sets the order.
+    contract: the tail that the contract tuner keeps; the tuner then chooses the order.
     """
 
     engine: Literal["arena"]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class ArenaRun(SteadyRun):
 
 
 class ClusterRun(SteadyRun):
-    """One order inside all replicas, under several routers, at several loads."""
+    """One policy inside all replicas, under several routers, at several loads."""
 
     engine: Literal["cluster"]  # type: ignore[assignment]
     workload: workloads.ArenaLoop
@@ -114,14 +114,14 @@ class ClusterRun(SteadyRun):
 
 
 class VllmRun(SteadyRun):
-    """The same open loop on vLLM; ``keeps``: fields of the deployment, of preempted KV."""
+    """The same open loop on vLLM; ``keeps``: the deployment's fields for preempted KV."""
 
     engine: Literal["vllm", "vllm-anatomy", "vllm-swap"]  # type: ignore[assignment]
     keeps: dict[str, int | str] = Field(default_factory=dict)
 
 
 class StepsRun(Run):
-    """Bursts on vLLM at several numbers of slots, of which every step is recorded."""
+    """Bursts on vLLM at several numbers of slots, with a record of every step."""
 
     engine: Literal["vllm-steps"]
     workload: workloads.Bursts
@@ -130,7 +130,7 @@ class StepsRun(Run):
 
 
 class AliseRun(Queued):
-    """ALISE and its baselines: at several loads, or the highest rate within several bounds."""
+    """ALISE and its baselines: latency at several loads, or the highest rate within bounds."""
 
     engine: Literal["alise-curve", "alise-limit"]
     workload: workloads.Prompted
@@ -147,10 +147,10 @@ class AliseRun(Queued):
 
 
 class TrainingRun(Run):
-    """A proxy trained; ``config`` joins the configuration that ``proxy`` has.
+    """Training a proxy; ``config`` is merged into the configuration of ``proxy``.
 
-    predicts: a proxy's name or ``column:NAME`` of the data set, which is judged as it is instead.
-    quantiles: keep those that it predicts as well.
+    predicts: judge this instead of training: a proxy's name, or ``column:NAME`` of the data set.
+    quantiles: also keep the predicted quantiles.
     """
 
     engine: Literal["training"]
@@ -163,14 +163,14 @@ class TrainingRun(Run):
 
 
 class CostRun(Run):
-    """What a trained proxy costs: by prompt and batch, or per real prompt."""
+    """Time that a trained proxy takes: by prompt size and batch, or per real prompt."""
 
     engine: Literal["cost", "latency"]
     workload: workloads.Texts
 
 
 class AnswersRun(Run):
-    """Answers of a deployment's real model, which ends them itself."""
+    """Answers of a deployment's real model, which the model ends."""
 
     engine: Literal["answers"]
     workload: workloads.Asked
@@ -179,7 +179,7 @@ class AnswersRun(Run):
 
 
 class NaturalRun(Tuned):
-    """An open loop of real prompts in steps, on vLLM or simulated; more as of ``SteadyRun``."""
+    """An open loop of real prompts, timed in steps, on vLLM or simulated; see ``SteadyRun``."""
 
     engine: Literal["vllm-natural", "natural"]
     workload: workloads.NaturalLoop
@@ -190,7 +190,7 @@ class NaturalRun(Tuned):
 
 
 class ChatRun(Run):
-    """Chats with a real model over HTTP, all with one server; ``order`` by a header."""
+    """Chats with a real model over HTTP on one server; a header sets the ``order``."""
 
     engine: Literal["serve-chats"]
     workload: workloads.Chats
@@ -202,7 +202,7 @@ class ChatRun(Run):
 
 
 class ServerRun(Run):
-    """Requests over HTTP; ``serve``: the options of ``ssjf serve``, without which vLLM's own."""
+    """Requests over HTTP; ``serve``: the options of ``ssjf serve`` (None: ``vllm serve``)."""
 
     engine: Literal["serve-load"]
     workload: workloads.HttpLoad
@@ -213,14 +213,14 @@ class ServerRun(Run):
 
 
 class SoakRun(ServerRun):
-    """Requests over HTTP while the server suffers one fault after the other."""
+    """Requests over HTTP while faults are injected one after the other."""
 
     engine: Literal["soak"]  # type: ignore[assignment]
     workload: workloads.Soak  # type: ignore[assignment]
 
 
 class ReplicasRun(ServerRun):
-    """Bursts to replicas on Ray Serve, in several ``orders``, and the same simulated."""
+    """Bursts to replicas on Ray Serve in several ``orders``, measured and simulated."""
 
     engine: Literal["serve-replicas"]  # type: ignore[assignment]
     workload: workloads.Backlog  # type: ignore[assignment]
@@ -241,7 +241,7 @@ KINDS = {engine: kind for kind in _CLASSES
 
 
 def spec_of(values: Mapping[str, Any], where: str) -> Run:
-    """The specification that a table says; InputError names ``where`` and the key."""
+    """Make the specification from a table; InputError names ``where`` and the key."""
     engine = values.get("engine")
     if engine not in KINDS:
         raise unknown(f"engine of {where}:", engine, KINDS)

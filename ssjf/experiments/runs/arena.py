@@ -1,7 +1,7 @@
-"""The arena: every order on the same traffic, over slots and utilisation.
+"""The arena: every policy on the same traffic, over slots and utilisation.
 
-A run is one order on one kind of traffic. What an order takes from the queue (FCFS's mean wait and
-tail) is that of the very traffic it serves; only the tuner has to find it out as it goes.
+A run is one policy on one kind of traffic. Parameters that depend on FCFS's mean wait and tail are
+computed from the traffic that the run serves; only the tuner has to estimate them as it goes.
 """
 
 import hashlib
@@ -35,17 +35,15 @@ ARRIVALS = {
     "overload": Arrivals(rates=[(0.4, 1.0), (0.1, 1.4), (0.5, 1.0)]),
 }
 """Gaps between arrivals. *bursts*: Gamma, coefficient of variation 3. *azure*: those of the trace,
-over and over. *overload*: a tenth of the requests come at 1.4 times the rate."""
-
-
+repeated. *overload*: a tenth of the requests arrive at 1.4 times the rate."""
 EXPERIMENTS = ("arena", "arena-drift")
 
 
 def entries(
     policies: list[str], workload: str = "", arrivals: str = "", seeds: int | None = None
 ) -> list[ArenaRun]:
-    """A run of each policy on every kind of traffic of the arena, or on that of one ``workload``
-    (a part of its label) and ``arrivals``."""
+    """Make a run of each policy on every kind of traffic of the arena, or only on the given
+    ``workload`` (a part of its label) and ``arrivals``."""
     everything = [each for name in EXPERIMENTS for each in experiment(name).specs(seeds)]
     traffic = [each for each in everything if isinstance(each, ArenaRun) and each.series == "fcfs"]
     for what, given, known in (
@@ -68,8 +66,8 @@ def _is_of(spec: ArenaRun, workload: str, arrivals: str) -> bool:
 
 
 def entered(spec: ArenaRun) -> pd.DataFrame:
-    """The rows of an entry with its traffic's names as columns, kept in ``results/scratch/arena``
-    for as long as neither the entry nor the file of its policy changes."""
+    """Return an entry's rows with the names of its traffic as columns; they are cached in
+    ``results/scratch/arena`` until the entry or the file of its policy changes."""
     policy(spec.policy)  # imports its module
     source = getattr(sys.modules.get(spec.policy.partition(":")[0]), "__file__", None)
     code = Path(source).read_bytes() if source else b""
@@ -84,7 +82,7 @@ def entered(spec: ArenaRun) -> pd.DataFrame:
 
 
 def standing(workload: str = "", arrivals: str = "", seeds: int | None = None) -> pd.DataFrame:
-    """The rows of the orders that are stored, on the traffic of ``entries``."""
+    """Return the stored rows of all policies on the traffic of ``entries``."""
     parts = []
     for name in dict.fromkeys(each.experiment for each in entries(["fcfs"], workload, arrivals)):
         table = stored(name, lambda spec: _is_of(spec, workload, arrivals))
@@ -94,7 +92,7 @@ def standing(workload: str = "", arrivals: str = "", seeds: int | None = None) -
 
 
 def rows(spec: ArenaRun) -> pd.DataFrame:
-    """A row per slots, load (x) and seed: the metrics that ``columns`` names."""
+    """Make a row per slots, load (x) and seed, with the metrics in ``columns``."""
     parts = []
     for slots in spec.batch_slots:
         for rho in spec.loads:
@@ -105,10 +103,11 @@ def rows(spec: ArenaRun) -> pd.DataFrame:
 
 
 def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) -> pd.DataFrame:
-    """What the tuner of a run chooses as its traffic passes, asked after so many requests each.
+    """Follow what a run's tuner chooses; it is asked after every ``every`` finished requests.
 
-    A row per so many requests: hours (of the first), per_second (arrivals), headstart_seconds
-    (as of the first), and the mean and p99 JCT of ``fcfs``, ``ssjf`` and ``tuned``, in seconds.
+    A row per ``every`` requests: hours (arrival of the first), per_second (arrivals),
+    headstart_seconds (in force at the first), and the mean and p99 JCT under ``fcfs``, ``ssjf`` and
+    ``tuned``, in seconds.
     """
     requests, server, predicted = _traffic(spec, slots, rho, seed)
     model, asked = profile(spec.profile), [(0.0, 0.0)]
@@ -136,11 +135,11 @@ def course(spec: ArenaRun, slots: int, rho: float, every: int, seed: int = 0) ->
 
 
 def by_theory() -> pd.DataFrame:
-    """What queueing theory says of the cells of one slot and Poisson arrivals.
+    """Compute by queueing theory what the cells with one slot and Poisson arrivals should give.
 
     A row per workload, x (load) and series (fcfs, ssjf, sjf), from the lengths and predictions of
-    the first seed: jct_mean and, of fcfs alone, jct_p99.9, gamma_seconds (1/γ) and wait_seconds
-    (mean wait of those that wait), all in seconds.
+    the first seed: jct_mean and, for fcfs only, jct_p99.9, gamma_seconds (1/γ) and wait_seconds
+    (mean wait of requests that wait), all in seconds.
     """
     parts = []
     for spec in experiment("arena").specs():
