@@ -37,7 +37,6 @@ def test_a_killed_driver_leaves_nothing_running_and_resumes_to_the_rows_without_
 ):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     child, _ = killed_midway(broken, kill=os.kill, more=["--ray"])
-    assert everyone_ends(child.pid)
     kept = len(finished(broken))
     assert 0 < kept < RUNS
 
@@ -49,6 +48,7 @@ def test_a_killed_driver_leaves_nothing_running_and_resumes_to_the_rows_without_
     assert in_this_process(whole, monkeypatch).exit_code == 0
     assert rows(broken) == rows(whole)
     assert not any(map(made_by_ray, finished(whole)))
+    assert everyone_ends(child.pid)  # last: Ray's agents report to the dead driver for a minute
 
 
 @pytest.mark.slow
@@ -139,6 +139,23 @@ def test_a_gpu_that_no_node_has_is_told(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(InputError, match="need a GPU"), ray_grid.connected("local", 2, gpu=True):
         raise AssertionError("nothing is to run")
+
+
+@pytest.mark.parametrize(("failures", "works"), [(2, True), (3, False)])
+def test_a_local_cluster_that_is_slow_to_start_is_started_again(monkeypatch, failures, works):
+    import ray
+
+    left = [failures]
+
+    def init(*given, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise Exception("The current node timed out during startup.\nMore of it")
+
+    monkeypatch.setattr(ray, "init", init)
+    told = pytest.raises(InputError, match=r"at local \(The current node .* startup\.\)$")
+    with nullcontext() if works else told, ray_grid.connected("local", 2):
+        assert works
 
 
 def test_without_ray_one_sentence_names_the_extra(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from ssjf.experiments.specs import Run
 
 RETRIES = 3
 """How often a run whose worker was killed is restarted."""
+LOCAL_STARTS = 3  # of a local cluster, to which Ray gives 30 s each
 KNOCK_SECONDS = 10
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,12 +48,16 @@ def connected(address: str, cores: int, gpu: bool = False) -> Iterator[None]:
 
     options: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if here else {}
     try:
-        try:
-            _knock(address)
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # many types, even a bare Exception if Ray is slow to start
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            raise InputError(f"no Ray cluster to run on at {address} ({reason})") from None
+        for starts_left in reversed(range(LOCAL_STARTS if here else 1)):
+            try:
+                _knock(address)
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+                break
+            except Exception as error:  # many types, even a bare Exception if Ray is slow to start
+                if not starts_left:
+                    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+                    raise InputError(f"no Ray cluster to run on at {address} ({reason})") from None
+                ray.shutdown()
         if gpu and not ray.cluster_resources().get("GPU"):
             raise InputError("runs need a GPU, and no node of the Ray cluster has one")
         yield
