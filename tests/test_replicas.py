@@ -316,6 +316,8 @@ def test_a_replica_that_is_killed_loses_nothing_that_had_not_begun_and_comes_bac
         alive = commands()
         servers = [pid for pid, said in alive.items() if f"cli.main serve {live.model}" in said]
         servers = [pid for pid in servers if "--replicas" not in alive[pid]]
+        variables = Path("/proc", str(servers[0]), "environ").read_bytes().split(b"\0")
+        assert b"GRPC_ENABLE_FORK_SUPPORT=0" in variables  # their parent's, which forked
         os.kill(min(servers), signal.SIGKILL)
         assert [each.result().status_code for each in waiting] == [200] * 4
     for each in begun:
