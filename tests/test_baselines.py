@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from commands import refused, ssjf
+from shared_data import shared_data
 from ssjf.errors import InputError
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS, TrainingRows
@@ -264,11 +263,7 @@ def test_the_specs_are_for_one_s_own_log(name):
 
 def test_tfidf_on_vicuna_s_greedy_lengths(monkeypatch):
     """What the shared baseline of the data set scores (0.74), give or take the validation rows."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    data = Path(os.environ.get("SSJF_DATA", beside))
-    if not (data / "conversations").is_dir():
-        pytest.skip(f"needs the text data sets: SSJF_DATA is unset and {beside} is not there")
-    monkeypatch.setenv("SSJF_DATA", str(data))
+    monkeypatch.setenv("SSJF_DATA", str(shared_data("alpaca-vicuna")))
     texts = load_texts("alpaca-vicuna", label="vicuna7b_len_t00")
     split = np.array([split_of(prompt) for prompt in texts.first_prompts])
     logs = np.log(texts.output_tokens)[:, None]

@@ -4,13 +4,12 @@ What needs the real files is skipped where they are not: see ``real_data``.
 """
 
 import hashlib
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shared_data import shared_data
 from ssjf.errors import InputError
 from ssjf.workload import catalogue, datasets
 from ssjf.workload import traces as published
@@ -45,11 +44,7 @@ def write(path, text):
 
 @pytest.fixture
 def real_data(monkeypatch):
-    """$SSJF_DATA, or the data folder shared beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("SSJF_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"needs the published data sets: SSJF_DATA is unset and {beside} is not there")
+    folder = shared_data()
     monkeypatch.setenv("SSJF_DATA", str(folder))
     return folder
 

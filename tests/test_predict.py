@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from pyarrow import parquet
 from scipy.stats import spearmanr
 
 from commands import one_sentence, process, refused, ssjf
+from shared_data import shared_data
 from ssjf.cli import main
 from ssjf.proxy import io as folder
 from ssjf.proxy.base import LEVELS
@@ -260,10 +260,7 @@ def test_essays_are_longer_than_answers_of_a_word(short, long):
 @pytest.fixture(scope="module")
 def tested():
     """(card, true lengths, prediction) of the test split that the builtin proxy never saw."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    data = Path(os.environ.get("SSJF_DATA", beside))
-    if not (data / "conversations").is_dir():
-        pytest.skip(f"needs the text data sets: SSJF_DATA is unset and {beside} is not there")
+    data = shared_data("alpaca-vicuna")
     card = folder.card(folder.folder_of("builtin"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSJF_DATA", str(data))

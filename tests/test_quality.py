@@ -1,9 +1,7 @@
 """Quality of predictors: agreement with SciPy, with naive loops, with theory, with the facts."""
 
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from shared_data import shared_data
 from ssjf.analysis.bootstrap import resampled
 from ssjf.analysis.quality import (
     METRICS,
@@ -47,13 +46,9 @@ def chat(n, sigma=0.7, seed=0):
 
 @pytest.fixture
 def lmsys(monkeypatch):
-    """SSJF's own predictions, from $SSJF_DATA or the data folder shared beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    monkeypatch.setenv("SSJF_DATA", os.environ.get("SSJF_DATA", str(beside)))
-    try:
-        return datasets.load("ssjf-lmsys")
-    except InputError as error:
-        pytest.skip(f"needs the published predictions of SSJF: {error}")
+    """SSJF's own predictions."""
+    monkeypatch.setenv("SSJF_DATA", str(shared_data("ssjf-lmsys")))
+    return datasets.load("ssjf-lmsys")
 
 
 # Definitions

@@ -1,6 +1,5 @@
 """The authors' own figures, replayed: deterministic, so they must come out to the cent."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 
 from reference_published import authors_arrivals, finish_times
+from shared_data import shared_data
 from ssjf.errors import InputError
 from ssjf.experiments import draws, grid, store
 from ssjf.experiments.runner import execute
@@ -15,7 +15,6 @@ from ssjf.experiments.runs import published as published_runs
 from ssjf.report import claims
 from ssjf.request import Requests
 from ssjf.simulator.published import Quirks, duration_seconds, quirk_names, serve
-from ssjf.workload import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTHORS = {"rate": "ssjf_replay", "cv": "ssjf_cv_replay"}
@@ -38,17 +37,8 @@ def committed(monkeypatch):
 
 @pytest.fixture
 def data(monkeypatch):
-    """$SSJF_DATA, or the data folder shared beside the checkout."""
-    beside = ROOT.parent / "shared" / "data"
-    folder = Path(os.environ.get("SSJF_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"needs the published data sets: SSJF_DATA is unset and {beside} is not there")
+    folder = shared_data("ssjf-lmsys", "azure-conv-2023", "azure-code-2023")
     monkeypatch.setenv("SSJF_DATA", str(folder))
-    try:
-        for name in ("ssjf-lmsys", "azure-conv-2023", "azure-code-2023"):
-            catalogue.find(name)
-    except InputError as error:
-        pytest.skip(f"needs the published data sets: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,16 @@ What needs the real files is skipped where they are not: see ``real_data``.
 import dataclasses
 import functools
 import json
-import os
 import re
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from shared_data import shared_data
 from ssjf.errors import InputError
 from ssjf.workload import catalogue, datasets
 from ssjf.workload.catalogue import TEXTS
@@ -456,12 +455,7 @@ REDACTED = re.compile(r"@example\.com|555-000-0000")
 
 @pytest.fixture(scope="module")
 def real_data():
-    """$SSJF_DATA, or the data folder shared beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("SSJF_DATA", beside))
-    if not (folder / "conversations").is_dir():
-        pytest.skip(f"needs the text data sets: SSJF_DATA is unset and {beside} is not there")
-    return folder
+    return shared_data("alpaca-vicuna")
 
 
 @functools.cache
