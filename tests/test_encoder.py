@@ -417,11 +417,10 @@ def test_longer_texts_than_the_backbone_reads_are_refused(config):
         train(rows(), changed(config, longest_tokens=100))
 
 
-def test_a_gpu_that_is_not_there_is_refused(config):
+def test_a_gpu_that_is_not_there_is_refused(config, monkeypatch):
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="finds no GPU here"):
         train(rows(), changed(config, device="cuda"))
 

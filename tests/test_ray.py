@@ -24,8 +24,6 @@ from test_resume import (
     rows,
 )
 
-pytest.importorskip("ray")
-
 
 def made_by_ray(folder):
     return {"ray", "node"} <= json.loads((folder / "env.json").read_text()).keys()

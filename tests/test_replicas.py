@@ -24,12 +24,10 @@ from ssjf.harness.interpreter import python, vllm_version
 from ssjf.harness.models import make
 from ssjf.harness.server import LiveServer, environment, options_of
 from ssjf.serving.options import ServeOptions
-from ssjf.serving.replicas.options import ReplicaOptions, known_routers, split_address
-from test_vllm_server import OPENAI
-
-pytest.importorskip("ray.serve.request_router", reason="needs the extra ray")
 from ssjf.serving.replicas import replica, transport
+from ssjf.serving.replicas.options import ReplicaOptions, known_routers, split_address
 from ssjf.serving.replicas.router import LengthRouter
+from test_vllm_server import OPENAI
 
 NEEDED_GB = 10
 WAITING = "vllm:num_requests_waiting{"

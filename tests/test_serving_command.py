@@ -161,7 +161,8 @@ def test_on_a_cpu_with_amx_no_prompt_of_one_token_ends_the_engine(
 
 def test_a_worker_that_is_extended_takes_no_amx(monkeypatch):
     """As vLLM adds an extension to its worker's class."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
 
     class Base:

@@ -1,7 +1,6 @@
 """Requests over HTTP to a vLLM server, with and without the middleware.
 
 All servers of a deployment stay up for later runs, so that compared runs alternate within minutes.
-An idle server uses no processor time.
 """
 
 import atexit

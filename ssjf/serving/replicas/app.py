@@ -29,8 +29,8 @@ NAME = "ssjf"
 ALL = 1_000_000  # requests at a time: they must wait in vLLM, where priorities count
 HEALTH_CHECK_SECONDS, STOPPING_SECONDS = 2.0, 20.0
 ENDING = (signal.SIGINT, signal.SIGTERM)
-# A replica forks to start vLLM. In the child gRPC would start its threads again, which crashed in 4
-# of 1,500 forks; vLLM then does not start.
+# A replica forks to start vLLM. In the child gRPC would start its threads again, and they may crash
+# it before it has become vLLM.
 SAFE_FORK = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 
